@@ -62,20 +62,6 @@ def row_of(rows: list[dict[str, Any]], arm: str, **more: Any) -> dict[str, Any]:
     return row
 
 
-@pytest.mark.parametrize(
-    ("scores", "by", "values"),
-    [
-        ({"a1": 0.2, "a2": 0.6, "b1": 0.9, "c1": 0.1, "d1": 0.3}, "case", [0.4, 0.9, 0.1, 0.3]),
-        ({"a1": 0.2, "a2": None, "b1": None, "c1": 0.0}, "case", [0.2, math.nan, 0.0, math.nan]),
-        ({"ann": 0.2, "dan": 0.5}, "subject", [0.2, math.nan, math.nan, 0.5]),
-    ],
-)
-def test_a_persons_cases_are_averaged_and_one_without_any_is_unknown(scores, by, values):
-    found = matrices_of(document([run("default", {DICE: scores}, by=by)]))["default", 6, DICE]
-    assert found.subjects == ("ann", "bob", "cat", "dan")
-    assert found.values.tolist() == [pytest.approx(values, nan_ok=True)]
-
-
 def test_only_finished_runs_count_each_with_its_draw_and_seed():
     runs = [even("default", 0.5, draw=d, seed=s) for d, s in ((1, 0), (0, 1), (2, 0))]
     runs[1]["scores"] |= {"nsd/WT": {"a1": 0.3}}
@@ -87,21 +73,6 @@ def test_only_finished_runs_count_each_with_its_draw_and_seed():
     lacking, has = found["default", 6, "nsd/WT"].values
     assert np.isnan(lacking).all()
     assert has[0] == 0.3
-
-
-def test_p_values_are_of_every_other_arm_corrected_over_arms_and_sizes_of_each_measure():
-    levels = {"default": 0.5, "a": 0.5, "b": 0.501, "c": 0.51}
-    runs = [*experiment(levels, DICE, "nsd/WT"), *experiment(levels, n=12)]
-    rows = analysed(document(runs, margin=0.02))["comparisons"]
-    assert {row["margin"] for row in rows if row["measure"] == DICE} == {0.02}
-    for key, sizes in ((DICE, (6, 12)), ("nsd/WT", (6,))):
-        family = [row for row in rows if row["measure"] == key]
-        assert {(row["arm"], row["n"]) for row in family} == set(product("abc", sizes))
-        assert len(family) == 3 * len(sizes)
-        for name in ("p", "wilcoxon_p"):
-            expected = holm([row[name] for row in family])
-            assert [row[f"{name}_holm"] for row in family] == expected
-            assert expected != [row[name] for row in family]
 
 
 def test_a_difference_beyond_what_is_possible_has_no_interval():

@@ -72,12 +72,8 @@ def test_results_are_of_the_plan_and_their_looks_are_in_the_log(name):
         assert "data:image/png" not in text, path  # no picture of a person
 
 
-QUICK = ("phantoms/results", "lgg_nnunet/results", "lgg_others/development")
-SLOW = [f"{n}/results" for n in PUBLISHED if n not in ("phantoms", "lgg_nnunet")]
-
-
 @pytest.mark.parametrize(
-    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+    "name", [*(f"{name}/results" for name in PUBLISHED), "lgg_others/development"]
 )
 def test_statistics_are_those_of_the_scores(name):
     document = json.loads((GAINS / f"{name}.json").read_text())

@@ -97,7 +97,6 @@ def test_the_documented_defaults_may_be_typed_or_left_blank(tmp_path):
 
 REFUSED: list[tuple[str, str, tuple[str, ...]]] = [
     # keys that are not known
-    ("sizes: [2, 4]", "size: 3\nsizes: [2, 4]", ("^size: unknown. Did you mean 'sizes'?",)),
     ("target: segmenter", "targte: segmenter", ("^host: targte: unknown. Did you mean 'target'?",)),
     ("sizes:", "generators: {g: {generator: cgan3d, steps: 9}}\nsizes:",
      ("generators.g: steps: unknown",)),

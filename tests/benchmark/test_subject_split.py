@@ -100,7 +100,6 @@ def test_the_folds_held_out_people_are_the_sealed_ones(monkeypatch):
     ("split", "words"),
     [
         ({"sealed": 7}, ("14 subject(s)", "7 sealed", "leaves 5", "at least 8")),
-        ({"sealed": 20}, ("14 sealed", "leaves 0")),
         ({"development": 4}, ("4 for development", "leaves 7", "at least 8")),
         ({"pool": 10}, ("leaves 9", "at least 10")),
     ],
