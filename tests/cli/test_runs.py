@@ -1,9 +1,11 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gansynth.bank.reader import BankSpec, BankWriter
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.core.source import SourceRequest, lineage_of
 from gansynth.sampling.run_source import open_source
@@ -58,6 +60,19 @@ def test_fit_does_what_it_is_told(toys, run_json, run_cli, tmp_path, monkeypatch
     assert told["options"] == {"grain": 0.3}
     assert told["edits"] == ["rotate", "shift"]
     assert told["request"]["root"] == str(tmp_path / "hosts")
+
+
+def test_a_host_gets_everything_that_augment_was_told(run, succeed, toys, tmp_path):
+    words: dict[str, Any] = {
+        **{"target": "toyhost", "data": "toy:3", "generator": run, "ratio": "1:1", "edit": "flip"},
+        **{"seed": 5, "schedule": "anneal:50%-100%", "bank_size": "2GB", "refresh": "10min"},
+        **{"bank_dir": tmp_path, "device": "cpu", "restarts": 2, "sample_timeout": 9},
+        **{"allow_empty_bank": True, "host_augmentation": False, "augment_synthetic": False},
+        **{"set": {"num_epochs": 3}, "options": ("--npz", "-x"), "filter": "none", "strict": True},
+    }
+    request = AugmentRequest(**words)
+    succeed(*request.command_line)
+    assert toys.started == [request]
 
 
 @pytest.fixture
