@@ -79,14 +79,11 @@ def numbered(*values: int) -> LabelArray:
     return labels
 
 
-def labels_of(source: CaseSource, case_id: str) -> Any:
-    return source.load(case_id).labels
-
-
 def test_base_cases_without_labels_are_background_with_one_warning(caplog):
     base = ConditionSource(Shelf(), SCHEMA)
     with caplog.at_level(logging.WARNING, "gansynth"):
-        assert not labels_of(base, "a").any()
+        labels: Any = base.load("a").labels
+        assert not labels.any()
         base.load("b")
     (record,) = caplog.records
     assert "--label-source shelf:shelf: cases without labels (a, for" in record.getMessage()

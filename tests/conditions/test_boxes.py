@@ -105,9 +105,7 @@ def test_the_number_of_boxes_goes_one_towards_that_of_another_case():
             for text in ("jittr", "jitter:", "file:", "training:1")
         ),
         ("jitter:postion=1", "options.word-unknown-or-repeated", "'position'"),
-        ("jitter:size=1,size=1", "options.word-unknown-or-repeated", "'size=1'"),
         ("jitter:count=2", "options.value-invalid", ": count: "),
-        ("jitter:inside=perhaps", "options.value-invalid", ": inside: "),
         ("jitter:position=nan", "options.value-invalid", "position=nan"),
     ],
 )

@@ -186,7 +186,6 @@ BAD = {
     "shift:max_mm=-1": (VALUE, " 0 "),
     "shift:max_mm=.nan": (VALUE, ": max_mm: "),
     "shift:max_mm=[": ("options.option-not-yaml", ""),
-    "shift:max_mm=2020-99-99": (VALUE, ": max_mm: "),
     "shift:classes=1+": (VALUE, "classes=1+2+3"),
     "shift:max_mm.x=1": (WORD, "'max_mm.x=1'"),
     "flip:about=me": (VALUE, "'array' or 'centroid'"),

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from scipy.ndimage import binary_dilation, gaussian_filter
+from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter
 
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_placement import (
@@ -29,7 +28,6 @@ from gansynth.conditions.sampler import VARIANTS, ConditionSampler
 from gansynth.core.case_pool import CaseContext
 from gansynth.core.schema import OUTSIDE, Case, Schema
 from gansynth.core.space import Placement, Space
-from gansynth.data.blending import hole, rim_voxels
 from gansynth.testing import ToySource
 from gansynth.testing.toy import without_blobs
 from tests.conditions.rooms import THREE, Maps, at, body, patients, pool_of, with_ball
@@ -70,12 +68,6 @@ def placed(source: Any, count: int) -> list[Any]:
     found = [c for c in drawn if c.provenance["lesions"]["room"]]
     assert found
     return found
-
-
-def near(labels: Any) -> Any:
-    """Voxels within 2 mm of foreground."""
-    mask = torch.from_numpy(labels > 0)[None, None]
-    return hole(mask, rim_voxels(2, (1,) * labels.ndim))[0, 0].numpy()
 
 
 def own_labels(source, condition):
@@ -124,7 +116,7 @@ def test_new_lesions_keep_their_distance_from_own_lesions():
     source = sampler(text, base=False, edits=("scale",), ndim=2)
     for c in placed(source, 16):
         own = own_labels(source, c)
-        assert not (c.lesion > 0)[near(own)].any()
+        assert distance_transform_edt(own <= 0)[c.lesion > 0].min() > 2
         assert (c.labels > 0)[own > 0].all()
 
 
@@ -294,7 +286,6 @@ def test_a_sham_is_tissue_where_a_lesion_would_be_and_its_label_is_background():
     [
         ("wher=own", "options.word-unknown-or-repeated", "'where'"),
         ("inside=2", "options.value-invalid", ": inside: "),
-        ("where=there", "options.value-invalid", ": where: "),
         ("tries", "options.word-unknown-or-repeated", "'tries'"),
         ("classes=9", "conditions.lesion-labels-unknown", "[9]"),
     ],
@@ -396,7 +387,8 @@ def test_large_lesions_keep_off_where_training_lesions_do_not_lie(astray, most):
     heads, edits, shares = Heads(12, aside=7), build_edits(("scale:low=3,high=4",)), []
     for text in ("apart_mm=1,where=anywhere", "apart_mm=1"):
         source = ConditionSampler(heads, Space(), edits, seed=3, lesions=lesion_drawer(text))
-        lesions = [c.lesion > 0 for c in map(source.draw, range(40)) if c.lesion.any()]
+        drawn: list[Any] = list(map(source.draw, range(40)))
+        lesions = [c.lesion > 0 for c in drawn if c.lesion.any()]
         shares.append(np.mean(list(map(astray, lesions))))
     assert shares[0] > 0.1
     assert shares[1] <= most

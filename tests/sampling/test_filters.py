@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from gansynth.bank.reader import BankReader
 from gansynth.core.case_pool import CasePool, TrainingCases
 from gansynth.core.filter import Filter, FilterOptions, FilterRequest, FilterResult
 from gansynth.core.lineage import Lineage
@@ -283,14 +282,6 @@ def test_of_a_lesion_in_a_real_image_only_the_lesion_counts(learnt, drawn, edits
 # -- on the way into a bank ------------------------------------------------------------------------
 
 
-SOME = 6
-
-
-def fill(run: Path, folder: Path, filters: list[str], drawing: Any = as_asked) -> BankReader:
-    drawn = drawer(run, filters, drawing)
-    return fill_here(folder, drawn, SOME, rejected=str(folder / "rejected"))
-
-
 def noise(condition: Condition, rng: np.random.Generator) -> FloatArray:
     assert condition.labels is not None
     return rng.standard_normal((2, *condition.labels.shape)).astype(np.float32)
@@ -303,10 +294,11 @@ def every_third() -> Any:
 
 
 def test_what_is_flawed_is_counted_and_pictured_and_the_rest_enters(fitted, tmp_path):
-    reader = fill(fitted, tmp_path, [TINY, "range"], every_third())
+    drawn = drawer(fitted, [TINY, "range"], every_third())
+    reader = fill_here(tmp_path, drawn, 6, rejected=str(tmp_path / "rejected"))
     found = [reader.read(name) for name in reader.ids()]
     indices = [sample.provenance["index"] for sample in found]
-    assert len(found) == SOME
+    assert len(found) == 6
     assert [i for i in indices if i % 3 == 0] == []
     assert all(set(s.provenance["admitted"]) == {"faithful", "range"} for s in found)
     counts = read_json(tmp_path / "counts.json")
@@ -430,8 +422,6 @@ HARM: dict[str, tuple[Callable[[Path], object], str]] = {
     "json": (lambda path: path.write_text('{"format'), "files.own-document-unreadable"),
     "weights": (lambda path: path.with_name("weights.bin").write_bytes(b"54321"),
                 "files.checksum-differs"),
-    "gone": (lambda path: path.with_name("weights.bin").unlink(),
-             "files.checksum-differs"),
     "options": (rewritten(lambda d: d.update(state={})), "sampling.filter-state-not-loadable"),
     "case": (rewritten(of_another_case), "sampling.filter-of-other-cases"),
     "space": (rewritten(lambda d: d["space"].update(size=[8, 8])),

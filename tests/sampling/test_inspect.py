@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,10 +28,6 @@ def fitted_gan(toy_fit, whole_fits, tmp_path_factory) -> Any:
 @pytest.fixture(scope="module")
 def drawer(fitted_gan) -> Sampler:
     return Sampler(load_run(fitted_gan[0], "cpu"), ToySource(2))
-
-
-def look(run: Path, n: int = 2, **options: Any) -> Any:
-    return sample(run, n=n, device="cpu", quiet=True, **options)
 
 
 def test_a_fit_from_noise_ends_with_the_nearest_cases(fitted_gan):
@@ -69,7 +64,7 @@ def test_copies_are_said_and_stand_beside_their_case(drawer, tmp_path):
 def test_patients_stay_in_the_run_and_an_export_names_none(fitted_gan, tmp_path):
     run, _ = fitted_gan
     how: Any = {"nearest": True, "sheet": True, "format": "png", "keep_flawed": True}
-    report = look(run, out=tmp_path / "out", seed=3, **how)
+    report = sample(run, n=2, out=tmp_path / "out", seed=3, device="cpu", quiet=True, **how)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         *("dataset.json", "images", "manifest.csv", "masks", "provenance.json")
     ]
@@ -82,6 +77,3 @@ def test_patients_stay_in_the_run_and_an_export_names_none(fitted_gan, tmp_path)
         data = path.read_bytes()
         assert lineage.dataset.encode() not in data
         assert not [case.id for case in lineage.cases if case.id.encode() in data]
-
-
-# -- the grid --------------------------------------------------------------------------------------

@@ -98,7 +98,6 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "tampered": (tamper, IntegrityFault, "files.checksum-differs", "ema.safetensors"),
     "lost": (lambda run: shutil.rmtree(run / "checkpoints"), IntegrityFault,
              "files.checksum-differs", "ema.safetensors"),
-    "width": (of_options(width=8), IntegrityFault, "sampling.weights-do-not-fit"),
     "too wide": (of_options(width=1024, max_width=4096), IntegrityFault,
                  "sampling.weights-do-not-fit"),
     "too large": (lambda run: change(run, space={**told(run)["space"], "size": [1 << 20, 1 << 20]}),

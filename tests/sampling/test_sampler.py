@@ -89,44 +89,36 @@ def test_samples_go_back_to_the_sources_units(drawer, deep):
 # -- a source that is another ----------------------------------------------------------------------
 
 
-class Other(ToySource):
-    """Toy cases of which something is not what it was."""
+TOY = ToySource(3)
 
-    def __init__(self, ndim: int = 3, training: int = 12, bright: float = 1, **changes: Any):
-        super().__init__(ndim)
-        self.training, self.bright, self.changes = training, bright, changes
 
-    train_ids = property(lambda self: tuple(self._cases)[: self.training])
-
-    @property
-    def space(self):
-        return replace(super().space, **self.changes.get("space", {}))
-
-    @property
-    def schema(self):
-        return replace(super().schema, **self.changes.get("schema", {}))
-
-    def load(self, case_id):
-        case = super().load(case_id)
-        return replace(case, image=case.image * np.float32(self.bright))
+def brighter(self: Any, case_id: str) -> Any:
+    case = ToySource.load(self, case_id)
+    return replace(case, image=case.image * np.float32(1.5))
 
 
 @pytest.mark.fault(3)
 @pytest.mark.parametrize(
-    ("source", "expected"),
+    ("changes", "expected"),
     [
-        (Other(training=13), "sampling.source-cases-unseen"),
-        (Other(space={"host": {"spacing": [2.0, 2.0, 2.0]}}), "lineage.space-of-other-host"),
-        (Other(2), "sampling.source-schema-differs"),
-        (Other(schema={"channels": ("second", "first")}),
-         "sampling.source-schema-differs"),
-        (Other(bright=1.5), "sampling.case-content-changed"),
+        ({"train_ids": (*TOY.train_ids, "toy_12")}, "sampling.source-cases-unseen"),
+        (
+            {"space": replace(TOY.space, host={"spacing": [2.0, 2.0, 2.0]})},
+            "lineage.space-of-other-host",
+        ),
+        ({"schema": ToySource(2).schema}, "sampling.source-schema-differs"),
+        (
+            {"schema": replace(TOY.schema, channels=("second", "first"))},
+            "sampling.source-schema-differs",
+        ),
+        ({"load": brighter}, "sampling.case-content-changed"),
     ],
     ids=["split", "spacing", "axes", "channels", "content"],
-)  # fmt: skip
-def test_a_source_that_is_not_its_own_is_refused(deep, source, expected):
+)
+def test_a_source_that_is_not_its_own_is_refused(deep, changes, expected):
+    other = type("Other", (ToySource,), changes)
     with raises_fault(expected):
-        Sampler(deep, source).draw(0, 1)
+        Sampler(deep, other(3)).draw(0, 1)
 
 
 # -- as files --------------------------------------------------------------------------------------
