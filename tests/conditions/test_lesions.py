@@ -187,17 +187,6 @@ def test_a_lesion_with_nothing_but_air_around_it_becomes_the_tissue_that_it_is_f
     assert abs(image[0, hole] - 80).max() < 5
 
 
-def test_pieces_from_a_dark_and_a_bright_place_leave_no_edge_where_they_stand():
-    rows = np.arange(60)[:, None]
-    image = np.broadcast_to(20 + 4 * rows, (60, 60)).astype(np.float32)[None]
-    left, right = np.zeros((2, 60, 60), bool)
-    left[25:35, 20:28] = right[25:35, 28:40] = True
-    smooth = image.copy()
-    pieces = [(left, Source((-20, 0))), (right, Source((20, 0)))]
-    fill(image, pieces, ~left & ~right, np.ones((60, 60), bool))
-    np.testing.assert_allclose(image, smooth, atol=0.1)
-
-
 @pytest.mark.parametrize("mixing", ["lesion", "carve"])
 def test_a_lesion_that_is_moved_only_where_the_crop_shows_it_is_the_same_lesion(
     monkeypatch, mixing
