@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gansynth.core.run_folder import read_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.data.views import SourceView
@@ -152,6 +153,20 @@ def test_a_beginning_that_has_seen_a_held_out_case_of_another_class_is_refused(t
     old = fit_gan(request, tmp_path / "old")
     with raises_fault("lineage.held-out-case-seen"):
         compose(tmp_path / "run", PerClass("dcgan", "cyst"), init_from=old)
+
+
+def test_parts_are_ordinary_runs_under_one_folder(both):
+    manifest = read_manifest(both)
+    assert [(p["folder"], p["classes"]) for p in manifest["parts"]] == [
+        ("parts/cyst", ["cyst"]),
+        ("parts/metastasis", ["metastasis"]),
+    ]
+    told = {key: manifest[key] for key in ("generator", "complete", "edits")}
+    assert told == {"generator": "composite", "complete": True, "edits": []}
+    capabilities = load_run(both, "cpu").generator.capabilities.to_json()
+    assert capabilities == manifest["capabilities"]
+    assert (capabilities["takes"], capabilities["draws"]) == (["class"], "both")
+    assert (both / "samples" / "composite.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_the_part_of_its_class_draws_a_sample_in_units_of_its_own(both):

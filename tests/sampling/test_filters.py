@@ -396,6 +396,12 @@ def test_the_lineage_is_of_the_cases_that_were_looked_at(run):
     assert [[c.id for c in one.cases] for one in joined.ancestors] == [["toy_00"]]
 
 
+@pytest.mark.usefixtures("bright")
+def test_a_case_that_is_not_what_it_was_is_refused(run):
+    with raises_fault("sampling.case-content-changed"):
+        learn(run, seed=1)
+
+
 def rewritten(change: Callable[[Any], object]) -> Callable[[Path], None]:
     """A change of what a filter has learnt, after which nothing looks damaged."""
 

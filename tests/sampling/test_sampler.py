@@ -13,7 +13,7 @@ import gansynth
 from gansynth import replay
 from gansynth.core.run_folder import write_manifest
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schema import Schema
+from gansynth.core.schema import Boxes, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.core.writer import Item
@@ -27,6 +27,8 @@ from gansynth.sampling.writing import write as write_items
 from gansynth.testing import ToySource
 from tests.expected import raises_fault
 from tests.offered import offered
+
+SPACING = (3.0, 1.5, 0.75)
 
 
 @pytest.fixture(scope="module")
@@ -233,17 +235,31 @@ def test_resampled_samples_go_back_to_their_cases_shape(toy_fit, tmp_path, monke
     assert images.shape == (32, 32, 1)
 
 
+def write(folder: Path, image: Any, labels: Any = None, **more: Any) -> Any:
+    names = {"background": 0, "organ": 1}
+    schema = Schema(("a", "b")[: len(image)], names, SPACING, **more.pop("schema", {}))
+    items = [Item("case", image, labels, **more)]
+    write_items(lambda f: NiftiWriter(f, schema), items, schema, folder, made={"normalised": True})
+    return read_back(folder)
+
+
 def test_spacing_is_in_the_header(tmp_path):
     image = np.random.default_rng(0).normal(size=(2, 4, 5, 6)).astype(np.float32)
-    schema = Schema(("a", "b"), {"background": 0, "organ": 1}, (3.0, 1.5, 0.75))
-    items = [Item("case", image, np.ones((4, 5, 6), np.int16))]
-    made = {"normalised": True}
-    write_items(lambda f: NiftiWriter(f, schema), items, schema, tmp_path / "out", made=made)
-    source = read_back(tmp_path / "out")
+    source = write(tmp_path, image, np.ones((4, 5, 6), np.int16))
     assert np.array_equal(source.load("case").image, image)
-    assert source.schema.spacing == schema.spacing
-    labels = load(tmp_path / "out/labels/case.nii.gz")
-    assert labels.header.get_zooms() == schema.spacing[::-1]
+    assert source.schema.spacing == SPACING
+    assert load(tmp_path / "labels/case.nii.gz").header.get_zooms() == SPACING[::-1]
+
+
+def test_boxes_are_a_table_beside_images_without_labels(tmp_path):
+    boxes = Boxes(np.array([[0, 1, 2, 2, 3, 4]], np.float32), np.zeros(1, np.int16))
+    classes = {"box_classes": ("core",)}
+    source = write(tmp_path, np.ones((1, 4, 5, 6), np.float32), boxes=boxes, schema=classes)
+    table = (tmp_path / "boxes/case.csv").read_text().splitlines()
+    assert table == ["class,xmin,ymin,zmin,xmax,ymax,zmax", "core,2,1,0,4,3,2"]
+    assert source.load("case").labels is None
+    assert not (tmp_path / "labels").exists()
+    assert "labels" not in json.loads((tmp_path / "dataset.json").read_text())
 
 
 # -- what nobody has labelled ----------------------------------------------------------------------
