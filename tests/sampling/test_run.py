@@ -153,6 +153,12 @@ def test_a_run_that_is_not_what_it_claims_is_refused_in_one_line(run, how):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.fault(44)
+def test_a_device_that_is_not_there_is_an_environment_fault(shared):
+    with raises_fault("devices.cuda-device-missing"):
+        load_run(shared, "cuda:99")
+
+
 @pytest.mark.fault(36)
 def test_a_held_folder_names_its_holder_and_a_killed_one_holds_nothing(held):
     folder, holder = held
