@@ -33,6 +33,7 @@ from gansynth.sampling.filters.fitted import (
 )
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.quality_gate import reject_reason_of, validate_sample
+from gansynth.sampling.sample import sample as write_samples
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
 from gansynth.testing.toy import MEANS, TEXTURE, smooth_noise
@@ -327,6 +328,15 @@ def test_a_dry_run_says_what_would_be_learnt(run):
         planned_filters(RunFolder(run), ["nvel"])
 
 
+def test_drawn_samples_are_judged_too(run, tmp_path):
+    where = {"out": tmp_path / "out", "device": "cpu", "quiet": True}
+    report = write_samples(run, n=2, filter="range:tolerance=0", **where)
+    assert report["rejected"] == sum(report["reject_reasons"].values()) == 2
+    assert all(reason.startswith("filter 'range': ") for reason in report["reject_reasons"])
+    told = read_json(tmp_path / "out" / "provenance.json")["samples"]["sample-0000"]
+    assert told["reject_reason"].startswith("filter 'range': ")
+
+
 # -- how they learn --------------------------------------------------------------------------------
 
 
@@ -366,6 +376,14 @@ def bright():
 
 def learn(run: Path, *texts: str, seed: int = 0) -> Any:
     return ensure_learnt(RunFolder(run), ToySource(2, seed=seed), texts or ["bright"])
+
+
+@pytest.mark.usefixtures("bright")
+def test_a_strangers_filter_keeps_samples_out_and_says_why(run):
+    good = drawer(run, ["bright"]).draw(0, 3)
+    assert reject_reasons(good) == ["", "", ""]
+    bad = drawer(run, ["bright:most=0"], lambda c, rng: 100 + as_asked(c, rng)).draw(0, 1)
+    assert reject_reason_of(reject_reasons(bad)[0]) == "filter 'bright': too bright"
 
 
 @pytest.mark.usefixtures("bright")
