@@ -145,7 +145,7 @@ NAMED: list[tuple[str, dict[str, Any], str, int, list[str]]] = [
         1,
         [*LATENTS, *KINDS],
     ),
-    ("dcgan", WITH_KINDS, "discriminator/told.weight", 0, KINDS),
+    ("dcgan", WITH_KINDS, "discriminator/class_embedding.weight", 0, KINDS),
     (
         *("cgan3d-lesion", BARE_WEIGHTS, "generator/stem.weight", 1),
         [*LABELS, "hole", "start:T1", "start:T2"],
