@@ -198,7 +198,7 @@ def two_of_a_name(home: Path) -> str:
     return f"nifti:{home}"
 
 
-REFUSED: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
+REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (unlabelled, {}, "nnunet.import-without-label-maps"),
     (synthetic, {}, "synthetic.case-made-by-gansynth"),
     (two_of_a_name, {"folds": None}, "nnunet.import-case-names-collide"),

@@ -128,7 +128,7 @@ TWICE = split([{"train": ["p1_left", "p2_left"], "val": ["p1_left"]}])
 PREPARE = "gansynth prepare nnunet:501 --root "
 LEAK, VALUE = "lineage.subject-in-training-and-validation", "nnunet.plans-value-refused"
 NOWHERE, FOLD = "nnunet.no-such-data-set", "folds.fold-malformed"
-REFUSED: list[tuple[Spoil | None, dict[str, str], type[Exception], str, str]] = [
+REFUSED: list[tuple[Spoil | None, dict[str, str], str, str]] = [
     (None, {"fold": "00"}, "folds.fold-unknown", "0, 1, 2, 3, 4"),
     (NO_SPLIT, {"subjects": PEOPLE}, LEAK, "(subject p"),
     (PARTED, {"subjects": PEOPLE}, LEAK, "gansynth splits nnunet:501 --root "),

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gansynth.runtime.errors import EnvironmentFault, UsageFault
+from gansynth.runtime.errors import EnvironmentFault
 from gansynth_benchmark.jobs.attempt import DONE, AttemptResult, AttemptSpec
 from gansynth_benchmark.jobs.ray_executor import NOT_SHARED, RayExecutor, SharedFileProbe, _attempt
 from tests.benchmark.jobs.small import FOREVER, Small, gone, key_of
@@ -152,17 +152,17 @@ class TestCluster:
 
 
 @pytest.mark.parametrize(
-    ("address", "fault", "expected"),
+    ("address", "expected"),
     [
-        ("no ray", EnvironmentFault, "benchmark.ray-not-installed"),
-        ("local", UsageFault, "benchmark.ray-address-malformed"),
-        ("ray://127.0.0.1:10001", UsageFault, "benchmark.ray-address-malformed"),
-        ("127.0.0.1:1", EnvironmentFault, "benchmark.ray-address-not-answering"),
-        ("", EnvironmentFault, "benchmark.ray-address-not-answering"),
+        ("no ray", "benchmark.ray-not-installed"),
+        ("local", "benchmark.ray-address-malformed"),
+        ("ray://127.0.0.1:10001", "benchmark.ray-address-malformed"),
+        ("127.0.0.1:1", "benchmark.ray-address-not-answering"),
+        ("", "benchmark.ray-address-not-answering"),
     ],
 )
 def test_no_cluster_is_ever_started_nor_waited_for(
-    small: Small, monkeypatch, tmp_path, address, fault, expected
+    small: Small, monkeypatch, tmp_path, address, expected
 ):
     if address == "no ray":
         monkeypatch.setitem(sys.modules, "ray", None)
@@ -173,7 +173,7 @@ def test_no_cluster_is_ever_started_nor_waited_for(
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
     executor = RayExecutor()
-    with raises_fault(expected, fault):
+    with raises_fault(expected):
         executor.open(small.store.folder)
     executor.close()
 
