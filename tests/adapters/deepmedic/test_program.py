@@ -99,8 +99,12 @@ def test_doctor_says_what_is_there_or_how_to_get_it(checkout, tmp_path):
     assert "python3 -m venv" in second.cure
 
 
+def line(text: str, job: int = 0) -> str:
+    return f"2026-11-25 12:00:00.00: [TRA|JOB:{job}|PID:7] {text}\n"
+
+
 def log_of(folder: Path, first: int = 0) -> ProgramLog:
-    nothing = dict.fromkeys(("round", "took", "say"), lambda *_: None)
+    nothing = dict.fromkeys(("end_round", "log_step", "say"), lambda *_: None)
     job: Any = SimpleNamespace(folder=folder, first=first, **nothing)
     config: Any = SimpleNamespace(subepochs=2, session="toy")
     return ProgramLog(job, config)
@@ -109,17 +113,24 @@ def log_of(folder: Path, first: int = 0) -> ProgramLog:
 def test_cases_are_counted_from_whole_new_lines_of_the_log(tmp_path):
     file = tmp_path / "logs" / "toy.txt"
     file.parent.mkdir()
-    file.write_text("of an earlier session")
+    file.write_text(line("gansynth: subepoch 8: real pat_9"))  # of an earlier session
     log = log_of(tmp_path, 2)
+    shares = "Done. Samples per category: [Class-0: 3/4] [Class-1: 2/2] "
     with file.open("a") as stream:
-        for text in ("gansynth: subepoch 2: fallback 1", "Done. Samples per category: [A: 3/4]"):
-            stream.write(f"\n[TRA|JOB:0|PID:7] {text}")
+        stream.write(line("gansynth: subepoch 2: synthetic 000001") + line(shares))
+        stream.write(line("gansynth: subepoch 2: fallback pat_1", 1) + line(shares, 1))
+        stream.write(line("gansynth: subepoch 2: real pat_2", 2) + line(shares, 2)[:-1])
         stream.flush()
         log.look()
-        assert (log.counts(2)["cases_fell_back"], log.counts(2)["segments_real"]) == (1, 0)
-        stream.write(" [B: 2/2]\n")
+        assert log.counts(2)["segments_real"] == 5
+        stream.write("\nTIMING: Training on batches of this subepoch #0 lasted: 0.1 secs.\n")
+        stream.write(line("gansynth: subepoch 3: synthetic 000002"))  # sampled ahead
     log.look()
-    assert log.counts(2)["segments_real"] == 5
+    assert log.counts(2) == {
+        "cases_real": 2, "cases_synthetic": 1, "cases_fell_back": 1, "segments_real": 10,
+        "segments_synthetic": 5, "samples": 1, "spread": 0,
+    }  # fmt: skip
+    assert (log.counts(3)["cases_synthetic"], log.trained, log.complete) == (1, 3, False)
 
 
 @pytest.mark.parametrize(
