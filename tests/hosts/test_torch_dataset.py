@@ -144,6 +144,14 @@ def test_workers_and_epochs_draw_distinct_samples(cases, toy_bank, start, persis
     assert counts.distinct >= 24  # the parent knows nothing of workers, nor they of it
 
 
+def test_two_workers_draw_at_places_of_their_own(toy_bank):
+    items = [{"image": torch.zeros((1, *SHAPE)), "label": torch.zeros(SHAPE)}] * 96
+    mixed = gansynth.mix(items, toy_bank(), "1:1", as_item=lambda sample: {"synthetic": 1.0})
+    drawn = DataLoader(mixed, 4, num_workers=2, collate_fn=lambda batch: batch)
+    places = [["synthetic" in item for item in batch] for batch in drawn]
+    assert places[::2] != places[1::2]  # workers take batches in turn
+
+
 def test_the_same_seed_draws_the_same_and_another_rank_does_not(cases, toy_bank, monkeypatch):
     bank = toy_bank(samples=64)
 
