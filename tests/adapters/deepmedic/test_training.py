@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gansynth.core.requests.hosts import AugmentRequest
@@ -22,7 +23,7 @@ from gansynth_deepmedic.program import CHECKPOINT, ORDER, DeepMedicProgram, find
 from tests.adapters.deepmedic.conftest import write_crops
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 from tests.conftest import content
-from tests.deepmedic_sets import Toy, toy_deepmedic
+from tests.deepmedic_sets import Toy, stored, toy_deepmedic
 from tests.expected import raises_fault
 from tests.processes import family, until
 
@@ -249,8 +250,12 @@ def test_real_cases_come_through_the_generators_space_and_nothing_is_augmented(
     bank = write_crops(tmp_path / "bank", data)
     how = {"real_in_generator_space": True, "generator": crop_run, "host_augmentation": False}
     trainer(fake, data, bank, output, monkeypatch)({"epochs": "1"}, **how)
-    files = [Path(case["channels"][0]) for case in read_json(output / ORDER)["cases"]]
-    assert all(file.is_relative_to(output / "real") and file.is_file() for file in files)
+    for case in read_json(output / ORDER)["cases"]:
+        file = Path(case["channels"][0])
+        assert file.is_relative_to(output / "real")
+        own = stored(data.file("flair", case["id"]))  # whose voxels that space keeps
+        assert np.corrcoef(stored(file).ravel(), own.ravel())[0, 1] > 0.99
+        assert stored(file).std() == pytest.approx(own.std(), rel=0.05)
     assert read_values(output / "train.cfg")["augm_sample_prms_tr"] is None
 
 
