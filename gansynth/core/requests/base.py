@@ -11,7 +11,7 @@ import functools
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -287,10 +287,9 @@ class Request(BaseModel):
 
         return RichReporter(quiet=self.quiet)
 
-    def replace(self, *, without: Iterable[str] = (), **changes: Any) -> Self:
+    def replace(self, *, without: Collection[str] = (), **changes: Any) -> Self:
         """Return a checked copy without some of the given fields, and with others changed."""
-        left_out = set(without)
-        fields = {name: getattr(self, name) for name in self.given if name not in left_out}
+        fields = {name: getattr(self, name) for name in self.given if name not in without}
         fields.update(changes)
         return type(self)(**fields)
 
