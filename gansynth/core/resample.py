@@ -1,4 +1,8 @@
-"""Cropping, padding and resampling of arrays, by one small matrix per axis. Needs numpy only."""
+"""Cropping, padding and resampling of arrays, one axis after another. Needs numpy only.
+
+Resampling gives the same bits on every machine: a matrix product adds in another order with another
+number of threads or another kind of CPU, so terms are added one by one, in double precision.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ import numpy.typing as npt
 from gansynth.core.schema import FloatArray, LabelArray
 
 T = TypeVar("T", bound=np.generic)
+BLOCK = 1 << 16  # voxels that are resampled at once: they stay in a CPU's cache
 
 
 def crop_pad(
@@ -89,7 +94,7 @@ def resample(
     # The axis that shrinks most comes first: it leaves less work for the others.
     for axis in sorted(range(len(old)), key=lambda axis: shape[axis] / old[axis]):
         if shape[axis] != old[axis]:
-            resized = _along(resized, axis + 1, weights(old[axis], shape[axis]))
+            resized = _along(resized, axis + 1, shape[axis])
     resized += corner.astype(np.float32)
     return resized, new_labels
 
@@ -109,24 +114,53 @@ def pick(array: npt.NDArray[T], shape: Sequence[int]) -> npt.NDArray[T]:
 
 
 @lru_cache(maxsize=32)
-def weights(old: int, new: int) -> FloatArray:
-    """Return the resampling matrix of an axis, float32 (new, old), read-only; rows sum to one."""
+def _terms(old: int, new: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """Return which old voxels a new one is made of, and their weights, which sum to one.
+
+    Both are (terms, new), read-only; where a voxel has fewer terms, the others have weight 0.
+    """
     if new < old:
         edges = np.arange(new + 1) * (old / new)
-        ends = np.minimum(edges[1:, None], np.arange(old) + 1)
-        shares = (ends - np.maximum(edges[:-1, None], np.arange(old))).clip(0) * (new / old)
+        first = np.floor(edges[:-1]).astype(np.intp)
+        covered = first + np.arange(int((np.ceil(edges[1:]) - first).max()))[:, None]
+        ends = np.minimum(edges[1:], covered + 1)
+        weights = (ends - np.maximum(edges[:-1], covered)).clip(0) * (new / old)
     else:
         centres = ((np.arange(new) + 0.5) * old / new - 0.5).clip(0, old - 1)
-        shares = (1 - np.abs(centres[:, None] - np.arange(old))).clip(0)
-    matrix: FloatArray = shares.astype(np.float32)
-    matrix.flags.writeable = False
-    return matrix
+        first = np.floor(centres).astype(np.intp)
+        covered = first + np.arange(2)[:, None]
+        weights = 1 - np.abs(centres - covered)
+    index = np.minimum(covered, old - 1)
+    index.flags.writeable = weights.flags.writeable = False
+    return index, weights
 
 
-def _along(array: FloatArray, axis: int, matrix: FloatArray) -> FloatArray:
-    """Apply a matrix (new, old) along an axis."""
-    before, after = array.shape[:axis], array.shape[axis + 1 :]
-    # The last axis needs one product; numpy would compute one for each row.
-    flat = array.reshape(-1, len(matrix.T), int(np.prod(after)))
-    product = flat[..., 0] @ matrix.T if not after else matrix @ flat
-    return np.asarray(product).reshape(*before, len(matrix), *after)
+def _along(array: FloatArray, axis: int, new: int) -> FloatArray:
+    """Resample one axis to a length."""
+    before, old, after = array.shape[:axis], array.shape[axis], array.shape[axis + 1 :]
+    resized = np.empty((*before, new, *after), np.float32)
+    columns = max(1, BLOCK // old)
+    if after:
+        inner = int(np.prod(after))
+        flat, into = array.reshape(-1, old, inner), resized.reshape(-1, new, inner)
+    else:  # the axis comes first, so that whole rows are added
+        flat, into = array.reshape(1, -1, old), resized.reshape(1, -1, new)
+        flat, into = flat.swapaxes(1, 2), into.swapaxes(1, 2)
+    for part in range(len(flat)):
+        for start in range(0, flat.shape[2], columns):
+            block = slice(start, start + columns)
+            into[part, :, block] = _weighted(flat[part, :, block], new)
+    return resized
+
+
+def _weighted(rows: npt.NDArray[np.float32], new: int) -> npt.NDArray[np.float64]:
+    """Return so many new rows, weighted sums of the old ones."""
+    index, weights = _terms(len(rows), new)
+    rows = np.ascontiguousarray(rows, np.float64)
+    total: npt.NDArray[np.float64] = rows[index[0]] * weights[0][:, None]
+    term = np.empty_like(total)
+    for chosen, weight in zip(index[1:], weights[1:], strict=True):
+        np.take(rows, chosen, axis=0, out=term, mode="clip")
+        term *= weight[:, None]
+        total += term
+    return total
