@@ -78,6 +78,7 @@ from .core.schema import lesion_mask as lesion_mask
 from .core.source import CaseHeader as CaseHeader
 from .core.source import CaseSource as CaseSource
 from .core.source import CheckReport as CheckReport
+from .core.source import DecodedCase as DecodedCase
 from .core.source import Finding as Finding
 from .core.source import FoldSplit as FoldSplit
 from .core.source import SourceRequest as SourceRequest

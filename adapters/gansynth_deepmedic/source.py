@@ -150,8 +150,8 @@ class DeepMedicSource(VolumeSource):
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def load(self, case_id: str) -> Case:
-        case = super().load(case_id)
+    def _prepared(self, case_id: str, *stored: Any) -> Case:
+        case = super()._prepared(case_id, *stored)
         there = np.array([file is not None for file in self.entry(case_id).channels])
         if there.all():
             return case
@@ -180,14 +180,14 @@ class DeepMedicSource(VolumeSource):
         )
 
     def _read(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, NiftiVolume]:
-        image, labels, reference = self._arrays(case_id)
+        image, labels, reference = self._stored(case_id)
         listed = self.entry(case_id)
         if listed.roi is None or labels is None:
             return image, labels, reference
         region = region_of(listed.roi, self._turned(listed.roi, reference, listed.labels))
         return image, np.where(region > 0, labels, np.int16(OUTSIDE)), reference
 
-    def _arrays(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, NiftiVolume]:
+    def _stored(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, NiftiVolume]:
         listed = self.entry(case_id)
         reference = read_nifti(listed.labels, labels=True)
         labels = label_map(listed.labels, canonical(reference)[0], self.model)

@@ -14,7 +14,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -509,11 +509,8 @@ class CocoSource(YoloSource):
         return None if self.has_masks and self.options.size is None else super().resized
 
     def files(self, case_id: str) -> StoredCase:
-        """As of pictures where they keep their size; the record is of the file's pixels."""
-        own = super().files(case_id)
-        return (
-            own if self.resized else replace(PictureSource.files(self, case_id), pixels=own.pixels)
-        )
+        """As of pictures, where they keep their size."""
+        return super().files(case_id) if self.resized else PictureSource.files(self, case_id)
 
     def faults(self) -> Sequence[Fault]:
         if not self.found.faults and not any(len(i.rows) for i in self.images["train"]):

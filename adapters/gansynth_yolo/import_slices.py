@@ -126,7 +126,8 @@ def _fit(
     boxed = False
     for case_id in source.train_ids:
         bar.advance(1)
-        case = source.load(case_id)
+        decoded = source.decode(case_id)
+        case = decoded.prepare()
         if case.boxes is not None and len(case.boxes.labels):
             boxed = True
         elif case.image.min() < case.image.max():
@@ -160,7 +161,8 @@ def _items(
         if case_id in dropped:
             left_out["background"] += 1
             continue
-        case = source.load(case_id)
+        decoded = source.decode(case_id)
+        case = decoded.prepare()
         if case.image.min() == case.image.max():
             left_out["constant"] += 1
             continue
@@ -171,7 +173,7 @@ def _items(
                 f"{source.name}: cases {names[name]!r} and {case_id!r} would both be called "
                 f"{name}, expected unique names; rename a case",
             )
-        (record,) = case_records(source, (case_id,), {case_id: case}.__getitem__)
+        (record,) = case_records(source, (case_id,), {case_id: decoded}.__getitem__)
         facts = {
             "case": case_id,
             "subject": record.subject,

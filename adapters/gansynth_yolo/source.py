@@ -866,13 +866,8 @@ class YoloSource(PictureSource):
         return train, tuple(sorted(images.keys() - train))
 
     def files(self, case_id: str) -> StoredCase:
-        """Its record is of the file's pixels, whatever size and labels it is read with."""
-
-        def pixels() -> tuple[npt.NDArray[Any], FloatArray]:
-            stored = read_picture(self.image(case_id).image)
-            return stored, self.scaled(stored)
-
-        return StoredCase(tuple(dict.fromkeys((self.file.home, self.file.root))), pixels=pixels)
+        """The data set's folders."""
+        return StoredCase(tuple(dict.fromkeys((self.file.home, self.file.root))))
 
     def place(self, case_id: str) -> tuple[str | None, int | None]:
         """Return an image's volume and slice number, if ``volumes`` is set."""
@@ -948,8 +943,11 @@ class YoloSource(PictureSource):
             return np.asarray(np.clip(share, 0, 1), np.float32)
         return np.ascontiguousarray(flat, np.float32) / np.float32(255)
 
+    def own_boxes(self, case_id: str) -> Boxes:
+        return self.image(case_id).boxes
+
     def boxes_of(self, case: Case) -> Boxes:
-        return self.image(case.id).boxes
+        return self.own_boxes(case.id)
 
     def fitted(self, case: Case) -> Case:
         """Resize a case; zeros are around it unless it is stretched."""

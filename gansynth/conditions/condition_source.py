@@ -19,7 +19,14 @@ import numpy as np
 
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
-from gansynth.core.source import CaseHeader, CaseSource, SourceRequest, StoredCase, WrappedSource
+from gansynth.core.source import (
+    CaseHeader,
+    CaseSource,
+    DecodedCase,
+    SourceRequest,
+    StoredCase,
+    WrappedSource,
+)
 from gansynth.data.grid import same_spacing
 from gansynth.data.listing import places_of_channels
 from gansynth.data.views import LabelDrawer, SourceView, of_channels_seen, open_plain, renamed
@@ -97,6 +104,13 @@ class ConditionSource(WrappedSource):
             boxes=None,
             label_class=case.label_class if self._schema.classes else None,
         )
+
+    def decode(self, case_id: str) -> DecodedCase:
+        """Return what the files of the other source hold, of the channels that the run has."""
+        decoded = super().decode(case_id)
+        labels = decoded.labels if self._labelled else None
+        image = decoded.image[self._order]
+        return replace(decoded, image=image, labels=labels, boxes=None, label_class=None)
 
     def files(self, case_id: str) -> StoredCase | None:
         """The other source's, channels as the run has them."""

@@ -42,6 +42,9 @@ class CaseReader(Protocol):
     def __call__(self, case_id: str) -> Case:
         """Return a case in its source's voxels."""
 
+    def content(self, case_id: str) -> str:
+        """Return the hash of what a case's files hold; see ``case_content``."""
+
     def place(self, case_id: str, space: Space, rng: np.random.Generator) -> PlacedCase:
         """Draw a place in a case."""
 

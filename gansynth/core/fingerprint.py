@@ -40,6 +40,7 @@ CELLS = {2: 32, 3: 16}
 """Cells along each axis, by the number of axes; bodies of fewer voxels have no fingerprint."""
 ALIKE = {2: 0.85, 3: 0.77}  # correlation from which two fingerprints count as one image
 EARLIER = ("2:", "3:")  # what landmarks of earlier versions begin with; they are not read
+LARGE = 1 << 21  # voxels
 COPIED = 0.97  # of pictures: more alike than neighbouring slices
 _SMOOTH = 1.0  # sigma, in cells, of the low-pass that is subtracted
 _WINDOW, _FLOOR = 2.0, 0.2  # of the local contrast: sigma in cells, and what is added, in the whole
@@ -54,8 +55,12 @@ _MAYBE = 0.5  # correlation, as a share of ``ALIKE``, from which the common cell
 def prints_of(image: npt.NDArray[np.floating], spacing: Sequence[float]) -> Prints:
     """Return two fingerprints for each channel of (C, ...), empty for a constant channel.
 
+    Of a large volume every other voxel along each axis is taken.
+
     ``spacing``: of the voxels; only the proportions of the axes matter.
     """
+    if image.ndim == 4 and image[0].size > LARGE:
+        image = image[:, ::2, ::2, ::2]
     kept = [mm for mm, length in zip(spacing, image.shape[1:], strict=True) if length > 1]
     channels = [_in_range(np.squeeze(channel)) for channel in image]
     fit = [x for x in channels if x.ndim in CELLS and np.isfinite(x).all() and np.ptp(x) > 0]

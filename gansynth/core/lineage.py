@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
+from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,21 @@ from gansynth.runtime.serialise import Document
 RECORDS = ("manifest.json", "bank.json")
 """Files of a run and of a bank that hold the lineage of their maker."""
 MAX_RECORD_BYTES = 256 << 20  # size limit of such a file: some 250,000 cases
+ROUNDED = 2e-4
+"""Relative and absolute difference of numbers that count as equal: those that are learnt from cases
+may differ in their last digits from machine to machine, and are recorded with four decimals."""
 
 
 @dataclass(frozen=True)
-class CaseRecord(Document, optional=("image", "prints")):
+class CaseRecord(Document, optional=("image", "prints", "as_stored")):
     """Lineage record of one case.
 
-    ``image``: SHA-256 of its image alone, ``prints``: see ``gansynth.core.fingerprint``; both empty
-    for constant images and in old records.
+    Attributes:
+        sha256: of all that its files hold.
+        image: SHA-256 of its image alone; empty for constant images and in old records.
+        prints: see ``gansynth.core.fingerprint``; empty as ``image``.
+        as_stored: whether all three are of what the files hold, which is the same on every machine.
+            Records of versions before 0.9 are of the arrays that a generator is given.
     """
 
     id: str
@@ -35,11 +44,12 @@ class CaseRecord(Document, optional=("image", "prints")):
     sha256: str
     image: str = ""
     prints: Prints = ()
+    as_stored: bool = False
 
     @property
     def plain(self) -> CaseRecord:
         """Return the record without what tells its image."""
-        return replace(self, image="", prints=())
+        return replace(self, image="", prints=(), as_stored=False)
 
 
 @dataclass(frozen=True)
@@ -262,12 +272,25 @@ def same_data(maker: Lineage, ids: Iterable[str], read: Callable[[str], CaseReco
 
 
 def _alike(first: CaseRecord, second: CaseRecord) -> bool:
-    sides = [first.prints], [second.prints]
-    return (
-        first.sha256 == second.sha256
-        or (bool(first.image) and first.image == second.image)
-        or bool(alike(*sides) or sharing(*sides))
-    )
+    identical = bool(first.image) and first.image == second.image
+    return first.sha256 == second.sha256 or identical or look_alike(first.prints, second.prints)
+
+
+def look_alike(first: Prints, second: Prints) -> bool:
+    """Whether two images share landmarks, or look the same as a whole."""
+    sides = [first], [second]
+    return bool(alike(*sides) or sharing(*sides))
+
+
+def same_content(recorded: CaseRecord, found: CaseRecord) -> bool:
+    """Whether a case that was found holds what was recorded.
+
+    Hashes of an earlier version's record cannot be compared with today's; see ``as_stored``. Then
+    the images must look the same.
+    """
+    if recorded.as_stored == found.as_stored or recorded.sha256 == found.sha256:
+        return recorded.sha256 == found.sha256
+    return look_alike(recorded.prints, found.prints)
 
 
 def other_records(recorded: Sequence[CaseRecord], found: Sequence[CaseRecord]) -> Iterator[str]:
@@ -277,7 +300,7 @@ def other_records(recorded: Sequence[CaseRecord], found: Sequence[CaseRecord]) -
     ways = {
         "trained on, but not recorded": sorted(there.keys() - known.keys()),
         "recorded, but not trained on": sorted(known.keys() - there.keys()),
-        "of other content": [c for c in both if known[c].sha256 != there[c].sha256],
+        "of other content": [c for c in both if not same_content(known[c], there[c])],
         "of another subject": [c for c in both if known[c].subject != there[c].subject],
         "of another image, or recorded without its prints": [
             c for c in both if not _same_image(known[c], there[c])
@@ -289,8 +312,27 @@ def other_records(recorded: Sequence[CaseRecord], found: Sequence[CaseRecord]) -
 
 
 def _same_image(first: CaseRecord, second: CaseRecord) -> bool:
-    printed = bool(first.prints) == bool(second.prints)
-    return printed and first.image == second.image and (not first.prints or _alike(first, second))
+    if bool(first.prints) != bool(second.prints):
+        return False
+    if first.as_stored == second.as_stored:
+        return first.image == second.image
+    return not first.prints or look_alike(first.prints, second.prints)
+
+
+def same_training_cases(recorded: Lineage, found: Lineage) -> bool:
+    """Whether two lineages, ancestors included, are of the same cases, read alike.
+
+    Names of data sets may differ.
+    """
+    pairs = list(zip_longest(recorded.everyone(), found.everyone()))
+    if any(one is None or other is None for one, other in pairs):
+        return False
+    return all(
+        one.fold == other.fold
+        and same_host(one.host, other.host)
+        and not any(other_records(one.cases, other.cases))
+        for one, other in pairs
+    )
 
 
 def guard_split(
@@ -311,13 +353,7 @@ def guard_host(
     made_for: Mapping[str, Any], host: Mapping[str, Any], *, kind: str = "generator"
 ) -> None:
     """Refuse (IntegrityFault) a space other than the host's, whatever the data set's name."""
-    made_for, host = plain_host(made_for), plain_host(host)
-    keys = sorted(set(made_for) | set(host))
-    differing = [
-        f"{k}: {made_for.get(k)!r} != {host.get(k)!r}"
-        for k in keys
-        if made_for.get(k) != host.get(k)
-    ]
+    differing = list(_differences(made_for, host))
     if differing:
         raise IntegrityFault(
             "lineage.space-of-other-host",
@@ -329,14 +365,30 @@ def guard_host(
 
 def same_host(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Whether two ``host`` records describe one space."""
-    return plain_host(first) == plain_host(second)
+    return not any(_differences(first, second))
 
 
-def plain_host(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record as JSON reads it, without the data set's name, which may change."""
-    plain: dict[str, Any] = json.loads(json.dumps(dict(record)))
-    plain.pop("dataset", None)
-    return plain
+def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[str]:
+    """Yield in words where two ``host`` records differ, but for the data set's name."""
+    # As JSON reads them: one of the two often comes from a file.
+    plain, other = [json.loads(json.dumps(dict(record))) for record in (first, second)]
+    for key in sorted((plain.keys() | other.keys()) - {"dataset"}):
+        if not _same_value(plain.get(key), other.get(key)):
+            yield f"{key}: {plain.get(key)!r} != {other.get(key)!r}"
+
+
+def _same_value(first: Any, second: Any) -> bool:
+    """Whether two JSON values are equal; fractions, which may be learnt from cases, nearly so."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        same_keys = first.keys() == second.keys()
+        return same_keys and all(_same_value(first[key], second[key]) for key in first)
+    if isinstance(first, list) and isinstance(second, list):
+        pairs = zip(first, second, strict=False)
+        return len(first) == len(second) and all(_same_value(*pair) for pair in pairs)
+    if first != second and isinstance(first, float | int) and isinstance(second, float | int):
+        learnt = isinstance(first, float) or isinstance(second, float)
+        return learnt and isclose(first, second, rel_tol=ROUNDED, abs_tol=ROUNDED)
+    return bool(first == second)
 
 
 def some_names(names: Sequence[str], most: int = 8) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypedDict
 
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.fingerprint import prints_of
-from gansynth.core.lineage import CaseRecord, Lineage, read_lineage, same_data
+from gansynth.core.lineage import CaseRecord, Lineage, look_alike, read_lineage, same_data
 from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.core.space import Space
 from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError, UsageFault
@@ -148,8 +149,6 @@ class StoredCase:
         read: reads a host's label map of the case, int16 on the files' grid. DataFault: damaged,
             on another grid, or of other labels.
         numbers: label -> its number in a picture of a label map; here those that are not the same.
-        pixels: reads what the case's record is of where ``load`` resizes it: the pixels as they
-            are stored, and as an image (C, H, W).
     """
 
     folders: tuple[Path, ...] = ()
@@ -163,7 +162,55 @@ class StoredCase:
     units: Callable[[FloatArray], tuple[tuple[float, float], ...]] | None = None
     read: Callable[[Path], LabelArray] | None = None
     numbers: Mapping[int, int] = field(default_factory=dict)
-    pixels: Callable[[], tuple[npt.NDArray[Any], FloatArray]] | None = None
+
+
+@dataclass(frozen=True)
+class DecodedCase:
+    """What the files of a case hold, before any arithmetic; its record is of this.
+
+    So a case has one identity, whatever machine reads it and however it is scaled or resampled.
+
+    Attributes:
+        prepare: returns the case as ``load`` does, without reading it again.
+        image: (C, D, H, W) or (C, H, W), values and type as stored.
+        labels: int16 (D, H, W) or (H, W), None without a label map.
+        boxes: those that are in files of their own, in voxels of the image.
+        spacing: of the voxels; only the proportions matter where no voxel size is known.
+        label_class: number of the case's class, if it has one.
+        within: of a slice: tells the content of its volume, and where in it the slice lies.
+    """
+
+    prepare: Callable[[], Case]
+    image: npt.NDArray[Any]
+    labels: LabelArray | None
+    spacing: Sequence[float]
+    boxes: Boxes | None = None
+    label_class: int | None = None
+    within: Callable[[], str] | None = None
+
+    @cached_property
+    def image_sha256(self) -> str:
+        """SHA-256 of the image's values; those of any type that float32 holds are equal."""
+        channels = [content_hash(channel.astype(np.float32)) for channel in self.image]
+        return _sha256(*channels)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of all that the files hold."""
+        if self.within is not None:
+            return _sha256(self.within())
+        boxes = () if self.boxes is None else (self.boxes.coords, self.boxes.labels)
+        beside = content_hash(self.labels, np.asarray(self.spacing, np.float32), *boxes)
+        return _sha256(self.image_sha256, beside, str(self.label_class))
+
+    @cached_property
+    def constant(self) -> bool:
+        """Whether each channel has one value."""
+        return not np.ptp(self.image.reshape(len(self.image), -1), axis=1).any()
+
+
+def _sha256(*texts: str) -> str:
+    return hashlib.sha256(" ".join(texts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -218,6 +265,17 @@ class CaseSource(ABC):
     @abstractmethod
     def load(self, case_id: str) -> Case:
         """Read one case, float32 (C, D, H, W), int16 (D, H, W); DataFault if it cannot."""
+
+    def decode(self, case_id: str) -> DecodedCase:
+        """Return what a case's files hold; of the base class, what ``load`` returns.
+
+        A source whose ``load`` scales or resamples says here what it starts from, so that its runs
+        can be used on another machine, where arithmetic rounds otherwise. Raises as ``load``.
+        """
+        case = self.load(case_id)
+        return DecodedCase(
+            lambda: case, case.image, case.labels, self.schema.spacing, case.boxes, case.label_class
+        )
 
     def header(self, case_id: str) -> CaseHeader:
         """Return a case without its arrays; the base class reads the whole case."""
@@ -286,7 +344,7 @@ class CaseSource(ABC):
 class WrappedSource(CaseSource):
     """A source derived from another one; it delegates all that a subclass does not override.
 
-    ``same_cases``: whether a case's record is the base's; else it is of the arrays of ``load``.
+    ``same_cases``: whether a case's record is the base's; else it is of the wrapper's ``decode``.
     """
 
     same_cases: ClassVar[bool] = True
@@ -323,6 +381,10 @@ class WrappedSource(CaseSource):
         """Read a case of the base source."""
         return self.base.load(case_id)
 
+    def decode(self, case_id: str) -> DecodedCase:
+        """Return what the files of the base source hold."""
+        return replace(self.base.decode(case_id), prepare=partial(self.load, case_id))
+
     def header(self, case_id: str) -> CaseHeader:
         """Header of the base source."""
         return self.base.header(case_id)
@@ -358,28 +420,31 @@ class FoldSplit(TypedDict):
 
 # -- what the core tells of a source ---------------------------------------------------------------
 
-Load = Callable[[str], Case]
+Decode = Callable[[str], DecodedCase]
+Sameness = Literal["same", "alike", "other"]
+"""``alike``: recorded by an earlier version, whose hash cannot be computed; the image looks the
+same, and of the label map nothing is known."""
 
 
-def case_record(source: CaseSource, case_id: str, load: Load | None = None) -> CaseRecord:
+def case_record(source: CaseSource, case_id: str, decode: Decode | None = None) -> CaseRecord:
     """Return a case's lineage record; without image hashes if the image is constant.
 
-    ``load`` reads the case instead of the source, for example from a cache. Blank images are all
+    ``decode`` reads the case instead of the source, which keeps it for use. Blank images are all
     alike, so the content hash of one is of its name, too.
     """
-    return _record(source, case_id, load, whole=True)
+    return _record(source, case_id, decode, whole=True)
 
 
-def case_content(source: CaseSource, case_id: str, load: Load | None = None) -> str:
+def case_content(source: CaseSource, case_id: str, decode: Decode | None = None) -> str:
     """Return ``sha256`` of a case's record, cheaper than the whole record."""
-    return _record(source, case_id, load, whole=False).sha256
+    return _record(source, case_id, decode, whole=False).sha256
 
 
 def case_records(
-    source: CaseSource, ids: Iterable[str], load: Load | None = None
+    source: CaseSource, ids: Iterable[str], decode: Decode | None = None
 ) -> tuple[CaseRecord, ...]:
     """Return lineage records of cases, sorted by id."""
-    return tuple(case_record(source, case_id, load) for case_id in sorted(ids))
+    return tuple(case_record(source, case_id, decode) for case_id in sorted(ids))
 
 
 def held_out_records(source: CaseSource) -> tuple[CaseRecord, ...]:
@@ -389,30 +454,62 @@ def held_out_records(source: CaseSource) -> tuple[CaseRecord, ...]:
     return records if volumes is None else (*records, *case_records(*volumes))
 
 
-def _record(source: CaseSource, case_id: str, load: Load | None, *, whole: bool) -> CaseRecord:
-    while isinstance(source, WrappedSource):
-        load = None if source.same_cases else load or source.load
-        source = source.base
+def _record(source: CaseSource, case_id: str, decode: Decode | None, *, whole: bool) -> CaseRecord:
+    source, decode = _recorded_source(source, decode)
     kept = source.provenance
     if kept is not None and case_id in kept.records:
         return kept.records[case_id]
-    files = source.files(case_id)
-    if files is not None and files.pixels is not None:
-        stored, image = files.pixels()
-        subject, spacing = source.header(case_id).subject, (1.0,) * (image.ndim - 1)
-        content = seen = content_hash(stored)
-        channels = stored.reshape(1, -1)
-    else:
-        case = (load or source.load)(case_id)
-        image, subject, spacing = case.image, case.subject, source.schema.spacing
-        content, seen = content_hash(image, case.labels), ""
-        channels = image.reshape(len(image), -1)
-    if not np.ptp(channels, axis=1).any():
-        content = hashlib.sha256(f"{content} {source.name} {case_id}".encode()).hexdigest()
-    if not whole or not np.ptp(channels):
-        return CaseRecord(case_id, subject, content)
-    prints = prints_of(image, spacing)
-    return CaseRecord(case_id, subject, content, seen or content_hash(image), prints)
+    decoded = (decode or source.decode)(case_id)
+    subject, content = source.header(case_id).subject, decoded.sha256
+    if decoded.constant:
+        content = _sha256(content, source.name, case_id)
+    if not whole or decoded.constant:
+        return CaseRecord(case_id, subject, content, as_stored=True)
+    prints = prints_of(decoded.image, decoded.spacing)
+    return CaseRecord(case_id, subject, content, decoded.image_sha256, prints, as_stored=True)
+
+
+def _recorded_source(
+    source: CaseSource, decode: Decode | None = None
+) -> tuple[CaseSource, Decode | None]:
+    """Return the source that a case's record is of, and what decodes its cases, if not itself."""
+    while isinstance(source, WrappedSource):
+        decode = None if source.same_cases else decode or source.decode
+        source = source.base
+    return source, decode
+
+
+def is_recorded(record: CaseRecord, source: CaseSource, found: str) -> Sameness:
+    """Return whether a source's case of a record's id is the one of the record.
+
+    Args:
+        found: its content today (``case_content``).
+    """
+    if record.sha256 == found:
+        return "same"
+    if record.as_stored:
+        return "other"
+    source, decode = _recorded_source(source)
+    case = (decode or source.decode)(record.id).prepare()
+    content = content_hash(case.image, case.labels)
+    if not np.ptp(case.image.reshape(len(case.image), -1), axis=1).any():
+        content = _sha256(content, source.name, record.id)
+    if record.sha256 == content:
+        return "same"
+    alike = look_alike(record.prints, prints_of(case.image, source.schema.spacing))
+    return "alike" if alike else "other"
+
+
+def unrecorded(lineage: Lineage, source: CaseSource) -> Iterator[str]:
+    """Yield the training cases of a source that a lineage does not hold, under any id."""
+    contents, by_id = {case.sha256 for case in lineage.cases}, {c.id: c for c in lineage.cases}
+    for case_id in source.train_ids:
+        found, record = case_content(source, case_id), by_id.get(case_id)
+        held = found in contents
+        if not held and record is not None:
+            held = is_recorded(record, source, found) != "other"
+        if not held:
+            yield case_id
 
 
 def same_data_as(source: CaseSource) -> Callable[[Lineage], bool]:
@@ -431,9 +528,13 @@ def same_data_as(source: CaseSource) -> Callable[[Lineage], bool]:
     return lambda maker: same_data(maker, source_of, read)
 
 
-def lineage_of(source: CaseSource, load: Load | None = None) -> Lineage:
-    """Return the lineage of models trained on a source's training cases."""
-    records = case_records(source, source.train_ids, load)
+def lineage_of(source: CaseSource, record: Callable[[str], CaseRecord] | None = None) -> Lineage:
+    """Return the lineage of models trained on a source's training cases.
+
+    ``record`` returns that of a case, as of a cache that keeps the case for use.
+    """
+    record = record or partial(case_record, source)
+    records = tuple([record(case_id) for case_id in sorted(source.train_ids)])
     host = dict(source.space.host)
     return Lineage(source.name, source.request.fold, records, host, ancestors_of(source))
 

@@ -16,8 +16,9 @@ import numpy as np
 
 from gansynth.core.case_pool import PlacedCase, TrainingCases
 from gansynth.core.foreground import ForegroundIndex
+from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import Boxes, Case, LabelArray, Schema, known_labels
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, DecodedCase, case_content, case_record
 from gansynth.core.space import Space, cut_boxes
 from gansynth.runtime.errors import DataFault
 
@@ -88,6 +89,7 @@ class CaseCache:
         self.max_bytes = max_bytes
         self._cases: OrderedDict[str, _CachedCase] = OrderedDict()
         self._bytes = 0
+        self._contents: dict[str, str] = {}
         self._gone: set[str] = set()
         self._again = 0
         self._locked = os.getpid(), threading.Lock()
@@ -95,6 +97,26 @@ class CaseCache:
     def __call__(self, case_id: str) -> Case:
         """Return a case, read from the source if it is not in memory."""
         return self._get(case_id).case
+
+    def decode(self, case_id: str) -> DecodedCase:
+        """Decode a case, and keep it as ``load`` returns it: so it is read once for both."""
+        decoded = self.source.decode(case_id)
+        with self._lock:
+            if case_id not in self._cases:
+                self._keep(case_id, decoded.prepare())
+        return decoded
+
+    def content(self, case_id: str) -> str:
+        """Return the hash of what a case's files hold; the case is kept for use."""
+        if case_id not in self._contents:
+            self._contents[case_id] = case_content(self.source, case_id, self.decode)
+        return self._contents[case_id]
+
+    def record(self, case_id: str) -> CaseRecord:
+        """Return a case's lineage record; the case is kept for use."""
+        record = case_record(self.source, case_id, self.decode)
+        self._contents[case_id] = record.sha256
+        return record
 
     def place(self, case_id: str, space: Space, rng: np.random.Generator) -> PlacedCase:
         """Draw a place in a case; of sources larger than the cache, only that part is read."""
@@ -140,21 +162,28 @@ class CaseCache:
         return None
 
     def _get(self, case_id: str) -> _CachedCase:
-        if self._locked[0] != os.getpid():  # forked, perhaps while another thread held it
-            self._locked = os.getpid(), threading.Lock()
-        with self._locked[1]:
+        with self._lock:
             if case_id in self._cases:
                 self._cases.move_to_end(case_id)
                 return self._cases[case_id]
             self._tell_if_again(case_id)
-            held = _CachedCase(self.source.load(case_id), self.source.schema.ignore)
-            self._cases[case_id] = held
-            self._bytes += held.nbytes
-            while self._bytes > self.max_bytes and len(self._cases) > 1:
-                name, gone = self._cases.popitem(last=False)
-                self._gone.add(name)
-                self._bytes -= gone.nbytes
-            return held
+            return self._keep(case_id, self.source.load(case_id))
+
+    @property
+    def _lock(self) -> threading.Lock:
+        if self._locked[0] != os.getpid():  # forked, perhaps while another thread held it
+            self._locked = os.getpid(), threading.Lock()
+        return self._locked[1]
+
+    def _keep(self, case_id: str, case: Case) -> _CachedCase:
+        held = _CachedCase(case, self.source.schema.ignore)
+        self._cases[case_id] = held
+        self._bytes += held.nbytes
+        while self._bytes > self.max_bytes and len(self._cases) > 1:
+            name, gone = self._cases.popitem(last=False)
+            self._gone.add(name)
+            self._bytes -= gone.nbytes
+        return held
 
     def _tell_if_again(self, case_id: str) -> None:
         """Warn once of cases (of slices: whole volumes) that are read repeatedly."""

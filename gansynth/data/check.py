@@ -71,9 +71,6 @@ def in_order(findings: list[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda f: (f.level, f.case or ""))
 
 
-LARGE = 1 << 21  # voxels of a volume of which every other one is enough to be recognised
-
-
 def few_cases(where: Path, count: int) -> Iterator[Finding]:
     """Report a data set with no case to validate on."""
     if count == 1:
@@ -358,10 +355,9 @@ class _VolumeCheck:
 
 
 def _prints(volume: NiftiVolume) -> Prints:
-    """Return prints of the first channel, of a large one by every other voxel."""
+    """Return prints of the first channel."""
     channel = volume.array[..., 0] if volume.array.ndim == 4 else volume.array
-    step = 2 if channel.size > LARGE else 1
-    return prints_of(channel[None, ::step, ::step, ::step], volume.spacing)
+    return prints_of(channel[None], volume.spacing)
 
 
 def _add_to_hash(digest: Any, array: npt.NDArray[Any]) -> bool:

@@ -68,11 +68,11 @@ HDF5_SAYS = (OSError, LookupError, ValueError, RuntimeError, TypeError, Attribut
 
 
 @dataclass(frozen=True)
-class CaseEntry(Document, optional=("label_class", "image", "prints")):
+class CaseEntry(Document, optional=("label_class", "image", "prints", "as_stored")):
     """One case; hashes are for lineage (``sha256``) and of what reading gives back (``stored``).
 
     ``boxes``: how many; None if there is no list. ``label_class``, ``image``, ``prints`` are not
-    written down where there are none.
+    written down where there are none. ``as_stored``: see ``CaseRecord``.
     """
 
     id: str
@@ -85,11 +85,14 @@ class CaseEntry(Document, optional=("label_class", "image", "prints")):
     label_class: int | None = None
     image: str = ""
     prints: Prints = ()
+    as_stored: bool = False
 
     @property
     def record(self) -> CaseRecord:
         """The case's record in the lineage."""
-        return CaseRecord(self.id, self.subject, self.sha256, self.image, self.prints)
+        return CaseRecord(
+            self.id, self.subject, self.sha256, self.image, self.prints, self.as_stored
+        )
 
 
 @dataclass(frozen=True)
@@ -237,10 +240,9 @@ def write_h5(
     with contextlib.closing(_H5Writer(path, np.dtype(dtype), chunk, filters)) as writer:
         for done, case_id in enumerate(ids):
             progress(done, len(ids))
-            case = source.load(case_id)
-            writer.add(
-                case, source.schema, case_record(source, case_id, {case_id: case}.__getitem__)
-            )
+            decoded = source.decode(case_id)
+            record = case_record(source, case_id, {case_id: decoded}.__getitem__)
+            writer.add(decoded.prepare(), source.schema, record)
         index = CacheIndex(
             name=source.name,
             fold=source.request.fold,
@@ -363,6 +365,7 @@ class _H5Writer:
                 label_class=case.label_class,
                 image=record.image,
                 prints=record.prints,
+                as_stored=record.as_stored,
             )
         )
 

@@ -25,6 +25,7 @@ from gansynth.core.source import (
     CaseHeader,
     CaseSource,
     CheckReport,
+    DecodedCase,
     FoldSplit,
     SourceRequest,
     StoredCase,
@@ -196,11 +197,28 @@ class VolumeSource(CaseSource):
         Raises DataFault: unknown, damaged, NaN, files that do not fit together, or an unknown label
         value.
         """
-        array, labels, reference = self._read(case_id)
-        image = np.empty(array.shape, np.float32)
-        for channel, how, stored in zip(image, self.intensities, array, strict=True):
-            channel[:] = how(stored)
-        shape = self._shape_of(image.shape[1:], canonical_spacing(reference.affine))
+        return self.decode(case_id).prepare()
+
+    def decode(self, case_id: str) -> DecodedCase:
+        """Read a case's files: values as they are scaled by the files' headers."""
+        image, labels, reference = self._read(case_id)
+        spacing = canonical_spacing(reference.affine)
+        prepare = partial(self._prepared, case_id, image, labels, spacing)
+        return DecodedCase(prepare, image, labels, spacing)
+
+    def _prepared(
+        self,
+        case_id: str,
+        stored: npt.NDArray[Any],
+        labels: LabelArray | None,
+        spacing: tuple[float, ...],
+    ) -> Case:
+        """Normalise and resample what ``decode`` has read; a subclass may change more."""
+        labels = self._filled(labels)
+        image = np.empty(stored.shape, np.float32)
+        for channel, how, values in zip(image, self.intensities, stored, strict=True):
+            channel[:] = how(values)
+        shape = self._shape_of(image.shape[1:], spacing)
         if shape != image.shape[1:]:
             image, labels = resample(case_id, image, labels, shape)
         case = Case(case_id, self._subjects[case_id], image, labels)
@@ -240,8 +258,8 @@ class VolumeSource(CaseSource):
         )
 
     def _in_own_units(self, case_id: str) -> tuple[FloatArray, LabelArray | None]:
-        image, labels, _ = self._arrays(case_id)
-        return image.astype(np.float32), labels
+        image, labels, _ = self._stored(case_id)
+        return image.astype(np.float32), self._filled(labels)
 
     def _units_of(self, case_id: str, image: FloatArray) -> tuple[tuple[float, float], ...]:
         each = zip(self.intensities, image, strict=True)
@@ -277,26 +295,31 @@ class VolumeSource(CaseSource):
         return self._entries[case_id]
 
     def _read(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, NiftiVolume]:
-        """Read the arrays that ``load`` starts from; a subclass may change the labels."""
-        return self._arrays(case_id)
+        """Read the arrays of ``decode``; a subclass may take labels away."""
+        return self._stored(case_id)
 
-    def _arrays(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, NiftiVolume]:
-        """Image (C, D, H, W) as stored, labels (D, H, W) if any, and the file of reference."""
+    def _stored(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, NiftiVolume]:
+        """Image (C, D, H, W) and labels (D, H, W), if any, as stored; and the file of reference."""
         entry = self.entry(case_id)
         if entry.labels is None:
             labels, reference = None, self._image(entry.images[0])
         else:
-            labels, reference = self.label_map(entry.labels)
+            labels, reference = _drawn_labels(entry.labels)
         channels = [self._channels_of(f, reference, entry.reference) for f in entry.images]
         return np.concatenate(channels), labels, reference
 
     def label_map(self, file: Path) -> tuple[LabelArray, NiftiVolume]:
         """Labels (D, H, W) of a case's file of labels, and that file."""
-        volume = read_nifti(file, labels=True)
-        labels = whole_labels(file, canonical(volume)[0])
-        if self.options.between is not None:
-            labels = interpolate_slices(labels, every=self.options.between)
-        return labels, volume
+        labels, volume = _drawn_labels(file)
+        filled = self._filled(labels)
+        assert filled is not None, "a file of labels holds some"
+        return filled, volume
+
+    def _filled(self, labels: LabelArray | None) -> LabelArray | None:
+        """Labels with those of the slices between, where these are asked for."""
+        if labels is None or self.options.between is None:
+            return labels
+        return interpolate_slices(labels, every=self.options.between)
 
     def _image(self, file: Path) -> NiftiVolume:
         return read_nifti(real_file(file, self.request), ndim=(3, 4)[: 1 + self.listing.stacked])
@@ -397,8 +420,8 @@ class VolumeSource(CaseSource):
         rng = np.random.default_rng(self.options.seed)
         drawn = []
         for case in self._train:
-            image, labels = self._arrays(case)[:2]
-            drawn.append(draw_foreground(image[ct], labels, rng))
+            image, labels, _ = self._stored(case)
+            drawn.append(draw_foreground(image[ct], self._filled(labels), rng))
         learnt = ct_intensities(str(self.listing.where), drawn, self.options.window)
         for index, intensity in zip(ct, learnt, strict=True):
             how[index] = intensity
@@ -435,6 +458,11 @@ class VolumeSource(CaseSource):
     @property
     def _way_out(self) -> str:
         return f"see all that is wrong: gansynth check {self.request.kind}:{self.request.where}"
+
+
+def _drawn_labels(file: Path) -> tuple[LabelArray, NiftiVolume]:
+    volume = read_nifti(file, labels=True)
+    return whole_labels(file, canonical(volume)[0]), volume
 
 
 # -- intensities ---------------------------------------------------------------------------------

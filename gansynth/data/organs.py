@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from gansynth.core.geometry import Matrix, centroid, mask_of
-from gansynth.core.source import CaseSource, Load, WrappedSource
+from gansynth.core.schema import Case
+from gansynth.core.source import CaseSource, WrappedSource
 from gansynth.data.slices import SliceSource
 
 CASES, FEWEST = 16, 4  # most training cases that are read, and fewest that can tell
@@ -17,7 +18,7 @@ CENTRE_DEVIATION = 0.06
 """Largest deviation of an organ's centre, in edges of the image, mean of the axes."""
 
 
-def organ_labels(source: CaseSource, load: Load | None = None) -> tuple[str, ...]:
+def organ_labels(source: CaseSource, load: Callable[[str], Case] | None = None) -> tuple[str, ...]:
     """Return the names of the labels that look like organs: of one size, and in one place.
 
     Nearly every case has an organ, about as large, at about the same place of the image. A lesion

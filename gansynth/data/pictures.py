@@ -24,6 +24,7 @@ from gansynth.core.source import (
     CaseHeader,
     CaseSource,
     CheckReport,
+    DecodedCase,
     Finding,
     FoldSplit,
     SlicePosition,
@@ -627,15 +628,34 @@ class PictureSource(CaseSource):
         Raises DataFault: unknown, damaged, of another kind than the first one, or a mask that does
         not fit.
         """
+        return self.decode(case_id).prepare()
+
+    def decode(self, case_id: str) -> DecodedCase:
+        """Read a picture's pixels and masks."""
         picture = self._picture(case_id)
         array = read_picture(real_file(picture.image, self.request))
         real_pixels(array, picture.image, self.request)
         if self.alike and kind_of(array) != self._first:
             raise unlike(picture.image, kind_of(array), self._first)
         labels = self.read_labels(picture, array.shape[:2])
-        image, subject = self.scaled(array), self._subjects[case_id]
-        case = Case(case_id, subject, image, labels, None, picture.label_class)
-        return self.fitted(replace(case, boxes=self.boxes_of(case)))
+
+        def prepare() -> Case:
+            image, subject = self.scaled(array), self._subjects[case_id]
+            case = Case(case_id, subject, image, labels, None, picture.label_class)
+            return self.fitted(replace(case, boxes=self.boxes_of(case)))
+
+        return DecodedCase(
+            prepare,
+            np.moveaxis(np.atleast_3d(array), -1, 0),
+            labels,
+            (1.0, 1.0),
+            self.own_boxes(case_id),
+            picture.label_class,
+        )
+
+    def own_boxes(self, case_id: str) -> Boxes | None:
+        """Return the boxes that a picture has in a file of their own, on its grid, if any."""
+        return None
 
     def boxes_of(self, case: Case) -> Boxes | None:
         """Return the boxes of a case on the grid of its file, if there are any."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -24,6 +24,7 @@ from gansynth.core.source import (
     CaseHeader,
     CaseSource,
     CheckReport,
+    DecodedCase,
     Finding,
     FoldSplit,
     Provenance,
@@ -394,16 +395,35 @@ class SliceSource(CaseSource):
 
     def load(self, case_id: str) -> Case:
         """Read one slice, float32 (C, H, W), int16 (H, W); DataFault: unknown, unreadable."""
+        return self.decode(case_id).prepare()
+
+    def decode(self, case_id: str) -> DecodedCase:
+        """Cut one slice. It is known by what the files of its volume hold, and by its place."""
         case, index, channels = self._parse_id(case_id)
         plane = self._plane(case, index)
         image = plane.image[[self._channels[k] for k in channels]]
-        if self._windows is not None:
-            image = rescale(image, [self._window_of(case)[k] for k in channels])
-        number = self._label_class(case, index)
-        cut = Case(case_id, plane.subject, image, plane.labels, plane.boxes, number)
-        if self._boxes is not None:
-            cut = replace(cut, boxes=self._boxes.of_case(cut))
-        return cut if self.options.resize is None else resize(cut, self.options.resize)
+
+        def prepare() -> Case:
+            windowed = image
+            if self._windows is not None:
+                windowed = rescale(image, [self._window_of(case)[k] for k in channels])
+            number = self._label_class(case, index)
+            cut = Case(case_id, plane.subject, windowed, plane.labels, plane.boxes, number)
+            if self._boxes is not None:
+                cut = replace(cut, boxes=self._boxes.of_case(cut))
+            return cut if self.options.resize is None else resize(cut, self.options.resize)
+
+        place = case_id.removeprefix(case)
+        within = partial(self._place_within, case, place)
+        return DecodedCase(prepare, image, plane.labels, self._plane_spacing(case), within=within)
+
+    def _place_within(self, case: str, place: str) -> str:
+        return f"{self._volumes.content(case)} {place}"
+
+    def _plane_spacing(self, case: str) -> tuple[float, ...]:
+        spacing = list(self._header_of(case).spacing)
+        del spacing[self.axis]
+        return tuple(spacing)
 
     def _plane(self, case: str, index: int) -> Case:
         """One slice of a volume, all its channels; arrays of its own."""

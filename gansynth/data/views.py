@@ -22,7 +22,14 @@ from gansynth.core.capabilities import Capabilities
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import CaseSource, Provenance, SourceRequest, StoredCase, WrappedSource
+from gansynth.core.source import (
+    CaseSource,
+    DecodedCase,
+    Provenance,
+    SourceRequest,
+    StoredCase,
+    WrappedSource,
+)
 from gansynth.core.space import Space
 from gansynth.data.folds import class_numbers
 from gansynth.data.read_options import options_of
@@ -131,6 +138,11 @@ class SourceView(WrappedSource):
             under = self.labeller.under(self.labeller.draw(case, self.base.schema))
             labels = under if labels is None else np.where(labels != 0, labels, under)
         return replace(case, image=case.image[self._seen], labels=labels, under=under)
+
+    def decode(self, case_id: str) -> DecodedCase:
+        """What the source's files hold, of the channels that are seen."""
+        decoded = super().decode(case_id)
+        return replace(decoded, image=decoded.image[self._seen])
 
     def files(self, case_id: str) -> StoredCase | None:
         """The source's, of the channels that are seen."""

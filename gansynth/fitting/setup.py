@@ -18,7 +18,7 @@ import yaml
 from gansynth.conditions.edit_chain import EditedLabelMaps, build_edits
 from gansynth.core.case_pool import CasePool, TrainingCases
 from gansynth.core.generator import Generator, capabilities_of, context_of, learn
-from gansynth.core.lineage import Lineage, plain_host
+from gansynth.core.lineage import Lineage, same_training_cases
 from gansynth.core.registry import installed, such_as
 from gansynth.core.run_folder import MANIFEST, read_manifest, write_manifest
 from gansynth.core.sample_request import SampleRequest
@@ -338,7 +338,7 @@ def check_folder(
         f"{job.source.name} fold {job.source.request.fold}: {len(job.source.train_ids)} training "
         f"case(s), {len(job.source.held_out_ids)} held out; reading and hashing"
     )
-    lineage = lineage_of(job.source, job.cache)
+    lineage = lineage_of(job.source, job.cache.record)
     if job.parent_run is not None:
         lineage = extend_lineage(job.source, lineage, job.parent_run)
     if (out / MANIFEST).exists():
@@ -411,13 +411,9 @@ def same_run(
             f"{out}: holds another run ({'; '.join(differing[:3])}), expected the same options to "
             "resume it; choose another -o",
         )
-    if _unnamed(Lineage.from_json(manifest["lineage"])) != _unnamed(lineage):
+    if not same_training_cases(Lineage.from_json(manifest["lineage"]), lineage):
         raise UsageFault(
             "fitting.training-cases-changed",
             f"{out}: the training cases have changed since this run began; expected the same "
             "cases to resume it; choose another -o",
         )
-
-
-def _unnamed(lineage: Lineage) -> list[Any]:
-    return [(part.fold, part.cases, plain_host(part.host)) for part in lineage.everyone()]

@@ -22,7 +22,7 @@ from gansynth.core.bank_options import BankCapacity
 from gansynth.core.lineage import CaseRecord, guard, guard_host
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.schema import Sample
-from gansynth.core.source import CaseSource, case_content, held_out_records, same_data_as
+from gansynth.core.source import CaseSource, held_out_records, same_data_as, unrecorded
 from gansynth.core.units import IMAGES, compare_with_cases
 from gansynth.hosts import record
 from gansynth.hosts.crop_host import CropHost
@@ -339,9 +339,7 @@ class Session:
             folder = Path(request.bank)
             reader = BankReader(folder)
             lineage = reader.spec.lineage
-            hashes = {case.sha256 for case in lineage.cases}
-            others = source.train_ids if lineage.dataset != source.name else ()
-            unseen = [case_id for case_id in others if case_content(source, case_id) not in hashes]
+            unseen = list(unrecorded(lineage, source)) if lineage.dataset != source.name else []
             if unseen:
                 raise IntegrityFault(
                     "hosts.samples-of-other-data-set",

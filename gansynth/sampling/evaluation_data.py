@@ -16,7 +16,7 @@ from gansynth.core.body_mask import shown_body
 from gansynth.core.geometry import mask_of
 from gansynth.core.lineage import Lineage, matches, same_data
 from gansynth.core.schema import Case, Sample, Schema
-from gansynth.core.source import CaseSource, case_record
+from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.core.units import IMAGES, UnitCheck, values_of
 from gansynth.data.batches import CaseBatches, CaseCache
@@ -50,7 +50,7 @@ class KnownSubjects:
         """Look up all cases of a source in a lineage and its ancestors."""
         ids = (*source.train_ids, *source.held_out_ids)
         people = {i: source.header(i).subject for i in ids}
-        records = [case_record(source, i, cache) for i in ids]
+        records = [cache.record(i) for i in ids]
         known = {record.id: record for record in records}
         seen: set[str] = set()
         for maker in lineage.everyone():

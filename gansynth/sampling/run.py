@@ -9,6 +9,7 @@ contain patients' images.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import platform
 import time
@@ -20,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.core.capabilities import Capabilities, Input
-from gansynth.core.lineage import Lineage
+from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.run_folder import VERSION, RunDescription
-from gansynth.core.source import CaseSource, case_content
+from gansynth.core.source import CaseSource, Sameness, is_recorded
 from gansynth.core.space import Space
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault
 from gansynth.runtime.files import disk_errors, refuse_unwritable
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from gansynth.core.case_pool import CaseCheck, CaseReader
     from gansynth.core.generator import Generator
 
+log = logging.getLogger("gansynth")
 COMPOSITE, PARTS = "composite", "parts"
 """Generator name of a run of several parts, and its manifest key and folder for them."""
 NOTHING = "nothing"  # output of a part that only initialises another one
@@ -81,14 +83,30 @@ def new_manifest(
 
 def content_check(run: Path, lineage: Lineage) -> CaseCheck:
     """Return a check (``TrainingCases``) that a case is the one that a run was fitted on."""
-    return partial(_check_content, run, {case.id: case.sha256 for case in lineage.cases})
+    return partial(_check_content, run, {case.id: case for case in lineage.cases}, set())
 
 
 def _check_content(
-    run: Path, expected: Mapping[str, str], case_id: str, reader: CaseReader
+    run: Path,
+    recorded: Mapping[str, CaseRecord],
+    told: set[Path],
+    case_id: str,
+    reader: CaseReader,
 ) -> None:
-    source = reader.source
-    if case_content(source, case_id, reader) != expected.get(case_id):
+    source, record = reader.source, recorded.get(case_id)
+    same: Sameness = "other"
+    if record is not None:
+        same = is_recorded(record, source, reader.content(case_id))
+    if same == "alike" and run not in told:
+        told.add(run)
+        log.warning(
+            "%s: fitted by an earlier version, whose hash of case %s depends on the machine; its "
+            "image looks the same, so it is used. Whether its label map has changed cannot be "
+            "told; fit again, and it can",
+            run,
+            case_id,
+        )
+    if same == "other":
         raise IntegrityFault(
             "sampling.case-content-changed",
             f"{run}: case {case_id!r} of {source.name} is not the one the run was fitted on; "

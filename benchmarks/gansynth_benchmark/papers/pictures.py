@@ -137,14 +137,14 @@ class PictureWriter:
 
     def _image(self, name: str, boxes: TrueBoxes | DetectedBoxes) -> Case:
         """Return an image of the evaluation with boxes, in the pixels of its file."""
-        pixels = self.commands.source.files(name).pixels
-        assert pixels is not None, "images with boxes are files of pixels"
+        pixels = self.commands.source.decode(name).image
+        image = pixels[: len(self.commands.source.schema.channels)] / np.float32(pixels.max() or 1)
         kept = np.full(len(boxes.labels), True)
         if isinstance(boxes, DetectedBoxes):
             kept = boxes.scores >= DRAWN_CONFIDENCE
         coords = boxes.boxes[kept][:, [1, 0, 3, 2]].astype(np.float32)
         drawn = Boxes(coords, boxes.labels[kept].astype(np.int16))
-        return Case(name, name, pixels()[1], boxes=drawn)
+        return Case(name, name, image, boxes=drawn)
 
 
 def _caption(name: str, item: Sample | Case) -> str:
