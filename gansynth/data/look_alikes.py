@@ -36,9 +36,9 @@ def write_merged_subjects(
     prints, subjects = list[Prints](), dict[str, str]()
     for done, case_id in enumerate(cases):
         progress(done, len(cases))
-        case = source.load(case_id)
-        prints.append(prints_of(case.image, source.schema.spacing))
-        subjects[case_id] = case.subject
+        decoded = source.decode(case_id)
+        prints.append(prints_of(decoded.image, decoded.spacing))
+        subjects[case_id] = source.header(case_id).subject
     progress(len(cases), len(cases))
     merged = merged_subjects(subjects, prints, source.schema.ndim)
     rows = [(case_id, merged[case_id]) for case_id in cases]

@@ -1,0 +1,148 @@
+"""A case is known by what its files hold: on every machine, and no other case by that."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from gansynth.core.lineage import CaseRecord
+from gansynth.core.schema import content_hash
+from gansynth.core.source import SourceRequest, case_content, case_record, is_recorded
+from gansynth.sampling.run_source import open_source
+from tests.data import sets
+from tests.flat_sets import pictures
+
+RESAMPLED: Mapping[str, Mapping[str, str]] = {
+    "nifti": {"spacing": "1.3"},
+    "manifest": {"spacing": "1.3"},
+    "msd": {"spacing": "1.3", "modality": "ct"},
+    "pictures": {"resize": "5x11"},
+    "slices": {"resize": "5x11", "inner.spacing": "1.3"},
+    "yolo": {"size": "40x24"},
+    "coco": {"size": "40x24"},
+    "deepmedic": {"spacing": "1.3"},
+    "nnunet-raw": {"spacing": "1.3"},
+}
+"""How each kind is read on another grid than its files'; others have no such key."""
+MACHINES: tuple[Mapping[str, str], ...] = (
+    {"OMP_NUM_THREADS": "1", "OPENBLAS_CORETYPE": "Prescott", "ATEN_CPU_CAPABILITY": "default"},
+    {"OMP_NUM_THREADS": "2", "OPENBLAS_CORETYPE": "Haswell"},
+)
+"""An old CPU with one thread, and a newer one with two."""
+
+
+@pytest.fixture(scope="module")
+def requests(tmp_path_factory, toy_nnunet) -> dict[str, SourceRequest]:
+    asked = {kind: make(tmp_path_factory.mktemp(kind)) for kind, make in sets.KINDS.items()}
+    asked["nnunet"] = toy_nnunet.request()
+    asked["nnunet-raw"] = SourceRequest("nnunet-raw", "501", root=str(toy_nnunet.root))
+    return {
+        kind: replace(request, read={**request.read, **RESAMPLED.get(kind, {})})
+        for kind, request in asked.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def reread(requests) -> list[dict[str, Any]]:
+    """What processes on different machines find in all data sets."""
+    documents = json.dumps({kind: request.to_json() for kind, request in requests.items()})
+    return [
+        json.loads(
+            subprocess.run(
+                [sys.executable, "-m", "tests.data.reread"],
+                input=documents,
+                env={**os.environ, **machine},
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+        for machine in MACHINES
+    ]
+
+
+def test_the_machines_differ_in_a_matrix_product(reread):
+    first, second = [found["product"] for found in reread]
+    if first == second:
+        pytest.skip("OpenBLAS here has one kernel: no other kind of CPU can be pretended")
+
+
+@pytest.mark.parametrize("kind", [*sets.KINDS, "nnunet", "nnunet-raw"])
+def test_a_case_is_the_same_on_every_machine(kind, reread):
+    first, second = [found["kinds"][kind] for found in reread]
+    assert first
+    assert first == second
+
+
+def changed(path: Path) -> None:
+    """Change one voxel of an image or a label map, or the first box of a list."""
+    if path.suffix == ".gz":
+        image: Any = nib.load(path)
+        array = np.asanyarray(image.dataobj).copy()
+        middle = tuple(n // 2 for n in array.shape[:3])
+        array[middle] = np.where(array[middle] == 1, 0, 1)
+        nib.save(nib.Nifti1Image(array, image.affine, image.header), path)
+    elif path.suffix == ".png":
+        pixels = np.array(Image.open(path))
+        middle = tuple(n // 2 for n in pixels.shape[:2])
+        pixels[middle] = np.where(pixels[middle] == 1, 0, 1)
+        Image.fromarray(pixels).save(path)
+    else:
+        label, *box = path.read_text().split()[:5]
+        others = path.read_text().splitlines()[1:]
+        path.write_text("\n".join([" ".join([label, *box[:3], f"{float(box[3]) * 0.9}"]), *others]))
+
+
+@pytest.mark.parametrize("kind", ["nifti", "msd", "pictures", "slices", "yolo", "deepmedic"])
+def test_one_voxel_label_or_box_makes_another_case(kind, tmp_path):
+    asked = sets.KINDS[kind](tmp_path)
+    asked = replace(asked, read={**asked.read, **RESAMPLED[kind]})
+
+    def contents() -> dict[str, str]:
+        source = open_source(asked)
+        return {i: case_content(source, i) for i in (*source.train_ids, *source.held_out_ids)}
+
+    before = contents()
+    files = [
+        *tmp_path.rglob("*.nii.gz"),
+        *tmp_path.rglob("*.png"),
+        *tmp_path.rglob("labels/**/*.txt"),
+    ]
+    for path in filter(lambda path: path.stat().st_size, files):
+        stored = path.read_bytes()
+        changed(path)
+        after = contents()
+        path.write_bytes(stored)
+        assert any(after[i] != before[i] for i in before.keys() & after.keys()), path
+    assert files
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({}, "same"),
+        ({"sha256": "of resampled arrays"}, "alike"),
+        ({"sha256": "of resampled arrays", "prints": ()}, "other"),
+        ({"sha256": "of other files", "as_stored": True}, "other"),
+    ],
+    ids=["kept arrays", "resampled", "another look", "of this version"],
+)
+def test_records_of_an_earlier_version_are_known_by_their_arrays_or_by_their_looks(
+    change, same, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tests.flat_sets.SHAPE", (40, 48))
+    source = open_source(pictures(tmp_path))
+    case = source.load("p0_s0")
+    of_arrays = content_hash(case.image, case.labels)
+    prints = case_record(source, "p0_s0").prints
+    record = replace(CaseRecord("p0_s0", "p0", of_arrays, prints=prints), **change)
+    assert is_recorded(record, source, case_content(source, "p0_s0")) == same
