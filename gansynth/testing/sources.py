@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from gansynth.core.schema import Case
-from gansynth.core.source import CaseSource, SourceRequest, case_records
+from gansynth.core.source import CaseSource, SourceRequest, case_content, case_records
 from gansynth.core.space import Placement
 from gansynth.runtime.errors import GansynthError
 from gansynth.testing.report import CheckFailed, ConformanceReport
@@ -24,6 +24,7 @@ CHECKS = (
     "nobody_is_on_both_sides",
     "cases_are_cut",
     "recorded",
+    "known_with_one_thread",
     "opened_again",
     "refuses_what_is_not_there",
 )
@@ -114,6 +115,20 @@ class _SourceTrial:
         missing = set(self.ids) - found
         if missing:
             raise CheckFailed(f"no record of {sorted(missing)[0]!r} is made, expected one of each")
+
+    def known_with_one_thread(self) -> None:
+        """A run is fitted with all threads, and drawn from by processes that have one."""
+        from threadpoolctl import threadpool_limits
+
+        usual = {case_id: case_content(self.source, case_id) for case_id in self.ids}
+        with threadpool_limits(1):
+            for case_id, content in usual.items():
+                if case_content(self.source, case_id) != content:
+                    raise CheckFailed(
+                        f"{case_id!r} is another case with one thread: its values are products "
+                        "of matrices, whose terms are added in another order. Return what its "
+                        "files hold from decode(), or add in a fixed order"
+                    )
 
     def opened_again(self) -> None:
         """Another process opens the data set by the request alone, as JSON."""

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from gansynth import (
     Metric,
@@ -86,10 +87,24 @@ def opens_anything(self, request):
     self.request = request
 
 
+def _threads() -> int:
+    return max([pool["num_threads"] for pool in threadpool_info()], default=1)
+
+
+def threads_added(self, case_id):
+    case = ToySource.load(self, case_id)
+    return replace(case, image=case.image + _threads())
+
+
 @pytest.mark.parametrize(
     ("members", "failed"),
     [
         ({}, set()),
+        pytest.param(
+            {"load": threads_added},
+            {"known with one thread"},
+            marks=pytest.mark.skipif(_threads() == 1, reason="there is one thread here"),
+        ),
         ({"load": lambda self, _: ToySource.load(self, "toy_00")}, {"cases are read"}),
         ({"load": other_again}, {"cases are read"}),
         ({"train_ids": ("toy_01", "toy_00")}, {"cases are listed"}),
