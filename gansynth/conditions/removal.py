@@ -349,7 +349,7 @@ def similar_place(tissue: Tissue, where: Mask, rng: Rng) -> tuple[Source, float]
     """
     from scipy.ndimage import binary_dilation
 
-    image, free, deep, spreads = tissue.image, tissue.free, tissue.deep, tissue.spreads
+    image, free, deep = tissue.image, tissue.free, tissue.deep
     width, rim = RIM, np.zeros(0, bool)
     box = bounding_box(where)
     while not rim.any() and width < 2 * max(where.shape):  # a piece may lie within a lesion
@@ -358,6 +358,7 @@ def similar_place(tissue: Tissue, where: Mask, rng: Rng) -> tuple[Source, float]
         width *= 2
     if not rim.any():
         return None
+    spreads = tissue.spreads
     corner = [side.start for side in box]
     inside, around = _some(np.argwhere(where[box])) + corner, _some(np.argwhere(rim)) + corner
     signs, shifts = _tried(inside, tissue.voxels, rng)
