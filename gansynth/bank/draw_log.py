@@ -1,8 +1,8 @@
 """Log of the cases and samples a training actually drew: one line a draw.
 
-A sample's line has its number and hash. A line before it has the settings it was generated with,
-for ``gansynth.sampling.replay``. Each process appends to its own file, unbuffered, so a killed
-worker loses nothing.
+A sample's line has its number, hash and sketch. A line before it has the settings it was generated
+with, for ``gansynth.sampling.replay``. Each process appends to its own file, unbuffered, so a
+killed worker loses nothing.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class DrawLog:
                 self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
             row: list[object] = [kind, sample_id, " ".join(source.split())]
             if provenance is not None and "settings" in provenance:
-                row += provenance["index"], provenance["sha256"]
+                row += provenance["index"], provenance["sha256"], provenance.get("sketch", "")
                 settings = json.dumps({"seed": provenance["seed"]} | provenance["settings"])
                 if settings != self._settings:
                     rows.writerow((SETTINGS, "", settings))

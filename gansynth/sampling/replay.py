@@ -3,7 +3,7 @@
 A record is a line of a draw log, or a sample's provenance. Both hold the number of the sample, not
 its place in a bank, which may skip rejected samples or be refreshed. Samples are generated in the
 recorded batches, on the same kind of device, with as many threads. The hash tells whether the
-result is the same to the bit.
+result is the same to the bit; if it is not, the sketch tells how far off it is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from gansynth.core.sample_request import SETTINGS, SampleRequest
 from gansynth.core.schema import Sample, Schema, content_hash
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault, did_you_mean
 from gansynth.runtime.files import parse_json, read_json, reading
+from gansynth.sampling.sketch import TOLERANCE, Sketch
 
 if TYPE_CHECKING:
     from gansynth.sampling.run import Run
@@ -80,9 +81,17 @@ def host_of(
 
 def noted(sample: Sample, settings: Mapping[str, Any]) -> Sample:
     """Add settings and hash to a sample's provenance, for a replay."""
-    digest = sample_sha256(sample, str(settings["dtype"]))
-    provenance = dict(sample.provenance, settings=dict(settings), sha256=digest)
+    dtype = str(settings["dtype"])
+    provenance = dict(sample.provenance, settings=dict(settings))
+    provenance["sha256"] = sample_sha256(sample, dtype)
+    provenance["sketch"] = str(Sketch.of(_as_stored(sample, dtype)))
     return replace(sample, provenance=provenance)
+
+
+def _as_stored(sample: Sample, dtype: str) -> Sample:
+    """Return a sample with the values that are stored, as float32."""
+    image = np.asarray(sample.image).astype(dtype).astype(np.float32)
+    return replace(sample, image=image)
 
 
 def sample_sha256(sample: Sample, dtype: str) -> str:
@@ -118,6 +127,7 @@ class SampleRecord:
     index: int  # its number among the samples of its seed
     sha256: str  # hash of its content (`sample_sha256`)
     settings: Mapping[str, Any]  # its generation settings (`settings_of`), with its seed
+    sketch: Sketch | None = None  # None of older versions
 
     @classmethod
     def of(cls, provenance: Mapping[str, Any], name: str) -> SampleRecord:
@@ -130,7 +140,9 @@ class SampleRecord:
                     f"--replay {name}: was written by another version of gansynth, "
                     "expected a record of this one; generate the sample anew",
                 )
-            return cls(name, int(provenance["index"]), str(provenance["sha256"]), settings)
+            index, digest = int(provenance["index"]), str(provenance["sha256"])
+            sketch = provenance.get("sketch")
+            return cls(name, index, digest, settings, None if not sketch else Sketch.read(sketch))
         except (KeyError, TypeError, ValueError):
             missing = [
                 key for key in ("index", "seed", "settings", "sha256") if key not in provenance
@@ -204,6 +216,7 @@ def _line(text: str, lines: list[str], which: str) -> SampleRecord:
     try:
         values = parse_json(settings[-1])  # the last ones above the line
         provenance = {"index": row[3], "seed": values["seed"], "sha256": row[4], "settings": values}
+        provenance["sketch"] = row[5] if len(row) > 5 else None
     except (ValueError, LookupError, TypeError) as error:
         raise DataFault(
             "sampling.replay-settings-damaged",
@@ -215,13 +228,19 @@ def _line(text: str, lines: list[str], which: str) -> SampleRecord:
 # -- drawing again -------------------------------------------------------------------------------
 
 
+Equality = Literal["bits", "tolerance", "none", "unknown"]
+"""Of a replayed sample with the one that was recorded: the same bits; the same labels, and an image
+that differs within ``TOLERANCE``; neither; other bits, and a record that cannot tell how far."""
+
+
 @dataclass(frozen=True)
 class ReplayedSample:
     """A replayed sample."""
 
     sample: Sample  # as in the training, but float32 with the values that were stored
     schema: Schema
-    differs: str  # why it is not the same to the bit; empty if it is
+    equality: Equality
+    says: str  # the equality in a sentence
 
 
 def replay(
@@ -231,10 +250,10 @@ def replay(
     device: str = "auto",
     root: str | None = None,
 ) -> Sample:
-    """Generate a recorded sample again, to the bit as it was drawn from its bank.
+    """Generate a recorded sample again, as it was drawn from its bank.
 
-    On another device, or with another version of torch, a warning is logged. Values then agree
-    except for rounding, if the run is the same.
+    On the same kind of CPU with the same version of torch it is the same to the bit. Elsewhere it
+    is logged whether it is the same within a tolerance, as a warning if it is not.
 
     Args:
         run: folder of the run that generated it.
@@ -252,15 +271,15 @@ def replay(
         IntegrityFault: another run generated it, or its cases have changed.
     """
     again = regenerate(Path(run), record, device=device, root=root)
-    if again.differs:
-        logger.warning("%s", again.differs)
+    expected = again.equality in ("bits", "tolerance")
+    logger.log(logging.INFO if expected else logging.WARNING, "%s", again.says)
     return again.sample
 
 
 def regenerate(
     folder: Path, record: str | Mapping[str, Any], *, device: str = "auto", root: str | None = None
 ) -> ReplayedSample:
-    """Replay a record like ``replay``, but return the difference instead of a warning."""
+    """Replay a record like ``replay``, but return what is found instead of logging it."""
     from gansynth.core.run_folder import RunFolder
     from gansynth.sampling.open_run import load_run
 
@@ -282,11 +301,35 @@ def regenerate(
     with _threads(int(settings["threads"])):
         sample, schema = _draw(opened, entry, root)
     dtype = str(settings["dtype"])
-    same = sample_sha256(sample, dtype) == entry.sha256
-    image = np.asarray(sample.image).astype(dtype).astype(np.float32)
+    stored = _as_stored(sample, dtype)
+    equality, words = _compared(entry, sample_sha256(sample, dtype), stored)
     provenance = dict(sample.provenance, settings=dict(settings), sha256=entry.sha256)
-    differs = "" if same else _differs(entry, str(opened.generator.device))
-    return ReplayedSample(replace(sample, image=image, provenance=provenance), schema, differs)
+    says = f"{entry.name}: {words}"
+    if equality != "bits":
+        says += _changes(entry, str(opened.generator.device), near=equality == "tolerance")
+    return ReplayedSample(replace(stored, provenance=provenance), schema, equality, says)
+
+
+def _compared(record: SampleRecord, digest: str, stored: Sample) -> tuple[Equality, str]:
+    """Return which kind of equality there is, and how to say it."""
+    if digest == record.sha256:
+        return "bits", "the same to the bit as what was drawn"
+    if record.sketch is None:
+        return "unknown", (
+            "not the same to the bit as what was drawn, and its record is too old to tell how far "
+            "off it is"
+        )
+    off, deviations = record.sketch.off(stored), "of the image's standard deviation"
+    if record.sketch.mark != Sketch.of(stored).mark:
+        return (
+            "none",
+            f"not the same: other labels or boxes, the image off by {off:.1g} {deviations}",
+        )
+    if not off <= TOLERANCE:
+        return "none", f"not the same: the image is off by about {off:.1g} {deviations}"
+    return "tolerance", (
+        f"the same within {TOLERANCE:g} {deviations} (off by about {off:.1g}; labels equal)"
+    )
 
 
 def _draw(run: Run, record: SampleRecord, root: str | None) -> tuple[Sample, Schema]:
@@ -332,13 +375,13 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _differs(record: SampleRecord, device: str) -> str:
+def _changes(record: SampleRecord, device: str, *, near: bool) -> str:
+    """Return what is other than when a sample was drawn, to be added to a sentence."""
     now = _machine(device)
     then = {key: record.settings.get(key, "1") for key in now}
-    text = f"{record.name}: not the same to the bit as what was drawn"
     if now == then:
-        return f"{text}, though on the same device; do not rely on it"
+        return "; drawn on a CPU of another kind" if near else ", though on the same device"
     changes = [f"{key} {then[key]}, now {now[key]}" for key in now if now[key] != then[key]]
-    same = then["sampling"] == now["sampling"]
-    hint = "Expect the same but for rounding" if same else "The version that drew it draws it again"
-    return f"{text}: drawn with {'; '.join(changes)}. {hint}"
+    other = then["sampling"] != now["sampling"] and not near
+    hint = ". The version that drew it draws it again" if other else ""
+    return f": drawn with {'; '.join(changes)}{hint}"

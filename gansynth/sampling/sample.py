@@ -367,7 +367,7 @@ def replay_run(words: SampleRunRequest, record: str, reporter: Reporter) -> dict
         record: ``FILE:LINE`` of a draw log, or ``FILE:NAME`` of a JSON file with provenance.
 
     Returns:
-        A JSON-able report: folder, number and seed, and whether it is the same to the bit.
+        A JSON-able report: folder, number and seed, and which kind of equality was found.
     """
     run, out = Path(words.run), None if words.out is None else Path(words.out)
     place = new_place(out, run / "samples" / "replay")
@@ -384,10 +384,11 @@ def replay_run(words: SampleRunRequest, record: str, reporter: Reporter) -> dict
         made=made,
         anew=out is None,
     )
-    if again.differs:
-        reporter.warn(again.differs)
+    if again.equality not in ("bits", "tolerance"):
+        reporter.warn(again.says)
     report = {"folder": str(place), "sample": provenance["index"], "seed": provenance["seed"]}
-    report |= {"case": provenance.get("case"), "same_to_the_bit": not again.differs}
+    report |= {"case": provenance.get("case"), "same_to_the_bit": again.equality == "bits"}
+    report["equality"] = again.says.removeprefix(f"{record}: ")
     return report
 
 

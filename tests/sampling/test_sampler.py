@@ -1,4 +1,5 @@
 import json
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import gansynth
 from gansynth import replay
 from gansynth.core.run_folder import write_manifest
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schema import Boxes, Schema
+from gansynth.core.schema import Boxes, Sample, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.core.writer import Item
@@ -23,6 +24,7 @@ from gansynth.sampling.replay import SampleRecord, read_record
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sample import sample as write_samples
 from gansynth.sampling.sampler import Sampler
+from gansynth.sampling.sketch import Sketch
 from gansynth.sampling.writing import write as write_items
 from gansynth.testing import ToySource
 from tests.expected import raises_fault
@@ -202,12 +204,32 @@ def test_another_run_does_not_replay_a_sample(runs, told, tmp_path):
         replay(tmp_path, told)
 
 
-def test_what_comes_out_otherwise_is_said(runs, told, caplog):
+@pytest.mark.parametrize(
+    ("off", "mark", "equality", "level"),
+    [
+        (2e-4, "", "the same within 0.001", logging.INFO),
+        (2e-2, "", "not the same: the image is off by", logging.WARNING),
+        (0, "0" * 16, "not the same: other labels", logging.WARNING),
+        (None, "", "too old to tell", logging.WARNING),
+    ],
+)
+def test_a_replay_says_which_kind_of_equality_it_found(
+    off, mark, equality, level, runs, told, caplog
+):
+    caplog.set_level(logging.INFO, "gansynth")
     gpu = {**told, "settings": {**told["settings"], "device": "cuda", "model": "X"}}
+    if off is None:
+        del gpu["sketch"]
+    else:
+        image = replay(runs["deep"], told).image
+        noise = np.random.default_rng(0).standard_normal(image.shape, np.float32)
+        drawn = Sketch.of(Sample(image + off * image.std() * noise, None))
+        known = Sketch.read(told["sketch"])
+        gpu["sketch"] = str(Sketch(drawn.sums, mark or known.mark))
     replay(runs["deep"], {**gpu, "sha256": "0" * 64})
-    assert "not the same to the bit" in caplog.text
-    assert "device cuda, now cpu" in caplog.text
-    assert "Expect the same but for rounding" in caplog.text
+    record = caplog.records[-1]
+    assert (equality in record.message, record.levelno) == (True, level)
+    assert "device cuda, now cpu" in record.message
 
 
 def test_samples_lie_in_the_run_folder_unless_told_otherwise_and_a_full_one_is_left_alone(
