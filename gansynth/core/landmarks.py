@@ -149,13 +149,20 @@ def shown_in(cells: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
 
 
 def averaged(image: npt.NDArray[np.floating], shape: Sequence[int]) -> npt.NDArray[np.float64]:
-    """Return means over a grid of cells of fractional size in voxels."""
+    """Return means over a grid of cells of fractional size in voxels.
+
+    They are differences of sums up to the cells' edges: no matrix, whose product each CPU rounds in
+    its own way.
+    """
     means = image.astype(np.float64)
     for axis, cells in enumerate(shape):
-        edges = np.linspace(0, image.shape[axis], cells + 1)[:, None]
-        inside = np.clip(np.arange(image.shape[axis]) + 1 - edges, 0, 1)  # voxels after each edge
-        shares = (inside[:-1] - inside[1:]) * (cells / image.shape[axis])
-        means = np.moveaxis(np.tensordot(shares, means, (1, axis)), 0, axis)
+        length = image.shape[axis]
+        edges = np.linspace(0, length, cells + 1)
+        voxels = np.minimum(edges.astype(int), length - 1)  # in which the edges lie
+        parts = (edges - voxels).reshape([-1 if a == axis else 1 for a in range(means.ndim)])
+        here = means.take(voxels, axis)
+        upto = np.cumsum(means, axis).take(voxels, axis) - (1 - parts) * here
+        means = np.diff(upto, axis=axis) * (cells / length)
     return means
 
 
@@ -371,7 +378,7 @@ def agreement(known: Landmarks, other: Landmarks, other_turned: Floats, ndim: in
     weights = np.minimum((found - _SAME[ndim]) / _SURE + _DOUBTFUL, 1)
     bounds = np.bincount(turn, weights, len(close))
     best = 0.0
-    for number in np.argsort(-bounds):
+    for number in np.argsort(-bounds, kind="stable"):
         least = max(AGREED[ndim], best)
         if bounds[number] < least:
             return best or float(bounds[number])
@@ -400,8 +407,8 @@ def _moved_together(
         between, between_there = here[:, None] - here, there[:, None] - there
         slack = 1.5 * _SLACK + _TURN * np.linalg.norm(between, axis=2)
         agree = np.linalg.norm(between_there - between * 2**size, axis=2) <= slack
-        sums = agree @ weight
-        for start in np.argsort(-sums)[:4]:
+        sums = np.einsum("ij,j->i", agree, weight)
+        for start in np.argsort(-sums, kind="stable")[:4]:
             # What a movement explains is part of what agrees with one of its pairs.
             if sums[start] >= max(least, best):
                 best = max(best, _explained(here, there, weight, agree[start]))
