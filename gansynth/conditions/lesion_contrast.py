@@ -5,6 +5,7 @@ Another person's tissue may hide a lesion that was seen in its own case.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -47,12 +48,13 @@ class LesionContrasts:
             body: bool, the same shape.
         """
         found = contrast(image, lesion, body & (lesion == 0), schema)
-        if found is None or float(found @ self.direction) >= self.least:
+        along = math.inf if found is None else float((found * self.direction).sum())
+        if along >= self.least:
             return ""
         return (
             "a lesion is too faint in an unlabelled scan, expected a contrast of at least "
             f"{self.least:.2f} spreads of the tissue around it, as nearly all training lesions "
-            f"have, found {float(found @ self.direction):.2f}"
+            f"have, found {along:.2f}"
         )
 
 
@@ -79,8 +81,9 @@ def _learnt(case_pool: CasePool, classes: tuple[int, ...]) -> LesionContrasts | 
     if not rows:
         return None
     mean = np.mean(rows, axis=0)
-    direction = mean / max(float(np.linalg.norm(mean)), 1e-6)
-    return LesionContrasts(direction, float(np.quantile(rows @ direction, TAIL)))
+    direction = mean / max(math.hypot(*mean), 1e-6)
+    along = (np.array(rows) * direction).sum(axis=1)
+    return LesionContrasts(direction, float(np.quantile(along, TAIL)))
 
 
 def _measured(case_pool: CasePool, classes: tuple[int, ...]) -> Iterator[Matrix | None]:

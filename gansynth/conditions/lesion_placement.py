@@ -50,6 +50,7 @@ from gansynth.core.geometry import (
 from gansynth.core.kept import Kept
 from gansynth.core.resample import crop_edge, crop_pad
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
+from gansynth.core.small_matrices import product
 from gansynth.core.space import Placement
 from gansynth.data.body_box import BodyBox
 from gansynth.data.connected_components import LabelComponents, large_parts, parts
@@ -288,7 +289,9 @@ class _Pull:
         affine = edit.affine(schema, params)
         if affine is not None:
             turned, shift = self._matrix[:, :-1], self._matrix[:, -1]
-            self._matrix = np.c_[turned @ affine[:, :-1], turned @ affine[:, -1] + shift]
+            moved = product(turned, affine)
+            moved[:, -1] += shift
+            self._matrix = moved
             return
         at = edit.coordinates(self._shape, schema, params)
         if self._matrix is not self._none:

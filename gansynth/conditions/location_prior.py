@@ -19,6 +19,7 @@ from gansynth.core.foreground import ForegroundIndex
 from gansynth.core.geometry import Mask, Matrix, Rng, bounding_box, mask_of
 from gansynth.core.resample import resample
 from gansynth.core.schema import Case, FloatArray, known_labels
+from gansynth.core.small_matrices import product
 from gansynth.core.space import Placement
 from gansynth.data.body_box import BodyBox, across_middle, depths
 from gansynth.data.connected_components import large_parts
@@ -430,7 +431,7 @@ class LesionSurroundings:
         """Whether a case looks as a whole like training cases with a lesion."""
         if not len(self.views):  # learnt from one subject
             return True
-        nearest = np.sort(self.views @ ground.view)[-ALIKE:]
+        nearest = np.sort(product(self.views, ground.view))[-ALIKE:]
         return bool(nearest.mean() >= self.alike and ground.bare.sum() >= self.body)
 
     def fits(self, ground: _Ground) -> Mask:
@@ -532,7 +533,7 @@ def _learnt(case_pool: CasePool, classes: tuple[int, ...]) -> LesionSurroundings
     people = np.array([case_pool.cases.subject(case_id) for case_id, _ in found])
     likenesses = []  # of each view, to the most similar ones of other subjects
     for person, view in zip(people, views, strict=True):
-        nearest = np.sort(views[people != person] @ view)[-ALIKE:]
+        nearest = np.sort(product(views[people != person], view))[-ALIKE:]
         if not len(nearest):  # one subject
             return learnt
         likenesses.append(nearest.mean())

@@ -270,7 +270,7 @@ def whole_lesions(image: FloatArray, lesions: Mask, body: Mask) -> Mask:
         if np.abs(contrast).max() < CLEAR:
             continue
         weights = contrast / spreads / np.square(contrast).sum()
-        level = np.einsum("c,c...->...", weights, local) - weights @ tissue
+        level = np.einsum("c,c...->...", weights, local) - (weights * tissue).sum()
         level = uniform_filter(level, 3)  # 1 as in the lesion, 0 as in the tissue
         # Skull and skin are bright as well: what lies well above the lesion is none of it.
         deep = _depth(body[box])

@@ -7,6 +7,7 @@ its label from. ``n`` is the number of axes, ``shape`` ``(D, H, W)`` or ``(H, W)
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -180,7 +181,7 @@ def nearest_index(
 def random_direction(n: int, rng: np.random.Generator) -> Matrix:
     """Draw a unit vector (n,), uniform over directions."""
     vector = rng.standard_normal(n)
-    return np.asarray(vector / np.linalg.norm(vector))
+    return np.asarray(vector / math.hypot(*vector))
 
 
 def fill_nearest(

@@ -83,7 +83,8 @@ def fade(mask: Tensor, rim: Sequence[int]) -> Tensor:
     distance = steps_from(mask, rim)
     widest = max(rim, default=0)
     end = widest / (widest + 1)
-    falling = 0.5 + 0.5 * torch.cos(math.pi * end * distance.clamp(max=1))
+    # In double precision, whose last bits, those of the CPU's kind, are rounded away.
+    falling = 0.5 + 0.5 * torch.cos(math.pi * end * distance.clamp(max=1).double()).float()
     return torch.where(mask, 1.0, torch.where(distance <= 1, falling, 0.0))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from gansynth.core.geometry import Mask, Matrix, bounding_box
 from gansynth.core.schema import FloatArray, LabelArray
+from gansynth.core.small_matrices import of_axes, principal_axes, product
 from gansynth.data.connected_components import LesionPart
 
 NEAR, FAR = 1.5, 4.5  # distances in voxels between which the tissue around a lesion is measured
@@ -170,7 +171,7 @@ def measured(
     lesion = labels > 0
     terms = _terms(lesion, lesion)
     trend = _trend(rest[:, lesion], terms)
-    rest[:, lesion] -= trend.T @ terms
+    rest[:, lesion] -= product(trend.T, terms)
     textures = [_texture(rest, mask, spacing) for mask in masks]
     spread, channels, shares = map(np.stack, zip(*textures, strict=True))
     return Look(profile, trend, contrast, spread, channels, shares)
@@ -207,7 +208,7 @@ def drawn(
             texture[:, where] = _over_tissue(new, before[:, where], np.exp(look.spread[number]))
     level = _level(labels, values, look.contrast, changed) * _filled(depth)
     level += _at_depth(depth, look.profile)
-    level += look.trend.T @ _terms(mask, changed) * _filled(depth)
+    level += product(look.trend.T, _terms(mask, changed)) * _filled(depth)
     share = np.clip((depth - STAYS) / (GONE - STAYS), 0, 1)
     over = tissue[:, None] + texture - before
     out = image.astype(np.float64)
@@ -247,7 +248,7 @@ def _level(labels: LabelArray, values: Sequence[int], contrast: Matrix, where: M
 
     blurred = [gaussian_filter((labels == value).astype(float), BORDER) for value in values]
     weights = np.stack([weight[where] for weight in blurred])
-    return np.asarray(contrast.T @ weights / (weights.sum(axis=0) + 1e-6))
+    return np.asarray(product(contrast.T, weights) / (weights.sum(axis=0) + 1e-6))
 
 
 def _terms(mask: Mask, where: Mask) -> Matrix:
@@ -269,8 +270,9 @@ def _terms(mask: Mask, where: Mask) -> Matrix:
 
 def _trend(rest: Matrix, terms: Matrix) -> Matrix:
     """Return the factor of each term (terms, N) in a residual (C, N) of a lesion, (terms, C)."""
-    products = terms @ terms.T + HELD_BACK * np.eye(len(terms))
-    return np.asarray(np.linalg.solve(products, terms @ rest.T), np.float64)
+    products = product(terms, terms.T) + HELD_BACK * np.eye(len(terms))
+    values, axes = principal_axes(products)
+    return product(of_axes(1 / values, axes), product(terms, rest.T.astype(np.float64)))
 
 
 def _at_depth(depth: Matrix, profile: Matrix) -> Matrix:
@@ -296,7 +298,8 @@ def _texture(rest: Matrix, mask: Mask, spacing: Sequence[float]) -> tuple[Matrix
     lags, pairs, halves = map(np.array, zip(*rows, strict=True))
     weights = np.sqrt(pairs / (pairs + FEW_PAIRS))
     parts = 1 - _parts(lags)  # the variogram of each part, of variance 1
-    scores = held[:, inner] - held[:, inner].mean(axis=1, keepdims=True)
+    scores = held[:, inner].astype(np.float64)
+    scores -= scores.mean(axis=1, keepdims=True)
     variance = np.square(scores).mean(axis=1) + 1e-12
     # Non-negative least squares: a row for each lag, and one that asks for shares of sum 1. In a
     # small lesion the lags say nothing of coarse parts, and this last row holds them back.
@@ -307,7 +310,7 @@ def _texture(rest: Matrix, mask: Mask, spacing: Sequence[float]) -> tuple[Matrix
         spread[channel] = np.log(variance[channel] * total) / 2
         shares[:, channel] = fitted / total
     scores /= np.sqrt(variance)[:, None]
-    return spread, scores @ scores.T / inner.sum(), shares
+    return spread, product(scores, scores.T) / inner.sum(), shares
 
 
 def _variogram(
@@ -338,16 +341,17 @@ def _texture_like(
     inner = mask[bounding_box(mask)]
     size, spectra = _spectra(inner.shape, spacing)
     # White noise whose channels correlate as the look's: a root of that matrix times white noise.
-    values, axes = np.linalg.eigh(look.channels[number])
-    white = rng.standard_normal((len(values), *size), np.float32)
-    root = (axes * np.sqrt(np.maximum(values, 0))).astype(np.float32)
-    white = (root @ white.reshape(len(values), -1)).reshape(white.shape)
+    values, axes = principal_axes(look.channels[number])
+    root = of_axes(np.sqrt(np.maximum(values, 0)), axes).astype(np.float32)
+    white = product(root, rng.standard_normal((len(values), *size), np.float32))
     whole = tuple([slice(length) for length in inner.shape])
     out = []
     for channel, spread in enumerate(look.spread[number]):
         power = _power(look.shares[number][:, channel], spectra, size)
-        field = fft.irfftn(fft.rfftn(white[channel]) * np.sqrt(np.maximum(power, 0)), size)
-        held = field[whole][inner]
+        spectrum, share = fft.rfftn(white[channel]), np.sqrt(np.maximum(power, 0))
+        spectrum.real *= share  # a product of complex numbers is rounded as the CPU does it
+        spectrum.imag *= share
+        held = fft.irfftn(spectrum, size)[whole][inner]
         out.append(np.exp(spread) * (held - held.mean()))
     return np.stack(out)
 
@@ -373,7 +377,7 @@ def _power(shares: Matrix, spectra: Sequence[Matrix], size: Sequence[int]) -> Ma
     power: Any = shares[1:, None].astype(np.float32)
     for spectrum in spectra[:-1]:
         power = (power[:, :, None] * spectrum[:, None]).reshape(len(WIDTHS), -1)
-    smooth = (power.T @ spectra[-1]).reshape(*size[:-1], -1)
+    smooth = product(power.T, spectra[-1]).reshape(*size[:-1], -1)
     return np.asarray(smooth + np.float32(shares[0]))  # white noise: the same at all frequencies
 
 

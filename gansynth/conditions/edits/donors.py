@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -43,6 +44,7 @@ from gansynth.core.geometry import (
 )
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
+from gansynth.core.small_matrices import covariance, principal_axes, product
 from gansynth.data.body_box import BodyBox
 from gansynth.data.connected_components import LabelComponents
 from gansynth.runtime.options import Needs
@@ -451,7 +453,7 @@ class _ShapeInterpolator:
 
 def _signed(mask: Mask, spacing: Sequence[float]) -> FloatArray:
     """Distance in mm to the border of a mask: below 0 inside, above 0 outside."""
-    far = float(np.linalg.norm(np.multiply(mask.shape, spacing)))
+    far = math.hypot(*np.multiply(mask.shape, spacing))
     if mask.all() or not mask.any():
         return np.full(mask.shape, -far if mask.any() else far, np.float32)
     return _to_border(~mask, spacing) - _to_border(mask, spacing)
@@ -507,7 +509,7 @@ def _aligned(
     here, there = own_labels > 0, loan.labels > 0
     middle, lent_middle = np.array(centroid(here)), np.array(centroid(there))
     mm = np.array(schema.spacing)
-    turned = np.diag(1 / mm) @ _turn(here, there, mm) @ np.diag(mm)
+    turned = _turn(here, there, mm) * mm / mm[:, None]
     at_same = loan.frame.voxels(frame_of(case_context).relative(middle[None]))[0]
     pulls = [
         (np.eye(len(mm)), np.rint(lent_middle - middle)),
@@ -532,10 +534,11 @@ def _turn(here: Mask, there: Mask, mm: Matrix) -> Matrix:
     best = np.eye(len(mm))
     if axes[0] is None or axes[1] is None:
         return best
-    for signs in product((1.0, -1.0), repeat=len(mm)):
-        turn = axes[1] @ np.diag(signs) @ axes[0].T
-        if np.linalg.det(turn) > 0 and np.all(np.diag(axes[0].T @ turn @ axes[0]) >= TURN):
-            return np.asarray(turn)
+    for signs in itertools.product((1.0, -1.0), repeat=len(mm)):
+        turn = product(axes[1] * signs, axes[0].T)
+        led = product(axes[0].T, product(turn, axes[0]))
+        if np.linalg.det(turn) > 0 and np.all(led.diagonal() >= TURN):
+            return np.asarray(turn, np.float64)
     return best
 
 
@@ -544,7 +547,7 @@ def _axes(mask: Mask, mm: Matrix) -> Matrix | None:
     points = np.argwhere(mask) * mm
     if len(points) <= len(mm):
         return None
-    return np.asarray(np.linalg.eigh(np.cov(points.T))[1])
+    return principal_axes(covariance(points, least=1))[1]
 
 
 def _brought(loan: DonorCase, params: Params, shape: Sequence[int]) -> LabelArray:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from gansynth.conditions.edits.shared import (
@@ -34,6 +36,7 @@ from gansynth.core.geometry import (
 )
 from gansynth.core.resample import resample
 from gansynth.core.schema import FloatArray, LabelArray, Schema
+from gansynth.core.small_matrices import covariance, of_axes, principal_axes, product
 from gansynth.data.connected_components import LabelComponents, LesionPart, parts
 from gansynth.runtime.options import Needs
 
@@ -109,7 +112,8 @@ def pull_image(context: EditContext, landings: Iterable[Landing]) -> FloatArray 
     nearest = landed[nearest_voxels(landed > 0, context.schema.spacing)]
     for number, (matrix, middle) in enumerate(pulls, start=1):
         mine, n = nearest == number, len(middle)
-        there = matrix[:, :n] @ (np.array(np.nonzero(mine)) - middle) + middle + matrix[:, n:]
+        away = np.array(np.nonzero(mine)) - middle
+        there = product(matrix[:, :n], away) + middle + matrix[:, n:]
         for channel, source in zip(out, image, strict=True):
             channel[mine] = map_coordinates(source, there, order=1, mode="nearest")
     return out
@@ -176,7 +180,7 @@ class Size(CaseEdit):
             left = taken(now, part)
             for _ in range(TRIES):
                 drawn = rng.choice(sizes, p=weights / weights.sum())
-                factor = self._factor(part, drawn * np.exp(SPREAD * rng.standard_normal()))
+                factor = self._factor(part, drawn * math.exp(SPREAD * rng.standard_normal()))
                 if _has_room(part, factor, left, case_context.body):
                     factors[-1], now = factor, _resized(left, part, factor, case_context.body)
                     break
@@ -339,7 +343,7 @@ def _reshaped(
     whole, mm = part.whole(), np.array(part.spacing)
     points = np.argwhere(whole > 0) * mm
     # Of an ellipsoid x' M^-1 x <= 1 with the lesion's moments; a voxel has moments of its own.
-    moments = (np.cov(points.T, bias=True) + np.diag(mm**2) / 12) * (len(mm) + 2)
+    moments = (covariance(points) + np.diag(mm**2) / 12) * (len(mm) + 2)
     radius = float(np.sqrt(np.trace(moments) / len(mm)))
     box = bounding_box(whole > 0, margin=int(np.ceil(radius / mm.min())) + 1)
     held, out = whole[box], taken(labels, part)
@@ -347,22 +351,36 @@ def _reshaped(
     # Each voxel's distance from the middle, 1 on the ellipsoid, made uneven.
     ends = zip(box, mm, points.mean(0), strict=True)
     off = np.ix_(*[np.arange(side.start, side.stop) * edge - middle for side, edge, middle in ends])
-    away = np.sqrt(_quadratic(np.linalg.inv(moments), off))
+    values, axes = principal_axes(moments)
+    away = np.sqrt(_quadratic(of_axes(1 / values, axes), off))
     noise = _smooth_noise(held.shape, radius / 2 / mm, np.random.default_rng(seed))
     away -= rough * noise / max(noise.std(), 1e-9)
     # The nearest voxels with room, as many as the lesion has.
     beside = np.unique(around[inside & (around >= 0)])
     room = np.flatnonzero(context.body[box] & mask_of(around, beside.tolist()))
     count, far = min(part.voxels, len(room)), away.ravel()[room]
-    within = np.sort(np.argpartition(far, count - 1)[:count]) if count else room
+    within = _least(far, count)
     nearest = room[within[np.argsort(far[within], kind="stable")]]
     # The deepest class takes the first of them, and so on.
     alone = np.pad(part.labels, 1)
     depth = distance_transform_edt(alone > 0, sampling=part.spacing)
-    values = sorted(np.unique(part.labels[part.mask]), key=lambda v: -depth[alone == v].mean())
-    layers = np.repeat(values, [np.count_nonzero(alone == value) for value in values])
+    classes = sorted(np.unique(part.labels[part.mask]), key=lambda v: -depth[alone == v].mean())
+    layers = np.repeat(classes, [np.count_nonzero(alone == value) for value in classes])
     around[np.unravel_index(nearest, held.shape)] = layers[: len(nearest)]
     return out
+
+
+def _least(far: Matrix, count: int) -> npt.NDArray[np.intp]:
+    """Return the places of the least values, in array order; of equal ones the first.
+
+    ``argpartition`` would take the equal ones that its CPU's kernel takes.
+    """
+    if not count:
+        return np.zeros(0, np.intp)
+    edge = np.partition(far, count - 1)[count - 1]
+    nearer, ties = far < edge, np.flatnonzero(far == edge)
+    nearer[ties[: count - np.count_nonzero(nearer)]] = True
+    return np.flatnonzero(nearer)
 
 
 def _quadratic(matrix: Any, off: Sequence[Matrix]) -> Matrix:

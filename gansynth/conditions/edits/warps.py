@@ -44,6 +44,7 @@ from gansynth.core.geometry import (
     random_direction,
 )
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema, keep_outside
+from gansynth.core.small_matrices import product
 from gansynth.core.space import Placement, Space
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import Needs
@@ -355,7 +356,7 @@ class Rotate(WarpEdit):
 def about(centre: Sequence[float], matrix: Matrix) -> Matrix:
     """Return a matrix (n, n) about a point as one about the origin: (n, n + 1)."""
     middle = np.asarray(centre)
-    return np.asarray(np.c_[matrix, middle - matrix @ middle])
+    return np.asarray(np.c_[matrix, middle - product(matrix, middle)])
 
 
 def rotation(angle: float, axis: Sequence[float]) -> Matrix:
@@ -365,7 +366,7 @@ def rotation(angle: float, axis: Sequence[float]) -> Matrix:
         return np.array([[c, -s], [s, c]])
     x, y, z = axis
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.asarray(np.eye(3) + s * cross + (1 - c) * cross @ cross)
+    return np.asarray(np.eye(3) + s * cross + (1 - c) * product(cross, cross))
 
 
 class ScaleEditOptions(WarpOptions):
