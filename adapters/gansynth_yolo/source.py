@@ -40,6 +40,7 @@ from gansynth import (
     Case,
     CheckReport,
     DataFault,
+    DecodedCase,
     Finding,
     FloatArray,
     GansynthError,
@@ -943,11 +944,13 @@ class YoloSource(PictureSource):
             return np.asarray(np.clip(share, 0, 1), np.float32)
         return np.ascontiguousarray(flat, np.float32) / np.float32(255)
 
-    def own_boxes(self, case_id: str) -> Boxes:
-        return self.image(case_id).boxes
+    def decode(self, case_id: str) -> DecodedCase:
+        """Read an image's pixels, boxes and masks; its class, if any, follows from its boxes."""
+        decoded = super().decode(case_id)
+        return replace(decoded, boxes=self.image(case_id).boxes, label_class=None)
 
     def boxes_of(self, case: Case) -> Boxes:
-        return self.own_boxes(case.id)
+        return self.image(case.id).boxes
 
     def fitted(self, case: Case) -> Case:
         """Resize a case; zeros are around it unless it is stretched."""

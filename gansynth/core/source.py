@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.fingerprint import prints_of
+from gansynth.core.fingerprint import Prints, prints_of
 from gansynth.core.lineage import CaseRecord, Lineage, look_alike, read_lineage, same_data
 from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.core.space import Space
@@ -463,10 +463,11 @@ def _record(source: CaseSource, case_id: str, decode: Decode | None, *, whole: b
     subject, content = source.header(case_id).subject, decoded.sha256
     if decoded.constant:
         content = _sha256(content, source.name, case_id)
-    if not whole or decoded.constant:
-        return CaseRecord(case_id, subject, content, as_stored=True)
-    prints = prints_of(decoded.image, decoded.spacing)
-    return CaseRecord(case_id, subject, content, decoded.image_sha256, prints, as_stored=True)
+    image = "" if decoded.constant else decoded.image_sha256
+    prints: Prints = ()
+    if whole and not decoded.constant:
+        prints = prints_of(decoded.image, decoded.spacing)
+    return CaseRecord(case_id, subject, content, image, prints, as_stored=True)
 
 
 def _recorded_source(
@@ -501,13 +502,14 @@ def is_recorded(record: CaseRecord, source: CaseSource, found: str) -> Sameness:
 
 
 def unrecorded(lineage: Lineage, source: CaseSource) -> Iterator[str]:
-    """Yield the training cases of a source that a lineage does not hold, under any id."""
-    contents, by_id = {case.sha256 for case in lineage.cases}, {c.id: c for c in lineage.cases}
+    """Yield the training cases of a source whose images a lineage does not hold, under any id."""
+    by_id = {case.id: case for case in lineage.cases}
+    hashes = {digest for case in lineage.cases for digest in (case.sha256, case.image)} - {""}
     for case_id in source.train_ids:
-        found, record = case_content(source, case_id), by_id.get(case_id)
-        held = found in contents
+        found, record = _record(source, case_id, None, whole=False), by_id.get(case_id)
+        held = found.sha256 in hashes or found.image in hashes
         if not held and record is not None:
-            held = is_recorded(record, source, found) != "other"
+            held = is_recorded(record, source, found.sha256) != "other"
         if not held:
             yield case_id
 

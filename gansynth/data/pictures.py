@@ -649,13 +649,8 @@ class PictureSource(CaseSource):
             np.moveaxis(np.atleast_3d(array), -1, 0),
             labels,
             (1.0, 1.0),
-            self.own_boxes(case_id),
-            picture.label_class,
+            label_class=picture.label_class,
         )
-
-    def own_boxes(self, case_id: str) -> Boxes | None:
-        """Return the boxes that a picture has in a file of their own, on its grid, if any."""
-        return None
 
     def boxes_of(self, case: Case) -> Boxes | None:
         """Return the boxes of a case on the grid of its file, if there are any."""
