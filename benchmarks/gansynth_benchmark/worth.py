@@ -66,9 +66,9 @@ def worth(
     low, high = (None, None) if rise is None or rise <= 0 else fit.limits()
     return WorthInCases(
         n=n,
-        cases=None if size is None else size - n,
-        low=None if low is None else low - n,
-        high=None if high is None else high - n,
+        cases=_beyond(n, size),
+        low=_beyond(n, low),
+        high=_beyond(n, high),
         reason=_reason(sizes, rise, rise_p, beyond, (low, high), confidence),
         beyond=beyond,
         smallest=sizes[0],
@@ -139,6 +139,11 @@ class _LearningCurve:
         squares = MeanSquares.of(self.arm - np.tensordot(weights, self.tables, 1))
         least = EXACT * np.abs(self.tables).max()
         return np.asarray(squares.mean / np.maximum(squares.reach(self.level), least))
+
+
+def _beyond(n: int, size: float | None) -> float | None:
+    """How many cases more than n; the same on every processor, whose logarithms differ."""
+    return None if size is None else round(size - n, 9)
 
 
 def _crossing(logs: Floats, over: Floats, height: float) -> float:
