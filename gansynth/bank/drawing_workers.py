@@ -91,17 +91,20 @@ class DrawingWorkers(AbstractContextManager["DrawingWorkers"]):
     """Processes that open run and cases each for itself, and draw a batch each at a time.
 
     Args:
-        count: number of processes. They share the cores.
+        count: number of processes. Each has as many threads as this one: with others, a sample
+            would differ in its last bits, and records name the threads of this process.
         batch: samples that one draws at once.
     """
 
     def __init__(self, drawing: Drawing, count: int, batch: int) -> None:
+        import torch
+
         self._batch = batch
         self._pool = ProcessPoolExecutor(
             count,
             mp_context=get_context("spawn"),  # torch's threads do not survive a fork
             initializer=_open,
-            initargs=(drawing, count, os.getpid()),
+            initargs=(drawing, torch.get_num_threads(), os.getpid()),
         )
 
     def draw(self, first: int, count: int) -> list[Sample]:
@@ -123,14 +126,12 @@ class DrawingWorkers(AbstractContextManager["DrawingWorkers"]):
 _drawing: Draw | None = None
 
 
-def _open(drawing: Drawing, count: int, parent: int) -> None:
+def _open(drawing: Drawing, threads: int, parent: int) -> None:
     global _drawing
     threading.Thread(target=follow, args=(parent,), daemon=True).start()
     import torch
 
-    from gansynth.runtime.machine import cores
-
-    torch.set_num_threads(max(1, cores() // count))
+    torch.set_num_threads(threads)
     opened = open_drawing(drawing)
     _drawing = partial(draw_converted, opened.sampler, opened.convert)
 
