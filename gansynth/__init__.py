@@ -7,11 +7,16 @@ this package is cheap: a name's module, listed in ``__init__.pyi``, is imported 
 """
 
 import ast
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from gansynth.runtime.version import __version__ as __version__
+
+# Torch's threads wait for each other at every step. Unless told, OpenMP lets them spin meanwhile,
+# which takes cores from a producer, loaders or another training. Read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 _HOMES = {
     alias.name: f"{'.' * node.level}{node.module}"

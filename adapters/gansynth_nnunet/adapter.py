@@ -33,6 +33,7 @@ from gansynth.hosts.record import FILE as RECORD
 from gansynth.hosts.record import mix_name
 from gansynth.metrics.segmentation.evaluation import account_of, asked_regions
 from gansynth.runtime.files import write_bytes_atomic
+from gansynth.runtime.machine import cores
 from gansynth_nnunet.converter import check_converter
 from gansynth_nnunet.dataset import FINGERPRINT, TRUTH, one_subject
 from gansynth_nnunet.intake import NnunetIntake
@@ -251,7 +252,7 @@ class NnunetAdapter(Framework):
         folders = dict.fromkeys([str(EXT_TRAINER), *filter(None, users)])
         variables = {
             "nnUNet_n_proc_DA": WORKERS,
-            "nnUNet_def_n_proc": str(min(8, os.cpu_count() or 1)),  # nnU-Net: 8 on any machine
+            "nnUNet_def_n_proc": str(min(8, cores())),  # nnU-Net: 8 on any machine
         }
         variables.update(os.environ)
         variables[EXT_VARIABLE] = os.pathsep.join(folders)

@@ -27,6 +27,7 @@ from gansynth.metrics.comparison import (
     load_metrics,
 )
 from gansynth.metrics.distances import BANDS, BINS, HistogramMetric, Spectrum, edges_of, frequencies
+from gansynth.runtime.child import keep_to_cores
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, refuse_unwritable, write_json_atomic
 from gansynth.runtime.version import __version__
@@ -350,6 +351,7 @@ def run_evaluation(request: EvaluateRequest) -> dict[str, Any]:
             f"--exported {exported}: no such folder; name one that is there",
         )
     folder, clock, reporter = Path(request.run), Timer(), request.reporter
+    keep_to_cores(reporter.say)
     n, device = request.n, request.device
     with clock("samples"):
         gathered = open_evaluated(

@@ -24,6 +24,7 @@ from gansynth.fitting.sample_grids import SampleGrid, final_sheets
 from gansynth.fitting.setup import FitJob, open_folder, refuse_full_disk, rehearse, resolve
 from gansynth.fitting.warm_start import ParentRun
 from gansynth.metrics.distances import spectrum_ratio
+from gansynth.runtime.child import keep_to_cores
 from gansynth.runtime.devices import pick_device
 from gansynth.runtime.distributed import ProcessGroup, process_group
 from gansynth.runtime.errors import TrainingFault
@@ -85,6 +86,7 @@ def fit(
     began = time.perf_counter()
     with stop_request() as stop, process_group(pick_device(device)) as processes:
         reporter = warned = WarningLog(reporter if processes.is_main else NullReporter())
+        keep_to_cores(reporter.say)
         chosen = dict(settings)
         if memory is not None:
             found = None

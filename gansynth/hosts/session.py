@@ -36,7 +36,7 @@ from gansynth.hosts.sample_source import (
     check_learnable,
     find_sample_source,
 )
-from gansynth.runtime.child import limit_threads
+from gansynth.runtime.child import NAME, limit_threads
 from gansynth.runtime.errors import (
     DataFault,
     IntegrityFault,
@@ -423,7 +423,8 @@ class Session:
         self._say_where_it_begins(job)
         asked = nullcontext(StopRequest()) if host.own_process else stop_request()
         with asked as job.stop:
-            limit_threads(pick_device(host.device).type)
+            limited = limit_threads(pick_device(host.device).type)
+            job.note(f"{NAME}threads of torch: {limited}")
             try:
                 job.begin()
                 with job.stop.deferred():

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from gansynth.runtime.errors import EXIT_SIGINT, EXIT_SIGTERM, GansynthError, disk_fault
+from gansynth.runtime.machine import cores
 from gansynth.runtime.progress import write_stderr
 from gansynth.runtime.signals import on_sigterm
 
@@ -65,11 +66,17 @@ def show(**message: object) -> None:
         write_stderr(SHOWN_PREFIX + json.dumps(message))
 
 
-def limit_threads(device: str) -> None:
-    """Limit torch to ``cpu_threads`` if it trains on the CPU (``cpu``), else to one thread."""
+def limit_threads(device: str) -> int:
+    """Limit torch to ``cpu_threads`` if it trains on the CPU (``cpu``), else to one thread.
+
+    Returns:
+        The number of threads.
+    """
     import torch
 
-    torch.set_num_threads(cpu_threads() if device == "cpu" else 1)
+    count = cpu_threads() if device == "cpu" else 1
+    torch.set_num_threads(count)
+    return count
 
 
 def cpu_threads() -> int:
@@ -79,7 +86,20 @@ def cpu_threads() -> int:
     many makes torch tens of times slower.
     """
     text = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, int(text) if text.isdigit() else (os.cpu_count() or 2) - 1)
+    return max(1, int(text) if text.isdigit() else cores() - 1)
+
+
+def keep_to_cores(say: Callable[[str], None]) -> None:
+    """Take threads from torch if it has more than there are cores, which a user did not ask for.
+
+    In a container it counts the cores of the machine, not those that the container may use.
+    """
+    import torch
+
+    count, before = cores(), torch.get_num_threads()
+    if count < before and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(count)
+        say(f"torch computes in {count} threads, not {before}: this process may use no more cores")
 
 
 def _leave(number: int, frame: object) -> None:

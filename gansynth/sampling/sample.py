@@ -23,6 +23,7 @@ from gansynth.data.batches import CaseCache
 from gansynth.data.case_writer import NiftiWriter, file_name
 from gansynth.metrics.comparison import load_metrics, measure
 from gansynth.report.image_grid import write_sample_grid
+from gansynth.runtime.child import keep_to_cores
 from gansynth.runtime.files import folder_name
 from gansynth.runtime.options import read_settings
 from gansynth.runtime.progress import Reporter
@@ -72,6 +73,7 @@ def run_sample(words: SampleRunRequest) -> dict[str, Any]:
     if words.replay is not None:
         words.check_alone()
         return replay_run(words, words.replay, reporter)
+    keep_to_cores(reporter.say)
     metrics = load_metrics(words.metric)  # a wrong name must not cost the time to generate
     request = read_request(words, words.seed)
     writer_class = installed().writer(words.format)

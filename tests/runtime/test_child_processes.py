@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gansynth.runtime import processes, torchvision_compat
-from gansynth.runtime.child import cpu_threads
+from gansynth.runtime.child import cpu_threads, keep_to_cores
 from gansynth.runtime.errors import FAULTS, UNNAMED, TrainingFault
 from tests.expected import raises_fault
 from tests.processes import until
@@ -107,9 +107,24 @@ def test_a_signal_reaches_the_child_and_ends_us_too(tmp_path, number, expected):
 def test_threads_follow_the_users_wish_else_one_core_is_left_over(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert cpu_threads() == 3
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("gansynth.runtime.child.cores", lambda: 8)
     assert cpu_threads() == 7
+
+
+def test_torch_takes_no_more_threads_than_a_container_has_cores(monkeypatch):
+    taken: list[int] = []
+    said: list[str] = []
+    monkeypatch.setattr("torch.set_num_threads", taken.append)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 8)
+    monkeypatch.setattr("gansynth.runtime.child.cores", lambda: 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    keep_to_cores(said.append)
+    assert (taken, said) == ([], [])
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    keep_to_cores(said.append)
+    assert taken == [2]
+    assert "2 threads, not 8" in said[0]
 
 
 def test_the_folder_for_a_cpu_torch_runs_another_sitecustomize_too(tmp_path):
