@@ -36,8 +36,6 @@ from tests.pretend_cuda.environment import PRETENDS
 from tests.progress import Progress
 from tests.reference import unchanged  # noqa: F401  # a fixture
 
-# More threads only get in each other's way; torch reads this when it is first imported.
-os.environ["OMP_NUM_THREADS"] = "1"
 # A shell that starts the tests in the background has them, and all they start, ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

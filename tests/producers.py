@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from gansynth.bank import producer, supervisor
 from gansynth.bank.producer import ProducerConfig, produce
@@ -153,6 +154,7 @@ class Forked:
             os.dup2(stdout.fileno(), 1)
             sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1)
             os.environ.update(env)
+            torch.set_num_threads(1)  # as OMP_NUM_THREADS has a new process do
             os.setpgid(0, 0)
             sys.exit(producer.main(command[-1]))
 

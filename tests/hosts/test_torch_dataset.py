@@ -18,6 +18,8 @@ from gansynth.core.schema import Sample
 from gansynth.runtime.errors import DataFault, TrainingFault, UsageFault
 from tests.expected import raises_fault
 
+# On a machine of one core torch advises against two workers, which these tests are about.
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 ITEMS = 12
 SHAPE = (6, 6, 6)
 

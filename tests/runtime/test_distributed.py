@@ -22,7 +22,7 @@ from gansynth.runtime.distributed import ProcessGroup
 from gansynth.training import checkpoint
 from gansynth.training.loop import train
 from tests.expected import raises_fault
-from tests.processes import forked
+from tests.processes import forked, torch_threads
 from tests.training.zoo import ranks
 from tests.training.zoo.members import ZOO, apart, loop, member, newest, toy_batches
 
@@ -37,6 +37,13 @@ WHOLE = {"steps": 8, "batch_size": 4}
 ILL = {**WHOLE, "checkpoint_every": 3}
 STEPS = {"progressive": 22, "cpggan": 18, "mmgan": 3}
 Seen = dict[str, tuple[Path, list[dict[str, Any]]]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As many as torchrun gives each process."""
+    with torch_threads(1):
+        yield
 
 
 def alone(name: str, folder: Path, **options: Any) -> Any:

@@ -18,7 +18,7 @@ from gansynth.core.schedule import choose_cases
 from gansynth.core.source import lineage_of
 from gansynth.hosts.record import TrainingResult, read_sessions
 from gansynth.runtime import torchvision_compat
-from gansynth.runtime.child import SHOWN_PREFIX, SHOWS
+from gansynth.runtime.child import SHOWN_PREFIX, SHOWS, cpu_threads
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, traced_fault
 from gansynth.runtime.files import read_json, read_nifti
 from gansynth_nnunet import launch
@@ -30,6 +30,7 @@ from tests.banks import write_bank
 from tests.disks import files_of_at_most
 from tests.expected import raises_fault
 from tests.house import ROOT
+from tests.processes import torch_threads
 
 # nnU-Net, timm and torch warn of each other's deprecations; which ones is not ours to say.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -225,7 +226,8 @@ def trained(trainer: Any) -> tuple[dict[str, Any], tuple[float, ...]]:
     random.seed(1)
     np.random.seed(1)  # noqa: NPY002 - what nnU-Net draws from
     torch.manual_seed(1)
-    trainer.run_training()
+    with torch_threads(cpu_threads()):  # ours does so by itself; nnU-Net's takes all cores
+        trainer.run_training()
     weights = {name: value.numpy() for name, value in trainer.network.state_dict().items()}
     return weights, (random.random(), float(np.random.random()), float(torch.rand(1)))  # noqa: NPY002
 

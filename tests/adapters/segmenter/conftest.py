@@ -13,6 +13,7 @@ from gansynth.hosts.record import TrainingResult
 from gansynth.hosts.session import Session
 from gansynth.testing import ToySource
 from tests.banks import Pairs, write_bank
+from tests.processes import torch_threads
 
 TINY = {"steps": "4", "width": "4", "levels": "2", "device": "cpu", "precision": "fp32"}
 
@@ -20,12 +21,8 @@ TINY = {"steps": "4", "width": "4", "levels": "2", "device": "cpu", "precision":
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Sums come out the same to the last bit."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(1):
+        yield
 
 
 def bank_of(source: Any, folder: Path) -> Path:
