@@ -21,6 +21,7 @@ PIP         := $(BIN)/python -m pip --disable-pip-version-check
 # forbids Python to keep what it has compiled, each of the many processes would do it again.
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL     := $(PIP) install $(if $(V),,-q) --no-compile -c constraints.txt
+# One thread each is for speed alone. `make machines` runs the tests without it.
 PYTEST      := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q --progress
 READY       := $(VENV)/.ready
 READY_DEV   := $(VENV)/.ready-dev
@@ -29,7 +30,7 @@ READY_BENCH := $(VENV)/.ready-bench
 READY_DOCS  := $(VENV)/.ready-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-long test test-all faults kills newcomer all-extras check lint fix types cov fuzz audit bench docs lock wheel clean
+.PHONY: help demo demo-long test test-all machines faults kills newcomer all-extras check lint fix types cov fuzz audit bench docs lock wheel clean
 
 help:                     ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1 - /'
@@ -85,6 +86,9 @@ test: $(READY_DEV)        ## run the quick tests (make test ARGS='-k cli')
 
 test-all: $(READY_ALL)    ## run every test: minutes become an hour
 	@$(PYTEST) $(ARGS)
+
+machines: $(READY_DEV)    ## run the quick tests as other machines do (an hour; ARGS=--list)
+	@$(BIN)/python -m tests.machines $(ARGS)
 
 faults: $(READY_DEV)      ## try every row of the fault matrix and print the table (15 minutes)
 	@$(PYTEST) -m fault -p tests.faults.table --faults build/faults.json $(ARGS)
