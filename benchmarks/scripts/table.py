@@ -252,6 +252,19 @@ def throttle(doc: dict[str, Any]) -> list[str]:
     ]
 
 
+def resampling(doc: dict[str, Any]) -> list[str]:
+    """Resampling in a fixed order over one by matrix products."""
+    results = doc["different_results"]
+    rows = [
+        "| resampling: different results over threads and kernels, in a fixed order (by matrix "
+        f"products) | {results['fixed order']} ({results['matrix products']}) | 1 |"
+    ]
+    for name, found in doc["sizes"].items():
+        over = interval(found["fixed_order_over_products"])
+        rows.append(f"| resampling, {name}: CPU seconds / those of matrix products | {over} | |")
+    return rows
+
+
 MAKERS = {
     "deepmedic": deepmedic,
     "detector": detector,
@@ -266,6 +279,7 @@ MAKERS = {
     "live": live,
     "reads": reads,
     "realism": realism,
+    "resample": resampling,
     "soak": soak,
     "statistics": statistics,
     "throttle": throttle,
@@ -294,6 +308,7 @@ ELSEWHERE = (
     "processes",
     "profile_step",
     "sample_way",
+    "same_bits",
     "sampling",
     "shuffled",
     "sizes",
