@@ -87,12 +87,16 @@ def fitted(tmp_path_factory) -> Callable[[str], Path]:
 
 
 def processor() -> str:
-    """Where equal code gives equal bytes; clouds name many processors alike, so flags count."""
+    """Where equal code gives equal bytes; clouds name many processors alike, so flags count.
+
+    With another number of threads torch adds in another order.
+    """
     text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     first = dict(re.findall(r"^(.*\S)\s*: (.*)", text.partition("\n\n")[0], re.M))
     model = [first.get(key, "") for key in ("model name", "cpu family", "model", "stepping")]
     flags = hashlib.sha256(first.get("flags", "").encode()).hexdigest()[:8]
-    parts = (platform.machine(), *model, flags, torch.backends.cpu.get_cpu_capability())
+    kind, threads = torch.backends.cpu.get_cpu_capability(), f"{torch.get_num_threads()} threads"
+    parts = (platform.machine(), *model, flags, kind, threads)
     return " / ".join((*parts, f"torch {torch.__version__}", f"numpy {np.__version__}"))
 
 
