@@ -76,6 +76,11 @@ class Lineage(Document, optional=("ancestors",), strict=True):
         for parent_run in self.ancestors:
             yield from parent_run.everyone()
 
+    @property
+    def as_stored(self) -> bool:
+        """Whether the records of all cases, ancestors' included, are of what their files hold."""
+        return all(case.as_stored for each in self.everyone() for case in each.cases)
+
     def joined(self, *others: Lineage) -> Lineage:
         """Return this lineage with others as ancestors, without duplicates."""
         present = {(each.dataset, each.fold, each.cases) for each in self.everyone()}
@@ -250,7 +255,7 @@ def claim(maker: Lineage) -> str:
             f"not by landmarks, as of turned, cut or equalised images: those of "
             f"{', '.join(sorted(earlier))} are an earlier version's. Fit it again to compare them"
         )
-    if not all(case.as_stored for lineage in maker.everyone() for case in lineage.cases):
+    if not maker.as_stored:
         return "none found: compared by ids, subjects and near-identical images"
     return "none found: compared by ids, subjects, identical and near-identical images"
 
@@ -284,15 +289,21 @@ def look_alike(first: Prints, second: Prints) -> bool:
     return bool(alike(*sides) or sharing(*sides))
 
 
+LOOKS_ALONE = (
+    "the record of its cases is an earlier version's, whose hashes depend on the machine: where "
+    "they differ, images are compared by their looks, and label maps are not. Fit again, and all is"
+)
+
+
 def same_content(recorded: CaseRecord, found: CaseRecord) -> bool:
     """Whether a case that was found holds what was recorded.
 
-    Hashes of an earlier version's record cannot be compared with today's; see ``as_stored``. Then
-    the images must look the same.
+    Hashes of an earlier version's record depend on the machine; see ``as_stored``. Where they
+    differ, the images must look the same.
     """
-    if recorded.as_stored == found.as_stored or recorded.sha256 == found.sha256:
-        return recorded.sha256 == found.sha256
-    return look_alike(recorded.prints, found.prints)
+    if recorded.sha256 == found.sha256:
+        return True
+    return not recorded.as_stored and look_alike(recorded.prints, found.prints)
 
 
 def other_records(recorded: Sequence[CaseRecord], found: Sequence[CaseRecord]) -> Iterator[str]:
@@ -316,9 +327,9 @@ def other_records(recorded: Sequence[CaseRecord], found: Sequence[CaseRecord]) -
 def _same_image(first: CaseRecord, second: CaseRecord) -> bool:
     if bool(first.prints) != bool(second.prints):
         return False
-    if first.as_stored == second.as_stored:
-        return first.image == second.image
-    return not first.prints or look_alike(first.prints, second.prints)
+    if first.image == second.image:
+        return True
+    return not first.as_stored and look_alike(first.prints, second.prints)
 
 
 def same_training_cases(recorded: Lineage, found: Lineage) -> bool:

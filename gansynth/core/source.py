@@ -490,15 +490,27 @@ def is_recorded(record: CaseRecord, source: CaseSource, found: str) -> Sameness:
         return "same"
     if record.as_stored:
         return "other"
+    earlier = _earlier_record(source, record.id)
+    if record.sha256 == earlier.sha256:
+        return "same"
+    return "alike" if look_alike(record.prints, earlier.prints) else "other"
+
+
+def comparable_records(recorded: Lineage, source: CaseSource) -> tuple[CaseRecord, ...]:
+    """Return records of a source's training cases, made as those of a lineage were, sorted."""
+    make = case_record if recorded.as_stored else _earlier_record
+    return tuple([make(source, case_id) for case_id in sorted(source.train_ids)])
+
+
+def _earlier_record(source: CaseSource, case_id: str) -> CaseRecord:
+    """Return a case's record as earlier versions made it: of the arrays of ``load``."""
     source, decode = _recorded_source(source)
-    case = (decode or source.decode)(record.id).prepare()
+    case = (decode or source.decode)(case_id).prepare()
     content = content_hash(case.image, case.labels)
     if not np.ptp(case.image.reshape(len(case.image), -1), axis=1).any():
-        content = _sha256(content, source.name, record.id)
-    if record.sha256 == content:
-        return "same"
-    alike = look_alike(record.prints, prints_of(case.image, source.schema.spacing))
-    return "alike" if alike else "other"
+        return CaseRecord(case_id, case.subject, _sha256(content, source.name, case_id))
+    prints = prints_of(case.image, source.schema.spacing)
+    return CaseRecord(case_id, case.subject, content, content_hash(case.image), prints)
 
 
 def unrecorded(lineage: Lineage, source: CaseSource) -> Iterator[str]:

@@ -159,7 +159,8 @@ class _CompositeRun(Pipeline[PlannedPart]):
             )
         ancestors = Lineage.from_json(self.manifest["lineage"]).ancestors
         lineage = replace(lineage, ancestors=ancestors)
-        same_run(self.out, self.manifest, config, lineage, self.how.get("resume", True))
+        resume = self.how.get("resume", True)
+        same_run(self.out, self.manifest, config, lineage, self.plan.source, resume)
         before, after = self.manifest["config"][PARTS], json.loads(json.dumps(config))[PARTS]
         noted = {part["name"]: part["manifest_sha256"] for part in self.manifest[PARTS]}
         return [

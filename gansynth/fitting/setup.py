@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,12 +19,12 @@ import yaml
 from gansynth.conditions.edit_chain import EditedLabelMaps, build_edits
 from gansynth.core.case_pool import CasePool, TrainingCases
 from gansynth.core.generator import Generator, capabilities_of, context_of, learn
-from gansynth.core.lineage import Lineage, same_training_cases
+from gansynth.core.lineage import LOOKS_ALONE, Lineage, same_training_cases
 from gansynth.core.registry import installed, such_as
 from gansynth.core.run_folder import MANIFEST, read_manifest, write_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case
-from gansynth.core.source import CaseSource, SourceRequest, lineage_of
+from gansynth.core.source import CaseSource, SourceRequest, comparable_records, lineage_of
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.data.views import channel_numbers, needed
@@ -42,6 +43,7 @@ from gansynth.training.checkpoint import KEPT_CHECKPOINTS, bytes_of
 from gansynth.training.loggers import flat
 from gansynth.training.loop import Batches, FitOptions, loop_options, steps_for
 
+log = logging.getLogger("gansynth")
 CROPS = 32
 """Most training crops that determine automatic options."""
 OBSERVED, OBSERVED_VALUES = 256, 1 << 27
@@ -343,7 +345,7 @@ def check_folder(
         lineage = extend_lineage(job.source, lineage, job.parent_run)
     if (out / MANIFEST).exists():
         manifest = read_manifest(out)
-        same_run(out, manifest, job.config(), lineage, resume)
+        same_run(out, manifest, job.config(), lineage, job.source, resume)
         return lineage, manifest
     if _begun(out):
         raise IntegrityFault(
@@ -375,6 +377,7 @@ def same_run(
     manifest: Mapping[str, Any],
     config: Mapping[str, Any],
     lineage: Lineage,
+    source: CaseSource,
     resume: bool,
 ) -> None:
     """Refuse to resume another run; more steps are allowed.
@@ -411,7 +414,11 @@ def same_run(
             f"{out}: holds another run ({'; '.join(differing[:3])}), expected the same options to "
             "resume it; choose another -o",
         )
-    if not same_training_cases(Lineage.from_json(manifest["lineage"]), lineage):
+    recorded = Lineage.from_json(manifest["lineage"])
+    if not recorded.as_stored:
+        log.warning("%s: %s", out, LOOKS_ALONE)
+        lineage = replace(lineage, cases=comparable_records(recorded, source))
+    if not same_training_cases(recorded, lineage):
         raise UsageFault(
             "fitting.training-cases-changed",
             f"{out}: the training cases have changed since this run began; expected the same "

@@ -159,8 +159,9 @@ def run_check(request: CheckRequest) -> CheckReport:
             read_again = open_moved(folder, data, root)
         wrong = wrong_records(folder, read_again, reporter)
         report = report or CheckReport(read_again.name, 0, ())
+        verified = not any(finding.level == "error" for finding in wrong)
         findings = [*wrong, *report.findings]
-        return replace(report, findings=findings, lineage_verified=not wrong)
+        return replace(report, findings=findings, lineage_verified=verified)
     if generator is not None:
         from gansynth.sampling.evaluation_data import check_run
         from gansynth.sampling.open_run import below_its_size, load_run

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.core.lineage import other_records, same_host
+from gansynth.core.lineage import LOOKS_ALONE, other_records, same_host
 from gansynth.core.resample import crop_pad
 from gansynth.core.run_folder import MANIFEST, RunFolder, manifest_sha256, read_manifest
 from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, Sample, Schema
-from gansynth.core.source import CaseSource, Finding, SourceRequest, case_records, places_of
+from gansynth.core.source import CaseSource, Finding, SourceRequest, comparable_records, places_of
 from gansynth.data.views import (
     HOME,
     SourceView,
@@ -221,9 +221,12 @@ def wrong_records(run: RunFolder, source: CaseSource, reporter: Reporter) -> lis
     """Return how the training cases of a run's source differ from those that the run records."""
     ids = source.train_ids
     reporter.say(f"{source.name} fold {source.request.fold}: reading {len(ids)} case(s)")
-    found = case_records(source, ids)
+    found = comparable_records(run.lineage, source)
     hint = "fit the generator again, or restore the run from a copy"
-    return [
+    findings = [
         Finding("error", None, run.folder / MANIFEST, f"lineage: {line}; {hint}")
         for line in other_records(run.lineage.cases, found)
     ]
+    if not run.lineage.as_stored:
+        findings.append(Finding("warning", None, run.folder / MANIFEST, f"lineage: {LOOKS_ALONE}"))
+    return findings

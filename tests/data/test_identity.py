@@ -14,9 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.core.lineage import CaseRecord
+from gansynth.core.lineage import CaseRecord, Lineage, other_records
 from gansynth.core.schema import content_hash
-from gansynth.core.source import SourceRequest, case_content, case_record, is_recorded
+from gansynth.core.source import (
+    SourceRequest,
+    case_content,
+    case_record,
+    comparable_records,
+    is_recorded,
+)
 from gansynth.sampling.run_source import open_source
 from tests.data import sets
 from tests.flat_sets import pictures
@@ -146,3 +152,15 @@ def test_records_of_an_earlier_version_are_known_by_their_arrays_or_by_their_loo
     prints = case_record(source, "p0_s0").prints
     record = replace(CaseRecord("p0_s0", "p0", of_arrays, prints=prints), **change)
     assert is_recorded(record, source, case_content(source, "p0_s0")) == same
+
+
+def test_a_lineage_of_an_earlier_version_is_verified_by_arrays_or_looks(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.flat_sets.SHAPE", (40, 48))
+    source = open_source(pictures(tmp_path, resize="36x44"))
+    earlier = Lineage("pictures:ill", "0", (CaseRecord("p0_s0", "p0", "of arrays"),))
+    found = comparable_records(earlier, source)
+    elsewhere = [replace(record, sha256="of another machine", image="too") for record in found]
+    assert list(other_records(elsewhere, found)) == []
+    first, second, *others = elsewhere
+    swapped = [replace(first, prints=second.prints), replace(second, prints=first.prints), *others]
+    assert len(list(other_records(swapped, found))) == 2
