@@ -456,9 +456,9 @@ def held_out_records(source: CaseSource) -> tuple[CaseRecord, ...]:
 
 def _record(source: CaseSource, case_id: str, decode: Decode | None, *, whole: bool) -> CaseRecord:
     source, decode = _recorded_source(source, decode)
-    kept = source.provenance
-    if kept is not None and case_id in kept.records:
-        return kept.records[case_id]
+    kept = _kept_record(source, case_id)
+    if kept is not None:
+        return kept
     decoded = (decode or source.decode)(case_id)
     subject, content = source.header(case_id).subject, decoded.sha256
     if decoded.constant:
@@ -468,6 +468,12 @@ def _record(source: CaseSource, case_id: str, decode: Decode | None, *, whole: b
     if whole and not decoded.constant:
         prints = prints_of(decoded.image, decoded.spacing)
     return CaseRecord(case_id, subject, content, image, prints, as_stored=True)
+
+
+def _kept_record(source: CaseSource, case_id: str) -> CaseRecord | None:
+    """Return the record that was written down of a case before, as by ``gansynth cache``."""
+    provenance = source.provenance
+    return None if provenance is None else provenance.records.get(case_id)
 
 
 def _recorded_source(
@@ -505,6 +511,9 @@ def comparable_records(recorded: Lineage, source: CaseSource) -> tuple[CaseRecor
 def _earlier_record(source: CaseSource, case_id: str) -> CaseRecord:
     """Return a case's record as earlier versions made it: of the arrays of ``load``."""
     source, decode = _recorded_source(source)
+    kept = _kept_record(source, case_id)
+    if kept is not None:
+        return kept
     case = (decode or source.decode)(case_id).prepare()
     content = content_hash(case.image, case.labels)
     if not np.ptp(case.image.reshape(len(case.image), -1), axis=1).any():

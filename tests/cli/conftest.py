@@ -87,7 +87,7 @@ class Folded(ToySource):
     @property
     def provenance(self):
         ids = (*self.train_ids, *self.held_out_ids)
-        return Provenance({i: CaseRecord(i, i, f"hash of {i}") for i in ids})
+        return Provenance({i: CaseRecord(i, i, f"hash of {i}", as_stored=True) for i in ids})
 
 
 class ToyOptions(HostOptions):
