@@ -1,10 +1,9 @@
 """Waiting for processes, and finding those of a training."""
 
-import contextlib
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +25,6 @@ def forked(work: Callable[[int], Any], times: int) -> list[int | None]:
     for worker in workers:
         worker.join()
     return [worker.exitcode for worker in workers]
-
-
-@contextlib.contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """With another number of threads, torch's sums differ in their last bits."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def family(output: Path) -> list[int]:

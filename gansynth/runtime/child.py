@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -9,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from gansynth.runtime.errors import EXIT_SIGINT, EXIT_SIGTERM, GansynthError, disk_fault
 from gansynth.runtime.machine import cores
@@ -77,6 +78,19 @@ def limit_threads(device: str) -> int:
     count = cpu_threads() if device == "cpu" else 1
     torch.set_num_threads(count)
     return count
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Give torch so many threads; with another number its sums differ in their last bits."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def cpu_threads() -> int:

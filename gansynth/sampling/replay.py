@@ -8,11 +8,10 @@ result is the same to the bit; if it is not, the sketch tells how far off it is.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +20,7 @@ import numpy as np
 
 from gansynth.core.sample_request import SETTINGS, SampleRequest
 from gansynth.core.schema import Sample, Schema, content_hash
+from gansynth.runtime.child import torch_threads
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault, did_you_mean
 from gansynth.runtime.files import parse_json, read_json, reading
 from gansynth.sampling.sketch import TOLERANCE, Sketch
@@ -299,7 +299,7 @@ def regenerate(
             "it: a fit that went on has other weights",
         )
     opened = load_run(run, _kind(device, settings))
-    with _threads(int(settings["threads"])):
+    with torch_threads(int(settings["threads"])):
         sample, schema = _draw(opened, entry, root)
     dtype = str(settings["dtype"])
     stored = _as_stored(sample, dtype)
@@ -362,18 +362,6 @@ def _kind(device: str, settings: Mapping[str, Any]) -> str:
     if device != "auto":
         return device
     return "cuda" if settings["device"] == "cuda" and torch.cuda.is_available() else "cpu"
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _changes(record: SampleRecord, device: str, *, near: bool) -> str:

@@ -18,11 +18,12 @@ import pytest
 
 from gansynth.core.run_folder import read_manifest
 from gansynth.report.figures import read_metrics
+from gansynth.runtime.child import torch_threads
 from gansynth.runtime.distributed import ProcessGroup
 from gansynth.training import checkpoint
 from gansynth.training.loop import train
 from tests.expected import raises_fault
-from tests.processes import forked, torch_threads
+from tests.processes import forked
 from tests.training.zoo import ranks
 from tests.training.zoo.members import ZOO, apart, loop, member, newest, toy_batches
 

@@ -18,7 +18,7 @@ from gansynth.core.schedule import choose_cases
 from gansynth.core.source import lineage_of
 from gansynth.hosts.record import TrainingResult, read_sessions
 from gansynth.runtime import torchvision_compat
-from gansynth.runtime.child import SHOWN_PREFIX, SHOWS, cpu_threads
+from gansynth.runtime.child import SHOWN_PREFIX, SHOWS, cpu_threads, torch_threads
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, traced_fault
 from gansynth.runtime.files import read_json, read_nifti
 from gansynth_nnunet import launch
@@ -30,7 +30,6 @@ from tests.banks import write_bank
 from tests.disks import files_of_at_most
 from tests.expected import raises_fault
 from tests.house import ROOT
-from tests.processes import torch_threads
 
 # nnU-Net, timm and torch warn of each other's deprecations; which ones is not ours to say.
 pytestmark = pytest.mark.filterwarnings("ignore")

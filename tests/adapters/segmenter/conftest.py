@@ -11,9 +11,9 @@ from gansynth.core.schema import Sample
 from gansynth.core.source import lineage_of
 from gansynth.hosts.record import TrainingResult
 from gansynth.hosts.session import Session
+from gansynth.runtime.child import torch_threads
 from gansynth.testing import ToySource
 from tests.banks import Pairs, write_bank
-from tests.processes import torch_threads
 
 TINY = {"steps": "4", "width": "4", "levels": "2", "device": "cpu", "precision": "fp32"}
 
