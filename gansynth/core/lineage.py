@@ -36,7 +36,7 @@ class CaseRecord(Document, optional=("image", "prints", "as_stored")):
         image: SHA-256 of its image alone; empty for constant images and in old records.
         prints: see ``gansynth.core.fingerprint``; empty as ``image``.
         as_stored: whether all three are of what the files hold, which is the same on every machine.
-            Records of versions before 0.9 are of the arrays that a generator is given.
+            Records of earlier versions are of the arrays that a generator is given.
     """
 
     id: str

@@ -206,7 +206,11 @@ class DecodedCase:
     @cached_property
     def constant(self) -> bool:
         """Whether each channel has one value."""
-        return not np.ptp(self.image.reshape(len(self.image), -1), axis=1).any()
+        return _constant(self.image)
+
+
+def _constant(image: npt.NDArray[Any]) -> bool:
+    return not np.ptp(image.reshape(len(image), -1), axis=1).any()
 
 
 def _sha256(*texts: str) -> str:
@@ -516,7 +520,7 @@ def _earlier_record(source: CaseSource, case_id: str) -> CaseRecord:
         return kept
     case = (decode or source.decode)(case_id).prepare()
     content = content_hash(case.image, case.labels)
-    if not np.ptp(case.image.reshape(len(case.image), -1), axis=1).any():
+    if _constant(case.image):
         return CaseRecord(case_id, case.subject, _sha256(content, source.name, case_id))
     prints = prints_of(case.image, source.schema.spacing)
     return CaseRecord(case_id, case.subject, content, content_hash(case.image), prints)

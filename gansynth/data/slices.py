@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -292,8 +292,7 @@ class SliceSource(CaseSource):
             inner = self.inner.files(case)
             self._folders[case] = () if inner is None else inner.folders
         channel = case_id.removeprefix(f"{case}/{self._plane_prefix}").partition("/")[2]
-        spacing = list(self._header_of(case).spacing)
-        thickness = spacing.pop(self.axis)
+        thickness = self._header_of(case).spacing[self.axis]
 
         def arrays() -> tuple[FloatArray, LabelArray | None]:
             plane = self._plane(case, index)
@@ -304,7 +303,7 @@ class SliceSource(CaseSource):
             self._flat_shape(case),
             {value: value for value in self.schema.label_values if value >= 0},
             folders=self._folders[case],
-            spacing=tuple(spacing),
+            spacing=self._plane_spacing(case),
             position=SlicePosition(f"{case}/{channel}" if channel else case, index, thickness),
             arrays=arrays,
         )
@@ -414,11 +413,13 @@ class SliceSource(CaseSource):
             return cut if self.options.resize is None else resize(cut, self.options.resize)
 
         place = case_id.removeprefix(case)
-        within = partial(self._place_within, case, place)
-        return DecodedCase(prepare, image, plane.labels, self._plane_spacing(case), within=within)
-
-    def _place_within(self, case: str, place: str) -> str:
-        return f"{self._volumes.content(case)} {place}"
+        return DecodedCase(
+            prepare,
+            image,
+            plane.labels,
+            self._plane_spacing(case),
+            within=lambda: f"{self._volumes.content(case)} {place}",
+        )
 
     def _plane_spacing(self, case: str) -> tuple[float, ...]:
         spacing = list(self._header_of(case).spacing)
