@@ -41,7 +41,8 @@ from gansynth import (
     case_records,
     open_source,
 )
-from gansynth.core.lineage import guard, same_host
+from gansynth.core.identity import Door, HeldOut, refuse_seen
+from gansynth.core.lineage import same_host
 from gansynth.data.grid import resample, stored_axes
 
 if TYPE_CHECKING:
@@ -335,7 +336,7 @@ def check_seen(
             )
     there = {*source.train_ids, *source.held_out_ids}
     ids = [record.id for record in held_out if record.id in there]
-    guard(lineage, case_records(source, ids))
+    refuse_seen(lineage, HeldOut(case_records(source, ids)), Door())
     if len(ids) < len(held_out):
         log.warning(
             "%s: %d of %d held-out cases are not in %s; whether the generator has seen one of them "

@@ -16,8 +16,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from gansynth.core.identity import HeldOut, matches
 from gansynth.core.intake import intake_of
-from gansynth.core.lineage import CaseRecord, Lineage, matches, some_names
+from gansynth.core.lineage import CaseRecord, Lineage, some_names
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest, case_record
 from gansynth.data.folds import grouped_splits
 from gansynth.hosts.trials import Trials, trials_of
@@ -315,7 +316,8 @@ class BenchmarkStudy:
         lineage = Lineage(
             self.source.name, "", tuple([self._records[case] for case in training_cases])
         )
-        found = matches(lineage, [self._records[case] for case in test_cases], same=True)
+        judged = tuple([self._records[case] for case in test_cases])
+        found = matches(lineage, HeldOut(judged, same=lambda lineage: True))
         return [f"{case} ({match})" for case, match in found.items()]
 
     @cached_property

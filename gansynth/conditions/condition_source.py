@@ -28,6 +28,7 @@ from gansynth.core.source import (
     WrappedSource,
 )
 from gansynth.data.grid import same_spacing
+from gansynth.data.held_out import is_same_data, is_same_place
 from gansynth.data.listing import places_of_channels
 from gansynth.data.views import LabelDrawer, SourceView, of_channels_seen, open_plain, renamed
 from gansynth.runtime.errors import DataFault, UsageFault, describe_error
@@ -257,7 +258,7 @@ def _names(names: Sequence[str]) -> str:
 
 
 NOT_INHERITED = frozenset(
-    {"labels", "boxes", "least", "folds", "seed", "slices", "count_from", "foreground"}
+    {"labels", "boxes", "least", "splits", "folds", "seed", "slices", "count_from", "foreground"}
     | {"min_foreground", "classes", "allow_absolute"}
 )
 """Keys of ``--read`` that describe one data set, not how its arrays are computed."""
@@ -296,8 +297,8 @@ def open_other(
     base = _opened(request)
     if (
         "fold" not in request_json
-        and base.name == source.name
         and request.fold != source.request.fold
+        and is_same_data(base, source)
     ):
         base = _opened(replace(request, fold=source.request.fold))
     if like:
@@ -368,7 +369,7 @@ def inherited_request(request_json: Mapping[str, Any], run_request: SourceReques
     The fold of another data set is ``all``; that of a cache is the cached one.
     """
     fields = dict(request_json)
-    same = (fields["kind"], fields["where"]) == (run_request.kind, run_request.where)
+    same = is_same_place(SourceRequest(fields["kind"], fields["where"]), run_request)
     if fields["kind"] == run_request.kind:
         read = {k: v for k, v in run_request.read.items() if same or k not in NOT_INHERITED}
         read.update(fields.get("read", {}))

@@ -1,20 +1,19 @@
-"""Which cases a generator, a filter or a bank has seen, and the guard against leakage.
+"""Which cases a generator, a filter or a bank has seen, and how records of them are compared.
 
-A held-out case that shares an id or a subject with a training case stops the command with exit 6.
-So does one that shows an identical or near-identical image.
+Whether a held-out case is among them: see ``gansynth.core.identity``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from math import isclose
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.fingerprint import COPIED, EARLIER, Prints, alike, same_looks, sharing
+from gansynth.core.fingerprint import Prints, alike, sharing
 from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.runtime.files import check_digest, read_json
 from gansynth.runtime.serialise import Document
@@ -45,6 +44,11 @@ class CaseRecord(Document, optional=("image", "prints", "as_stored")):
     image: str = ""
     prints: Prints = ()
     as_stored: bool = False
+
+    @property
+    def person(self) -> str:
+        """The subject, if it names somebody: the id of a case, or of a slice's volume, does not."""
+        return "" if self.subject in (self.id, self.id.split("/")[0]) else self.subject
 
     @property
     def plain(self) -> CaseRecord:
@@ -115,172 +119,6 @@ def read_lineage(folder: Path) -> Lineage:
             "lineage.lineage-missing-or-invalid",
             f"{path}: key 'lineage' is missing or invalid, expected the cases its maker has seen",
         ) from error
-
-
-def guard(
-    maker_lineage: Lineage,
-    held_out: Iterable[CaseRecord],
-    *,
-    kind: str = "generator",
-    same: Callable[[Lineage], bool] | None = None,
-    hint: str = "Fit a generator on this fold: gansynth fit ... --fold FOLD",
-    one_subject: str = "--subjects FILE",
-) -> None:
-    """Refuse held-out cases among those seen (see ``matches``), ancestors included.
-
-    Args:
-        same: whether a maker has seen cases of the data set that these are of, by content; see
-            ``same_data``. None if there is no data set to look at.
-        one_subject: how cases are given one subject, which the same command would not.
-
-    Raises:
-        IntegrityFault: naming them.
-    """
-    held_out = tuple(held_out)
-    for lineage in maker_lineage.everyone():
-        own = None if same is None else same(lineage)
-        leaked = matches(lineage, held_out, own)
-        if leaked:
-            if own and all(match.kind == "print" for match in leaked.values()):
-                hint = (
-                    f"If these show one patient, give them one subject ({one_subject}); if they "
-                    "are copies, remove one side's. Then fit again, not before"
-                )
-            leaks = [f"{case} ({match})" for case, match in leaked.items()]
-            maker = kind if lineage is maker_lineage else f"{kind}'s ancestor"
-            raise IntegrityFault(
-                "lineage.held-out-case-seen",
-                f"leakage: the {maker} of {lineage.dataset or 'unknown data'} fold {lineage.fold} "
-                f"has seen {len(leaks)} held-out case(s): {some_names(leaks)}; expected none. "
-                f"{hint}; see: gansynth help faq",
-            )
-
-
-@dataclass(frozen=True)
-class LineageMatch:
-    """How a case matches one seen: ``id``, ``content``, ``image``, ``print``, ``subject``."""
-
-    kind: str
-    case_id: str
-
-    def __str__(self) -> str:
-        """Return the text for messages."""
-        phrases = {"content": "same content as", "image": "identical image of"}
-        phrases |= {"print": "near-identical image of", "subject": "same subject as"}
-        return f"{phrases[self.kind]} {self.case_id}" if self.kind in phrases else "the case itself"
-
-
-def matches(
-    maker: Lineage, cases: Iterable[CaseRecord], same: bool | None
-) -> dict[str, LineageMatch]:
-    """Return the cases that share an id, image or subject with a case seen, ancestors excluded.
-
-    Contents, images and prints are always compared. Only pictures of one data set whose subjects
-    are not named may look alike, as neighbouring slices do, but no more; see ``neighbours``.
-
-    Args:
-        same: whether the maker has seen cases of their data set. If not, ids and subjects mean
-            nothing. None: not known; then everything is compared.
-
-    Returns:
-        Id -> first match of id, content, image, print and subject.
-    """
-    cases = tuple(cases)
-    ids = {} if same is False else {c.id: c.id for c in maker.cases}
-    subjects = {} if same is False else {c.subject: c.id for c in maker.cases}
-    contents = {c.sha256: c.id for c in maker.cases}
-    images = {c.image: c.id for c in maker.cases if c.image}
-    sides = [c.prints for c in maker.cases], [c.prints for c in cases]
-    volumes, pictures = same_looks(*sides, 3), same_looks(*sides, 2)
-    copies = alike(*sides, (2,), COPIED) if same else {}
-    matched: dict[str, LineageMatch] = {}
-    for index, case in enumerate(cases):
-        near = volumes.get(index)
-        if near is None and index in pictures:
-            seen = maker.cases[pictures[index]]
-            named = case.subject != case.id or seen.subject != seen.id
-            near = pictures[index] if named or not same else copies.get(index)
-        ways = (
-            ("id", ids.get(case.id)),
-            ("content", contents.get(case.sha256)),
-            ("image", images.get(case.image)),
-            ("print", None if near is None else maker.cases[near].id),
-            ("subject", subjects.get(case.subject)),
-        )
-        found = [LineageMatch(way, case_id) for way, case_id in ways if case_id is not None]
-        if found:
-            matched[case.id] = found[0]
-    return matched
-
-
-def neighbours(seen: Mapping[str, Prints], held_out: Mapping[str, Prints], *, named: bool) -> str:
-    """Return in words which held-out pictures look like training ones; empty if there are none.
-
-    Both map cases to prints, of one data set.
-
-    Args:
-        named: whether its subjects are; then ``guard`` refuses such pictures, else it cannot.
-    """
-    found = same_looks(list(seen.values()), list(held_out.values()), 2)
-    if not found:
-        return ""
-    index, other = next(iter(found.items()))
-    of, way_out = "training ones", "name the patients (--subjects)"
-    if named:
-        of, way_out = "training ones of other subjects", "give them one subject (--subjects)"
-    way_out += ": gansynth check --write-subjects subjects.csv makes a table of such"
-    return (
-        f"{len(found)} held-out picture(s) are nearly identical to {of}, "
-        f"{list(held_out)[index]} to {list(seen)[other]} first. If they show one patient, {way_out}"
-    )
-
-
-def claim(maker: Lineage) -> str:
-    """Return in words what a passed ``guard`` has shown."""
-    bare, earlier = set[str](), set[str]()
-    for lineage in maker.everyone():
-        name = lineage.dataset or "unknown data"
-        if any(not case.image for case in lineage.cases):
-            bare.add(name)
-        elif any(text.startswith(EARLIER) for case in lineage.cases for text in case.prints):
-            earlier.add(name)
-    if bare:
-        return (
-            "none found: compared by ids, subjects and contents; images could not be compared with "
-            f"all of {', '.join(sorted(bare))}, whose record has none of theirs"
-        )
-    if earlier:
-        return (
-            "none found: compared by ids, subjects, identical images and prints of whole images; "
-            f"not by landmarks, as of turned, cut or equalised images: those of "
-            f"{', '.join(sorted(earlier))} are an earlier version's. Fit it again to compare them"
-        )
-    if not maker.as_stored:
-        return "none found: compared by ids, subjects and near-identical images"
-    return "none found: compared by ids, subjects, identical and near-identical images"
-
-
-COMPARED = 8
-"""Most cases by which two data sets are compared."""
-
-
-def same_data(maker: Lineage, ids: Iterable[str], read: Callable[[str], CaseRecord]) -> bool:
-    """Whether a maker has seen cases of a data set, whatever both are called.
-
-    Up to ``COMPARED`` cases whose id both have are compared: by content, image and prints.
-
-    Args:
-        ids: all cases of the data set.
-        read: returns the record of one of them, which may take long.
-    """
-    known = set(ids)
-    common = [case for case in maker.cases if case.id in known]
-    return any(_alike(case, read(case.id)) for case in common[:: -(-len(common) // COMPARED) or 1])
-
-
-def _alike(first: CaseRecord, second: CaseRecord) -> bool:
-    identical = bool(first.image) and first.image == second.image
-    return first.sha256 == second.sha256 or identical or look_alike(first.prints, second.prints)
 
 
 def look_alike(first: Prints, second: Prints) -> bool:

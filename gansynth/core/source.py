@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.fingerprint import Prints, prints_of
-from gansynth.core.lineage import CaseRecord, Lineage, look_alike, read_lineage, same_data
+from gansynth.core.identity import same_data
+from gansynth.core.lineage import CaseRecord, Lineage, look_alike, read_lineage
 from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.core.space import Space
 from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError, UsageFault
@@ -539,9 +540,12 @@ def unrecorded(lineage: Lineage, source: CaseSource) -> Iterator[str]:
             yield case_id
 
 
-def same_data_as(source: CaseSource) -> Callable[[Lineage], bool]:
-    """Return what tells whether a maker has seen cases of a source's data set; for ``guard``."""
-    records: dict[str, CaseRecord] = {}
+def same_data_as(source: CaseSource, known: Iterable[CaseRecord] = ()) -> Callable[[Lineage], bool]:
+    """Return what tells whether a lineage is of a source's data set; see ``HeldOut``.
+
+    ``known``: records of some of its cases, which are not read again.
+    """
+    records = {record.id: record for record in known}
     source_of = dict.fromkeys((*source.train_ids, *source.held_out_ids), source)
     volumes = source.cut_from(source_of)
     if volumes is not None:

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,7 +41,7 @@ def is_table(text: str) -> bool:
 
 
 def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
-    """Map cases to subjects, by a CSV or by a regular expression's first group.
+    """Map cases to subjects, by a CSV or by a rule (``SubjectRule``).
 
     Raises UsageFault: no such expression, or one without a group. Raises DataFault: a case has no
     subject or two, or the CSV lacks a column.
@@ -50,8 +51,37 @@ def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
         subjects = read_column(Path(text), "subject", "subject_group")
         where, hint = text, "add a line for each case"
     else:
+        rule = SubjectRule.parse(text)
+        subjects = {case: rule.subject_of(case) for case in ids}
+        where, hint = f"--subjects {text!r}", "correct the expression, or give a CSV"
+    missing = [case for case in ids if not subjects.get(case)]
+    if missing:
+        raise DataFault(
+            "folds.cases-without-subject",
+            f"{where}: {len(missing)} case(s) have no subject, {missing[0]!r} first; expected one "
+            f"for each of {len(ids)}; {hint}",
+        )
+    return {case: subjects[case] for case in ids}
+
+
+@dataclass(frozen=True)
+class SubjectRule:
+    """A regular expression whose first group is the subject, in any case's id.
+
+    ``other:(p[0-9]+)_`` has a prefix, which tells people of one number apart: ``other-p17``.
+    """
+
+    prefix: str
+    pattern: Any
+
+    @classmethod
+    def parse(cls, text: str) -> SubjectRule:
+        """Compile a rule; UsageFault: no expression, or one without a group."""
+        prefix, colon, expression = text.partition(":")
+        if not colon or not re.fullmatch(r"[\w.-]+", prefix):
+            prefix, expression = "", text
         try:
-            pattern = compile_pattern(text)
+            pattern = compile_pattern(expression)
         except ValueError as error:
             raise UsageFault(
                 "folds.subjects-malformed",
@@ -64,17 +94,18 @@ def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
                 f"--subjects {text!r}: the expression has no group, expected the subject in the "
                 r"first, for example '(patient\d+)_'. If it is meant to be a file, there is none",
             )
-        matches = {case: pattern.search(case) for case in ids}
-        subjects = {case: match.group(1) or "" for case, match in matches.items() if match}
-        where, hint = f"--subjects {text!r}", "correct the expression, or give a CSV"
-    missing = [case for case in ids if not subjects.get(case)]
-    if missing:
-        raise DataFault(
-            "folds.cases-without-subject",
-            f"{where}: {len(missing)} case(s) have no subject, {missing[0]!r} first; expected one "
-            f"for each of {len(ids)}; {hint}",
-        )
-    return {case: subjects[case] for case in ids}
+        return cls(f"{prefix}-" if prefix else "", pattern)
+
+    def subject_of(self, case_id: str) -> str:
+        """Return a case's subject; empty if the expression finds none."""
+        match = self.pattern.search(case_id)
+        return f"{self.prefix}{match.group(1)}" if match and match.group(1) else ""
+
+    def before(self, case_id: str) -> str:
+        """Return what an id has before its subject, but for folders; each digit as 0."""
+        match = self.pattern.search(case_id)
+        text = case_id[: match.start(1)].rpartition("/")[2] if match else case_id
+        return re.sub(r"[0-9]", "0", text)
 
 
 def compile_pattern(text: str) -> Any:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydantic import BeforeValidator, Field
 
 from gansynth.core.fingerprint import Prints, prints_of
-from gansynth.core.lineage import neighbours
+from gansynth.core.identity import neighbours
 from gansynth.core.resample import resampling_record
 from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.core.source import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any, Unpack
 
 from gansynth.core.capabilities import of_parts
 from gansynth.core.generator import capabilities_of
-from gansynth.core.lineage import Lineage, guard
+from gansynth.core.identity import Door, refuse_seen
+from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
 from gansynth.core.requests.base import as_texts
 from gansynth.core.run_folder import MANIFEST, RunFolder, read_manifest, write_manifest
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.source import SourceRequest, held_out_records, lineage_of, same_data_as
+from gansynth.core.source import SourceRequest, lineage_of
+from gansynth.data.held_out import held_out_of
 from gansynth.fitting import fit as fitting
 from gansynth.fitting.composite_plan import CompositePlan, PlannedPart, make_plan
 from gansynth.fitting.composite_spec import ChainSpec, Spec
@@ -30,6 +33,7 @@ from gansynth.sampling.run import COMPOSITE, NOTHING, PARTS, new_manifest
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 
+log = logging.getLogger("gansynth")
 COLUMNS = 8
 """Samples on the preview grid of all parts together."""
 
@@ -81,10 +85,13 @@ def _beginning(folder: Path, part: str) -> Path:
 
 def _guard_own_data(plan: CompositePlan) -> None:
     requests = [part.request for part in plan.parts if part.own_data]
-    held_out = held_out_records(plan.source) if requests else []
+    if not requests:
+        return
+    held_out = held_out_of(plan.source)
+    door = Door("part's data", "Leave these cases out of the part's data")
     for request in requests:
-        lineage = lineage_of(open_source(request))
-        guard(lineage, held_out, kind="part's data", same=same_data_as(plan.source))
+        for text in refuse_seen(lineage_of(open_source(request)), held_out, door).warnings:
+            log.warning("%s:%s: %s", request.kind, request.where, text)
 
 
 class _CompositeRun(Pipeline[PlannedPart]):

@@ -27,6 +27,7 @@ from gansynth.core.schema import Case
 from gansynth.core.source import CaseSource, SourceRequest, comparable_records, lineage_of
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches, CaseCache
+from gansynth.data.held_out import recurring_people
 from gansynth.data.views import channel_numbers, needed
 from gansynth.fitting.warm_start import ParentRun, apply_warm_start, extend_lineage
 from gansynth.runtime.devices import pick_device, seeded
@@ -340,6 +341,9 @@ def check_folder(
         f"{job.source.name} fold {job.source.request.fold}: {len(job.source.train_ids)} training "
         f"case(s), {len(job.source.held_out_ids)} held out; reading and hashing"
     )
+    warning = recurring_people(job.source)
+    if warning:
+        reporter.warn(warning)
     lineage = lineage_of(job.source, job.cache.record)
     if job.parent_run is not None:
         lineage = extend_lineage(job.source, lineage, job.parent_run)

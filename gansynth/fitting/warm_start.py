@@ -8,6 +8,7 @@ channels stay fresh: a model of T1 and FLAIR can start from one of T1.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,15 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from gansynth.core.generator import Generator
-from gansynth.core.lineage import Lineage, guard
+from gansynth.core.identity import Door, refuse_seen
+from gansynth.core.lineage import Lineage
 from gansynth.core.run_folder import RunFolder
-from gansynth.core.source import CaseSource, held_out_records, same_data_as
+from gansynth.core.source import CaseSource
+from gansynth.data.held_out import held_out_of
 from gansynth.data.views import unwrap
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.open_run import build_generator, check_weights
 from gansynth.training import checkpoint
 
+log = logging.getLogger("gansynth")
 LEAST_FITTING = 0.01
 """Least share of weights that must fit; single biases always fit."""
 Axes = Mapping[str, tuple[int, Sequence[str]]]
@@ -98,10 +102,10 @@ def extend_lineage(source: CaseSource, lineage: Lineage, parent_run: ParentRun) 
 
     Reads the source's held-out cases. Raises IntegrityFault: the ancestor has seen one of them.
     """
-    whole = unwrap(source)
-    held_out = held_out_records(whole)
-    name = f"run {parent_run.run_id}"
-    guard(parent_run.lineage, held_out, kind=name, same=same_data_as(whole))
+    door = Door(f"run {parent_run.run_id}", naming="gansynth fit ... --subjects {}")
+    compared = refuse_seen(parent_run.lineage, held_out_of(unwrap(source)), door)
+    for text in compared.warnings:
+        log.warning("--init-from %s: %s", parent_run.folder, text)
     return lineage.joined(parent_run.lineage)
 
 

@@ -35,7 +35,6 @@ from gansynth.hosts.one_command import (
 )
 from gansynth.hosts.prediction import PredictJob, find_result, newest_session
 from gansynth.hosts.record import TrainingFolder, TrainingResult
-from gansynth.hosts.sample_source import warn_of_neighbours
 from gansynth.hosts.session import Session
 from gansynth.hosts.study_plan import plan_text
 from gansynth.hosts.timing import OF_SAMPLES, as_long_alone
@@ -278,7 +277,8 @@ def _train(session: Session, *, timed: bool) -> Augmented:
     if request.run is not None and request.mix.synthetic:
         warn_of_label_maps(request.run.folder, reporter)
     if request.mix.synthetic:
-        warn_of_neighbours(request, session.source.name, session.held_out, reporter)
+        for text in session.compared.warnings:
+            reporter.warn(text)
     folder = session.training_folder()
     if request.dry_run:
         hours = time_of(session, request, folder) if timed else {}

@@ -23,6 +23,7 @@ from gansynth.core.source import CaseSource, CheckReport, Finding, FoldSplit, So
 from gansynth.data import plausibility
 from gansynth.data.api import find_kind, kinds_described, source_request
 from gansynth.data.folds import unnamed_subjects
+from gansynth.data.held_out import recurring_people
 from gansynth.data.look_alikes import write_merged_subjects
 from gansynth.data.unread_files import unread_files
 from gansynth.hosts import doctor as checks
@@ -150,7 +151,9 @@ def run_check(request: CheckRequest) -> CheckReport:
             findings = [*report.findings, *_found_by_looking(source)]
             report = replace(report, findings=findings, source=source)
             cases = len(source.train_ids) + len(source.held_out_ids)
-            text = unnamed_subjects(asked.subjects, len(subjects_of(source)), cases)
+            text = recurring_people(source) or unnamed_subjects(
+                asked.subjects, len(subjects_of(source)), cases
+            )
             if text:
                 reporter.warn(text)
     if generator is not None and request.verify_lineage:

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from gansynth.bank.placement import bank_place
 from gansynth.bank.reader import BankReader
-from gansynth.core.lineage import claim
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.requests.sections import SampleSection
 from gansynth.hosts.record import TrainingFolder
-from gansynth.hosts.sample_source import find_sample_source
 from gansynth.hosts.session import Session
 from gansynth.hosts.timing import as_long_alone, pace_of
 from gansynth.hosts.trials import trials_of
@@ -61,7 +59,7 @@ def plan_training(
     plan |= {
         "settings": dict(request.set),
         "host_options": list(request.options),
-        "leakage": claim(find_sample_source(request).lineage)
+        "leakage": str(session.compared)
         if request.mix.synthetic
         else "none: no synthetic sample is drawn",
         "will_it_harm": dict(will_it_harm(session, sampler), real_alone=real_alone(session)),

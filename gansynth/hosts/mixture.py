@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
 from gansynth.bank.draw_log import DrawCounter, DrawCounts
 from gansynth.bank.reader import BankReader
-from gansynth.core.lineage import CaseRecord, guard
+from gansynth.bank.store import BankSpec
+from gansynth.core.identity import Door, refuse_seen
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Mix, Schedule
 from gansynth.core.units import UnitCheck
 from gansynth.hosts.mixer import MixerConfig
+from gansynth.hosts.named_cases import NamedCases, held_out_named
 from gansynth.runtime.errors import UsageFault
+
+logger = logging.getLogger("gansynth")
 
 
 class MixOptions(TypedDict, total=False):
@@ -29,8 +34,9 @@ class MixOptions(TypedDict, total=False):
     """How the ratio changes, e.g. ``"finetune:10%@80%"`` or ``"anneal:50%-100%"``."""
     batches: int | None
     """Batches of the whole training, on this rank; required by all but constant schedules."""
-    held_out: Iterable[CaseRecord | str]
-    """Validation and test cases that the bank's generator must not have seen: records or ids."""
+    held_out: NamedCases | None
+    """Validation and test cases that the bank's generator must not have seen: a folder of their
+    images (a ``Path``), or a list of ids, files, images (C, D, H, W) or records."""
     seed: int
     """Seed of the choice of slots and samples."""
     rank: int | None
@@ -62,7 +68,7 @@ class Mixture:
         *,
         schedule: Schedule | str = "constant",
         batches: int | None = None,
-        held_out: Iterable[CaseRecord | str] = (),
+        held_out: NamedCases | None = None,
         seed: int = 0,
         rank: int | None = None,
         done: int = 0,
@@ -82,16 +88,11 @@ class Mixture:
                 "hosts.seed-or-done-not-whole",
                 f"seed is {seed} and done {done}, expected whole numbers from 0 on",
             )
-        if isinstance(held_out, str):
-            raise UsageFault(
-                "hosts.held-out-not-a-list", f"held_out is {held_out!r}, expected a list of cases"
-            )
         folder = None if bank is None or not mix.synthetic else Path(bank).absolute()
         mix.refuse_without(folder)
         self.spec = None if folder is None else BankReader(folder).spec
         if self.spec is not None:
-            seen = [CaseRecord(c, c, "unknown") if isinstance(c, str) else c for c in held_out]
-            guard(self.spec.lineage, seen, kind="bank")
+            self._guard(self.spec, held_out)
         self.log = _new_log(log)
         self.plan: MixerConfig[Any] = MixerConfig.of(
             mix,
@@ -106,6 +107,18 @@ class Mixture:
             sample_timeout=sample_timeout,
         )
         self._units = UnitCheck(folder)
+
+    @staticmethod
+    def _guard(spec: BankSpec, held_out: NamedCases | None) -> None:
+        if held_out is None:
+            logger.warning(
+                "gansynth: held_out is not given, so whether the bank's generator has seen your "
+                "validation or test cases is not known; give their ids, their images or a folder"
+            )
+            return
+        compared = refuse_seen(spec.lineage, held_out_named(held_out, spec), Door("bank"))
+        for text in compared.warnings:
+            logger.warning("gansynth: held_out: %s", text)
 
     def counts(self) -> DrawCounts:
         """Return the draws of all worker processes so far."""

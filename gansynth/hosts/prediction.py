@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from gansynth.core.identity import HeldOut, LineageMatch, matches
+from gansynth.core.lineage import Lineage, read_lineage, some_names
+from gansynth.core.run_folder import MANIFEST
 from gansynth.core.schema import LabelArray
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, case_records, same_data_as
 from gansynth.data.case_writer import ENDING, affine_of, file_name, write_prediction, write_volume
+from gansynth.data.held_out import named_by
 from gansynth.data.images import open_images
 from gansynth.data.nifti import VolumeSource
 from gansynth.hosts import record
@@ -52,6 +56,9 @@ class PredictJob:
         """
         source = open_images(self.images, self.read, channels, like)
         self._refuse_other_files()
+        text = seen_in_training(source, self.session)
+        if text:
+            self.reporter.say(text)
         return source
 
     def _refuse_other_files(self) -> None:
@@ -128,6 +135,34 @@ def newest_session(folder: Path) -> Mapping[str, Any]:
             "its target framework; predict with that framework's own command",
         )
     return sessions[-1]
+
+
+def seen_in_training(images: CaseSource, session: Mapping[str, Any]) -> str:
+    """Return in words which images a training has seen, as far as its record tells; "" if none.
+
+    The record has hashes. Looks are compared if the run of its generator is still there.
+    """
+    lineages = [Lineage.from_json(session["lineage"])] if session.get("lineage") else []
+    run = (session.get("generator") or {}).get("folder")
+    if run and (Path(run) / MANIFEST).is_file():
+        lineages.insert(0, read_lineage(Path(run)))
+    if not lineages:
+        return ""
+    everyone = [each for lineage in lineages for each in lineage.everyone()]
+    naming = (session.get("source") or {}).get("subjects") or ""
+    ids = [case.id for each in everyone for case in each.cases]
+    named = named_by(naming, ids, case_records(images, images.train_ids))
+    asked = HeldOut(named, same_data_as(images, named))
+    seen: dict[str, LineageMatch] = {}
+    for each in everyone:
+        seen = matches(each, asked) | seen
+    if not seen:
+        return ""
+    names = [f"{case} ({match})" for case, match in seen.items()]
+    return (
+        f"{len(seen)} of {len(named)} image(s) were seen in training, or show people who were: "
+        f"{some_names(names)}; what is measured on them says nothing about new patients"
+    )
 
 
 def write_labels(source: CaseSource, case: str, labels: LabelArray, folder: Path) -> Path:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from gansynth.bank.reader import BankReader
-from gansynth.core.lineage import CaseRecord, Lineage, guard, neighbours
+from gansynth.core.identity import Compared, HeldOut
+from gansynth.core.lineage import Lineage
 from gansynth.core.registry import such_as
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
-from gansynth.core.source import CaseSource, SourceRequest, lineage_of, same_data_as
+from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.deidentify import real_parts
@@ -28,13 +29,15 @@ class SampleSource:
     """A generator's run or a bank, read once; ``Session`` checks it.
 
     Either ``run`` or ``bank`` is None. ``described`` has the hash of the run's manifest, which
-    includes that of its weights, and of a complete bank's content.
+    includes that of its weights, and of a complete bank's content. ``compared``: with what is held
+    out.
     """
 
     lineage: Lineage
     described: dict[str, Any]
     run: RunFolder | None = None
     bank: BankReader | None = None
+    compared: Compared = field(default_factory=Compared)
 
     @property
     def real(self) -> tuple[str, ...] | None:
@@ -113,12 +116,11 @@ def check_asked(
     request: AugmentRequest,
     sample_source: SampleSource,
     host: CaseSource,
-    held_out: Sequence[CaseRecord],
+    held_out: HeldOut,
     reporter: Reporter,
 ) -> SampleSource:
     """Check all requests for a run's samples, and return the origin with all source cases."""
-    from gansynth.conditions.condition_source import open_base
-    from gansynth.sampling.sampler import open_unlabelled_for
+    from gansynth.sampling.other_sources import OtherSources
 
     samples, run = request.samples, sample_source.run
     assert run is not None  # for it is no bank
@@ -126,39 +128,10 @@ def check_asked(
     check_texts(samples)
     if samples.label_source is None and not samples.unlabelled:
         return sample_source
-    own, found = open_matching_real(run, host), dict[CaseSource, str]()
-    if samples.label_source is not None:
-        found[open_base(samples.label_source, own)] = "--label-source"
-    for scans in open_unlabelled_for(samples, own, run.capabilities):
+    own = open_matching_real(run, host)
+    others = OtherSources.open(samples, own, run.capabilities)
+    for scans in others.unlabelled:
         reporter.say(str(scans))
-        found[scans] = "--unlabelled"
-    lineages = []
-    for source, option in found.items():
-        lineages.append(lineage_of(source))
-        hint = (
-            "Leave these cases out: name the others in a file of splits, "
-            f"{option}-read splits=FILE, with {option}-read fold=0; or move their files away"
-        )
-        subjects = f"{option}-read subjects=FILE"
-        guard(
-            lineages[-1],
-            held_out,
-            kind=option,
-            same=same_data_as(host),
-            hint=hint,
-            one_subject=subjects,
-        )
-    return replace(sample_source, lineage=sample_source.lineage.joined(*lineages))
-
-
-def warn_of_neighbours(
-    request: AugmentRequest, data: str, held_out: Sequence[CaseRecord], reporter: Reporter
-) -> None:
-    """Warn of held-out pictures that look like training ones, where no subjects are named."""
-    lineage = find_sample_source(request).lineage
-    if all(case.subject == case.id for case in held_out):
-        training_prints = {case.id: case.prints for case in lineage.cases}
-        held_out_prints = {case.id: case.prints for case in held_out}
-        warning = neighbours(training_prints, held_out_prints, named=False)
-        if warning:
-            reporter.warn(f"{data}: {warning}")
+    compared = sample_source.compared.joined(others.refuse_held_out(held_out, host))
+    lineage = sample_source.lineage.joined(*others.lineages)
+    return replace(sample_source, lineage=lineage, compared=compared)

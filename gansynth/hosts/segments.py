@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
-from gansynth.core.source import CaseSource, held_out_records
+from gansynth.core.source import CaseSource
+from gansynth.data.held_out import held_out_of
 from gansynth.hosts.mixture import Mixture
 from gansynth.hosts.training_data import Augment, CentredCrops, TrainingData, training_space
 from gansynth.runtime.errors import UsageFault
@@ -107,7 +108,7 @@ class MixedSegments(Mixture, Dataset[dict[str, Any]]):
         edge = segment - receptive + 1 + 2 * segment_margin(receptive, factors)
         space = training_space(source, (edge, edge, edge))
         subjects = {case: source.header(case).subject for case in source.train_ids}
-        held_out = () if bank is None else held_out_records(source)
+        held_out = None if bank is None else held_out_of(source)
         super().__init__(
             bank,
             ratio,

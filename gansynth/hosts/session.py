@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +20,13 @@ import numpy as np
 from gansynth.bank.placement import FILE_BYTES
 from gansynth.bank.reader import BankReader, verify_bank
 from gansynth.core.bank_options import BankCapacity
-from gansynth.core.lineage import CaseRecord, guard, guard_host
+from gansynth.core.identity import Compared, Door, HeldOut, refuse_seen
+from gansynth.core.lineage import CaseRecord, guard_host
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.schema import Sample
-from gansynth.core.source import CaseSource, held_out_records, same_data_as, unrecorded
+from gansynth.core.source import CaseSource, unrecorded
 from gansynth.core.units import IMAGES, compare_with_cases
+from gansynth.data.held_out import held_out_of
 from gansynth.hosts import record
 from gansynth.hosts.crop_host import CropHost
 from gansynth.hosts.host import Framework, framework
@@ -100,12 +103,12 @@ class Session:
 
     # -- what is known of it ---------------------------------------------------------------------
 
-    @property
-    def held_out(self) -> tuple[CaseRecord, ...]:
-        """Lineage records of the held-out cases (see ``held_out_records``), which are read once."""
-        if self._held_out is None:
-            self._held_out = held_out_records(self.source)
-        return tuple(self._held_out)
+    @cached_property
+    def held_out(self) -> HeldOut:
+        """What the fold holds out; its cases are read once."""
+        found = held_out_of(self.source, self._held_out)
+        self._held_out = found.records
+        return found
 
     @cached_property
     def opened(self) -> Framework:
@@ -120,6 +123,12 @@ class Session:
         pick_device(self.host.device)
         self.host.sample_source = self._find_samples()
         return self.host
+
+    @property
+    def compared(self) -> Compared:
+        """What was compared with what is held out, and found innocent."""
+        found = self.opened.sample_source
+        return Compared() if found is None else found.compared
 
     @property
     def total(self) -> int:
@@ -270,19 +279,13 @@ class Session:
             f"{where.kind}:{where.where}{f' -c {where.configuration}' * bool(where.configuration)}"
             f"{f' --root {where.root}' * bool(where.root)} --fold {where.fold} -o NEW"
         )
-        guard(
-            lineage,
-            self.held_out,
-            kind=kind,
-            same=same_data_as(source),
-            hint=hint,
-            one_subject=self.host.one_subject,
-        )
+        door = Door(kind, hint, own_naming=self.host.one_subject)
+        found = replace(found, compared=refuse_seen(lineage, self.held_out, door))
         if run is not None:
             intake.check_run(run, request.samples)
             check_weights(run)
             found = check_asked(request, found, source, self.held_out, self.reporter)
-            return self.host.check_samples(found, self.held_out)
+            return self.host.check_samples(found, self.held_out.records)
         assert bank is not None, "it is no run"
         verify_bank(bank.folder)
         self._check_bank(bank)
@@ -388,7 +391,7 @@ class Session:
 
     def _train_in_own_process(self, folder: TrainingFolder) -> None:
         file, host = folder.path / CONFIG, self.host
-        held_out = self.held_out if self.request.mix.synthetic else ()
+        held_out = self.held_out.records if self.request.mix.synthetic else ()
         source = self.source.request.to_json()
         training = TrainingHandover(self.request, source, held_out, folder)
         write_json_atomic(file, training.to_json())

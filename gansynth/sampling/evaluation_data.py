@@ -14,7 +14,8 @@ import numpy as np
 
 from gansynth.core.body_mask import shown_body
 from gansynth.core.geometry import mask_of
-from gansynth.core.lineage import Lineage, matches, same_data
+from gansynth.core.identity import matches
+from gansynth.core.lineage import Lineage
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
@@ -22,6 +23,7 @@ from gansynth.core.units import IMAGES, UnitCheck, values_of
 from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.data.connected_components import parts
 from gansynth.data.grid import same_spacing
+from gansynth.data.held_out import held_out_of
 from gansynth.data.lesion_contrast import ONE_WAY, contrasts
 from gansynth.data.lesion_grain import LEAST_VOXELS, tissue_around, value_limits
 from gansynth.metrics.comparison import EFFORTS, Comparison, Effort, Floats, Image, check_images
@@ -50,14 +52,14 @@ class KnownSubjects:
         """Look up all cases of a source in a lineage and its ancestors."""
         ids = (*source.train_ids, *source.held_out_ids)
         people = {i: source.header(i).subject for i in ids}
-        records = [cache.record(i) for i in ids]
-        known = {record.id: record for record in records}
+        asked = held_out_of(source, [cache.record(i) for i in ids])
         seen: set[str] = set()
+        theirs: set[str] = set()
         for maker in lineage.everyone():
-            matched = matches(maker, records, same_data(maker, known, known.__getitem__))
+            matched = matches(maker, asked)
             seen.update([i for i, match in matched.items() if match.kind != "subject"])
+            theirs.update([people[i] for i in matched])
         members = [i for i in ids if i in seen]
-        theirs = {people[i] for i in members}
         others = [i for i in ids if people[i] not in theirs]
         return cls(tuple(members), tuple(others), people)
 

@@ -6,6 +6,7 @@ the producer would refuse after minutes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import replace
@@ -15,13 +16,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gansynth.conditions.boxes import DEFAULT_BOXES, box_drawer
-from gansynth.conditions.condition_source import open_base
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_contrast import LesionContrasts
 from gansynth.conditions.lesion_placement import lesion_drawer, no_room
 from gansynth.conditions.sampler import SCANS, ConditionSampler
-from gansynth.conditions.unlabelled import UnlabelledSource, open_unlabelled
-from gansynth.core.capabilities import Capabilities
 from gansynth.core.case_pool import CaseCheck
 from gansynth.core.filter import FilterRequest
 from gansynth.core.generator import Generator, context_of, generated, given_of
@@ -30,20 +28,23 @@ from gansynth.core.lineage import Lineage, guard_host
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Condition, FloatArray, Sample
-from gansynth.core.source import CaseSource, lineage_of
+from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
 from gansynth.data.batches import CaseCache
-from gansynth.data.views import SourceView
+from gansynth.data.held_out import held_out_of
+from gansynth.data.views import SourceView, unwrap
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.composite import CompositeBase
 from gansynth.sampling.deidentify import REPEATED, repeated_share
 from gansynth.sampling.filters.fitted import ensure_learnt, to_learn
 from gansynth.sampling.open_run import load_run, refuse_below_size
+from gansynth.sampling.other_sources import OtherSources
 from gansynth.sampling.request_checks import GeneratorInfo, check_request
 from gansynth.sampling.run import Run, conditioned_on_classes, content_check, seen_classes
 from gansynth.sampling.run_source import source_for, viewed
 
+log = logging.getLogger("gansynth")
 T = TypeVar("T", Condition, Sample)
 BESIDE = "beside"
 """Provenance key of the real case that preview grids show beside an unconditional sample."""
@@ -59,12 +60,13 @@ class Sampler:
         request: conditions and filters of the samples; unfitted filters are fitted now.
         cache: holds cases of the source already; a fit's.
         learn: False leaves out unfitted filters: nothing is trained or written.
+        checked: whether the other sources of the request have been compared with what a host holds
+            out; else they are with what the run's own fold does.
 
     Attributes:
         measured: whether the provenance says what share of its real images a sample repeats.
         source: real cases with the channels and labels that samples have.
-        base: another source whose label maps condition the samples; None for the run's own.
-        unlabelled: sources of lesion-free scans that lesions are drawn into, too.
+        others: sources that the request names beside the run's own.
         filters: fitted filters; they write their results into the provenance.
         request: conditions and filters, with the run's own edits where none were named.
     """
@@ -77,6 +79,7 @@ class Sampler:
         reporter: Reporter | None = None,
         learn: bool = True,
         cache: CaseCache | None = None,
+        checked: bool = False,
     ) -> None:
         source = viewed(source, run.request.view)
         check_source(run, source)
@@ -88,13 +91,15 @@ class Sampler:
         generator, request = run.generator, request or SampleRequest()
         check_request(request, GeneratorInfo.of(run))
         check_classes(run, request.classes or ())
-        self.base = None
-        if request.label_source is not None:
-            labelled = generator.capabilities.draws != "labels"
-            self.base = open_base(request.label_source, source, labelled=labelled)
-        self.unlabelled = open_unlabelled_for(request, source, generator.capabilities)
+        self.others = OtherSources.open(request, source, generator.capabilities)
+        # A generator of label maps draws those of other cases, and learns nothing from them.
+        learnt_from = generator.capabilities.draws != "labels"
+        if self.others.named and learnt_from and not checked:
+            own = unwrap(source)
+            for text in self.others.refuse_held_out(held_out_of(own), own).warnings:
+                log.warning("%s", text)
         if reporter is not None:
-            for scans in self.unlabelled:
+            for scans in self.others.unlabelled:
                 reporter.say(str(scans))
         if request.edits is None:
             request = replace(request, edits=run.edits)
@@ -105,8 +110,8 @@ class Sampler:
             source,
             run.space,
             request,
-            base=self.base,
-            unlabelled=self.unlabelled,
+            base=self.others.base,
+            unlabelled=self.others.unlabelled,
             check=check,
             cache=cache,
         )
@@ -125,8 +130,7 @@ class Sampler:
     @property
     def lineage(self) -> Lineage:
         """Every case that samples may depend on: seen by run or filters, or of another source."""
-        others = [lineage_of(scans) for scans in self.unlabelled]
-        others += [] if self.base is None else [lineage_of(self.base)]
+        others = list(self.others.lineages)
         if self.filters.lineage is not None:
             others.append(self.filters.lineage)
         return self.run.lineage.joined(*others)
@@ -198,7 +202,7 @@ class Sampler:
         """
         where = sample.provenance.get(BESIDE, sample.provenance)
         # A composite run's conditions come through a view; its real cases are the source's own.
-        own = self._viewed and self.base is None and SCANS not in where
+        own = self._viewed and self.others.base is None and SCANS not in where
         load = self.source.load if own else self.sampler.cases_with(where)
         return _drawn_of(load, self.run.space, where)
 
@@ -314,7 +318,9 @@ def open_drawer(
     opened = load_run(run, device)
     refuse_below_size(opened, request)
     own, convert = source_for(opened, source, intake)
-    return Sampler(opened, own, request, learn=learn, cache=cache), convert
+    checked = intake is not None  # by the host's session
+    sampler = Sampler(opened, own, request, learn=learn, cache=cache, checked=checked)
+    return sampler, convert
 
 
 def sampler_for(
@@ -353,16 +359,6 @@ def sampler_for(
         cache=cache,
         prevalence=request.prevalence,
     )
-
-
-def open_unlabelled_for(
-    request: SampleRequest, source: CaseSource, can: Capabilities
-) -> tuple[UnlabelledSource, ...]:
-    """Open the scans of a request for a generator, which says what its lesions are."""
-    if not request.unlabelled:
-        return ()
-    lesions = lesion_drawer(request.lesions, can.lesions).classes(source.schema)
-    return open_unlabelled(request, source, lesions)
 
 
 def check_classes(run: Run, classes: Sequence[str]) -> None:

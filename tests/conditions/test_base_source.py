@@ -10,7 +10,7 @@ import pytest
 
 from gansynth.conditions.condition_source import ConditionSource, inherited_request, open_base
 from gansynth.core.capabilities import Capabilities
-from gansynth.core.lineage import guard
+from gansynth.core.identity import Door, refuse_seen
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.requests.sections import SampleSection
 from gansynth.core.run_folder import RunFolder
@@ -23,9 +23,9 @@ from gansynth.core.source import (
     case_record,
     case_records,
     lineage_of,
-    same_data_as,
 )
 from gansynth.core.space import Space
+from gansynth.data.held_out import held_out_of
 from gansynth.hosts.record import check_same, describe_session
 from gansynth.sampling.request_checks import GeneratorInfo, check_request, read_request
 from gansynth_deepmedic.intake import DeepMedicIntake
@@ -111,9 +111,9 @@ def test_guard_finds_a_held_out_image_whatever_its_labels(theirs, held, leaks):
     records = case_records(host, host.held_out_ids)
     if leaks:
         with raises_fault("lineage.held-out-case-seen"):
-            guard(lineage, records, same=same_data_as(host))
+            refuse_seen(lineage, held_out_of(host, records), Door())
     else:
-        guard(lineage, records, same=same_data_as(host))
+        refuse_seen(lineage, held_out_of(host, records), Door())
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,9 @@ def test_a_base_takes_fold_and_read_options_of_the_run_where_they_mean_the_same(
     shelved.update(host=MR, name="mine")
     assert open_base(ASKED, Shelf(host=MR, name="mine", fold="3")).request.fold == "3"
     assert open_base({**ASKED, "fold": "1"}, Shelf(host=MR, name="mine")).request.fold == "1"
-    assert open_base(ASKED, Shelf(host=MR, name="yours", fold="3")).request.fold == "all"
+    others = {"a": "x", "b": "y", "c": "z"}
+    named_alike = Shelf(host=MR, name="mine", fold="3", shows=others)
+    assert open_base(ASKED, named_alike).request.fold == "all"
     own = SourceRequest("nifti", "/ill", "2", "3d", "p", "s.csv", "/root", {"spacing": "1"})
     other = {"kind": "nifti", "where": "/free", "read": {"labels": "y:1"}}
     told = {"spacing": "1", "labels": "y:1"}

@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, rotate, zoom
 
-from gansynth.core.fingerprint import alike, prints_of, sharing
-from gansynth.core.lineage import CaseRecord, Lineage, claim, guard, matches
+from gansynth.core.fingerprint import Prints, alike, prints_of, sharing
+from gansynth.core.identity import Door, HeldOut, matches, refuse_seen
+from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.schema import Schema
 from gansynth.core.source import (
     CaseSource,
     SourceRequest,
     case_records,
-    held_out_records,
     lineage_of,
-    same_data_as,
 )
 from gansynth.core.synthetic import is_marked
 from gansynth.core.writer import Item
 from gansynth.data.case_writer import NiftiWriter
 from gansynth.data.h5 import write_h5
+from gansynth.data.held_out import held_out_of
 from gansynth.report.png import png_bytes
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
@@ -150,7 +150,7 @@ def test_a_disguised_held_out_image_is_recognised_or_said_not_to_be(name, host, 
     for case, one_of in (("a_1", PEOPLE.index(held_out)), ("a_2", 100)):
         write(tmp_path, case, *change(*person(one_of)), **how)
     lineage = lineage_of(opened(tmp_path, read={"spacing": "native"}))
-    found = matches(lineage, case_records(host, host.held_out_ids), None)
+    found = matches(lineage, HeldOut(case_records(host, host.held_out_ids)))
     wanted = {} if by is None else {held_out: (by, "a_1")}
     assert {case: (match.kind, match.case_id) for case, match in found.items()} == wanted
 
@@ -180,15 +180,15 @@ def test_slices_are_guarded_by_the_volumes_that_they_are_cut_out_of(
         renamed = open_source(SourceRequest("h5", str(tmp_path / "slices.h5"), fold="all"))
     for one, how in ((other_fold, "the case itself"), (renamed, "near-identical image of a_1")):
         with raises_fault("lineage.held-out-case-seen", names=f"{case} ({how})"):
-            guard(lineage_of(one), held_out_records(guarded), same=same_data_as(guarded))
-    guard(lineage_of(source(seen, "0")), held_out_records(guarded), same=same_data_as(guarded))
+            refuse_seen(lineage_of(one), held_out_of(guarded), Door())
+    refuse_seen(lineage_of(source(seen, "0")), held_out_of(guarded), Door())
 
 
 def test_other_people_are_not_recognised(host):
     records = case_records(host, host.train_ids + host.held_out_ids)
     for record in records:
         others = Lineage("other", "0", tuple(one for one in records if one != record))
-        assert matches(others, [record], None) == {}
+        assert matches(others, HeldOut((record,))) == {}
 
 
 def slice_of(number: int) -> Array:
@@ -223,8 +223,9 @@ def test_a_disguised_slice_is_refused_unless_it_shows_another_person(name):
     image = np.asarray(SLICES[name](slice_of(3)), np.float32)
     held_out = CaseRecord("new", "new", "new", prints=prints_of(image[None], (1, 1)))
     with raises_fault("lineage.held-out-case-seen"):
-        guard(Lineage("heads", "0", tuple(known)), [held_out])
-    guard(Lineage("heads", "0", tuple(one for one in known if one.id != "p3")), [held_out])
+        refuse_seen(Lineage("heads", "0", tuple(known)), HeldOut((held_out,)), Door())
+    others = Lineage("heads", "0", tuple(one for one in known if one.id != "p3"))
+    refuse_seen(others, HeldOut((held_out,)), Door())
 
 
 def without_skull(number: int) -> Array:
@@ -267,15 +268,23 @@ def test_only_pictures_of_one_data_set_without_named_subjects_may_look_alike(
     next_slice = one + np.random.default_rng(3).normal(0, 0.03 * np.ptp(one), one.shape)
     prints, others = (prints_of(x[None].astype(np.float32), (1, 1)) for x in (one, next_slice))
     seen = Lineage("", "0", (CaseRecord("first", "first", "a", "a", prints),))
-    found = matches(seen, [CaseRecord("second", subject, "b", "b", others)], same)
+
+    def held_out(prints: Prints) -> HeldOut:
+        told = None if same is None else lambda lineage: same
+        return HeldOut((CaseRecord("second", subject, "b", "b", prints),), told)
+
+    found = matches(seen, held_out(others))
     assert {case: match.kind for case, match in found.items()} == (
         {"second": "print"} if refused else {}
     )
     copy = prints_of(1.1 * one[None] + 3, (1, 1))
-    assert matches(seen, [CaseRecord("second", subject, "b", "b", copy)], same)
+    assert matches(seen, held_out(copy))
 
 
 def test_the_claim_says_what_could_be_compared(host):
+    def claim(lineage: Lineage) -> str:
+        return str(refuse_seen(lineage, held_out_of(host), Door()))
+
     lineage = lineage_of(host)
     old = replace(lineage, cases=tuple(case.plain for case in lineage.cases))
     assert "identical and near-identical images" in claim(lineage)
@@ -312,7 +321,7 @@ def test_who_learns_of_drawn_cases_has_seen_what_their_generator_has(samples, to
     theirs = load_run(tmp_path / "run", "cpu").lineage
     assert lineage_of(source).ancestors == (theirs,)
     with raises_fault("lineage.held-out-case-seen"):
-        guard(lineage_of(source), theirs.cases[:1])
+        refuse_seen(lineage_of(source), HeldOut(theirs.cases[:1]), Door())
     write_h5(source, tmp_path / "copy.h5")
     assert lineage_of(opened(tmp_path / "copy.h5", kind="h5")).ancestors == (theirs,)
 

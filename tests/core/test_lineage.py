@@ -3,7 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host, same_data
+from gansynth.core.identity import Door, HeldOut, refuse_seen, same_data
+from gansynth.core.lineage import CaseRecord, Lineage, guard_host
 from tests.expected import raises_fault
 
 SEEN = Lineage(
@@ -36,22 +37,61 @@ LEAKS = [
 @pytest.mark.parametrize(("lineage", "held_out", "names"), LEAKS)
 def test_a_held_out_case_that_was_seen_is_refused_by_name(lineage, held_out, names):
     with raises_fault("lineage.held-out-case-seen", names=names):
-        guard(lineage, [CaseRecord("c_1", "carl", "hash-c1"), held_out])
+        refuse_seen(lineage, HeldOut((CaseRecord("c_1", "carl", "hash-c1"), held_out)), Door())
 
 
 def test_the_message_says_what_saw_them_counts_all_names_eight_and_has_the_way_out():
     many = tuple(CaseRecord(f"case_{i:02d}", f"person_{i}", f"hash-{i}") for i in range(11))
     with raises_fault("lineage.held-out-case-seen", names="bank of set fold 0") as stopped:
-        guard(Lineage("set", "0", many), many, kind="bank")
+        refuse_seen(Lineage("set", "0", many), HeldOut(many), Door("bank"))
     for named in (" 11 ", "case_07", " 3 more", "gansynth fit"):
         assert named in str(stopped.value)
     assert "case_08" not in str(stopped.value)
 
 
-def test_ids_and_subjects_mean_nothing_between_two_data_sets():
-    guard(SEEN, [ID, SUBJECT], same=lambda maker: False)
-    with raises_fault("lineage.held-out-case-seen"):
-        guard(SEEN, [CONTENT], same=lambda maker: False)
+NAMED = CaseRecord("anna", "anna", "new")  # without --subjects, where the other side has them
+PREFIXED = CaseRecord("a_2", "other-anna", "new")
+
+
+@pytest.mark.parametrize(
+    ("held_out", "refused"),
+    [(CONTENT, True), (SUBJECT, True), (NAMED, True), (ID, False), (PREFIXED, False)],
+    ids=["content", "subject", "named on one side", "id", "prefix"],
+)
+def test_between_two_data_sets_people_and_contents_count_and_ids_do_not(held_out, refused):
+    of_another = HeldOut((held_out,), same=lambda lineage: False)
+    if refused:
+        with raises_fault("lineage.held-out-case-seen"):
+            refuse_seen(SEEN, of_another, Door())
+    else:
+        refuse_seen(SEEN, of_another, Door())
+
+
+def case(side: int, name: str, subject: str = "") -> CaseRecord:
+    return CaseRecord(name, subject or name, f"hash of {name}, {side}")
+
+
+@pytest.mark.parametrize(
+    ("seen", "held_out", "says"),
+    [
+        (["p3_a", "p4_a", "p5_a", "p6_a"], ["p3_b", "p7_b"], "p3_b and p3_a"),
+        (["p3_a", "p4_a", "p5_a", "p6_a"], ["p7_b", "p8_b"], ""),
+        ([f"TCGA_{p}_2" for p in ("CS_1", "CS_2", "DU_3", "DU_4", "DU_5")], ["TCGA_CS_2_3"], "CS_2"),
+        (["brain_001", "brain_002"], ["brain_003", "brain_004"], ""),  # a data set is no person
+        (["ill_1", "ill_2", "well_1", "well_2"], ["ill_3", "well_3"], ""),  # nor is a class
+        (["c012", "c013"], ["c012"], "c012"),
+        (["p3_a"], [("x", "p3")], "x and p3_a"),
+        ([("x", "p3")], ["p3_b"], "p3_b and x"),
+    ],
+)  # fmt: skip
+def test_ids_that_begin_alike_are_said_where_nobody_is_named(seen, held_out, says):
+    sides = [
+        tuple([case(side, *([name] if isinstance(name, str) else name)) for name in names])
+        for side, names in enumerate((seen, held_out))
+    ]
+    asked = HeldOut(sides[1], same=lambda lineage: False)
+    warnings = refuse_seen(Lineage("set", "0", sides[0]), asked, Door("--unlabelled")).warnings
+    assert (len(warnings), says in "".join(warnings)) == (1 if says else 0, True)
 
 
 @pytest.mark.parametrize(

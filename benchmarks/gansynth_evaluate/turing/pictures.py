@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.lineage import Lineage, matches
+from gansynth.core.identity import matches
+from gansynth.core.lineage import Lineage
 from gansynth.core.schema import FloatArray, Schema, content_hash
-from gansynth.core.source import CaseSource, case_record, same_data_as
+from gansynth.core.source import CaseSource, case_record
 from gansynth.data.batches import CaseBatches, CaseCache
+from gansynth.data.held_out import held_out_of
 from gansynth.report.png import scaled
 from gansynth.runtime.errors import DataFault, TrainingFault, UsageFault, did_you_mean
 from gansynth.runtime.progress import Reporter
@@ -287,6 +289,6 @@ def seen_by_run(
 ) -> Collection[str]:
     """The chosen cases that the run or its ancestors were trained on."""
     cases = [case_record(source, case) for case in {image.case for image in chosen}]
-    same = same_data_as(source)
-    matched = [matches(maker, cases, same(maker)) for maker in lineage.everyone()]
+    asked = held_out_of(source, cases)
+    matched = [matches(maker, asked) for maker in lineage.everyone()]
     return {case for image in matched for case, match in image.items() if match.kind != "subject"}

@@ -1,0 +1,74 @@
+"""The other sources of a request: ``--label-source`` and ``--unlabelled``, and who is in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from gansynth.conditions.condition_source import ConditionSource, open_base
+from gansynth.conditions.lesion_placement import lesion_drawer
+from gansynth.conditions.unlabelled import UnlabelledSource, open_unlabelled
+from gansynth.core.capabilities import Capabilities
+from gansynth.core.identity import Compared, Door, HeldOut, refuse_seen
+from gansynth.core.lineage import Lineage
+from gansynth.core.sample_request import SampleRequest
+from gansynth.core.source import CaseSource, lineage_of
+from gansynth.data.held_out import test_images_of
+
+
+@dataclass(frozen=True)
+class OtherSources:
+    """The sources that a request names beside the run's own, opened as the run reads.
+
+    Attributes:
+        base: whose label maps condition the samples; None for the run's own.
+        unlabelled: lesion-free scans that lesions are drawn into, too.
+    """
+
+    base: ConditionSource | None = None
+    unlabelled: tuple[UnlabelledSource, ...] = ()
+
+    @classmethod
+    def open(cls, request: SampleRequest, source: CaseSource, can: Capabilities) -> OtherSources:
+        """Open the sources that a request names, for a generator that takes what ``can`` says."""
+        base, scans = None, tuple[UnlabelledSource, ...]()
+        if request.label_source is not None:
+            base = open_base(request.label_source, source, labelled=can.draws != "labels")
+        if request.unlabelled:
+            lesions = lesion_drawer(request.lesions, can.lesions).classes(source.schema)
+            scans = open_unlabelled(request, source, lesions)
+        return cls(base, scans)
+
+    @property
+    def named(self) -> bool:
+        """Whether there is one."""
+        return self.base is not None or bool(self.unlabelled)
+
+    @cached_property
+    def lineages(self) -> tuple[Lineage, ...]:
+        """Their cases, which are read once."""
+        every = self.unlabelled if self.base is None else (*self.unlabelled, self.base)
+        return tuple([lineage_of(source) for source in every])
+
+    def refuse_held_out(self, held_out: HeldOut, own: CaseSource) -> Compared:
+        """Refuse sources that show a held-out case; see ``refuse_seen``.
+
+        Args:
+            own: the data set that holds it out.
+        """
+        compared = Compared()
+        options = ["--unlabelled"] * len(self.unlabelled)
+        if self.base is not None:
+            options.append("--label-source")
+        for option, lineage in zip(options, self.lineages, strict=True):
+            door = Door(
+                option,
+                "Leave these cases out: name the others in a file of splits, "
+                f"{option}-read splits=FILE, with {option}-read fold=0; or move their files away",
+                f"{option}-read subjects={{}}",
+                f"{option}-read subjects=FILE",
+            )
+            compared = compared.joined(refuse_seen(lineage, held_out, door))
+        texts = [test_images_of(scans.request, own) for scans in self.unlabelled]
+        warnings = tuple([f"--unlabelled {text}" for text in texts if text])
+        return compared.joined(Compared(warnings=warnings))
