@@ -189,6 +189,7 @@ def test_a_base_takes_fold_and_read_options_of_the_run_where_they_mean_the_same(
     assert open_base({**ASKED, "fold": "1"}, Shelf(host=MR, name="mine")).request.fold == "1"
     others = {"a": "x", "b": "y", "c": "z"}
     named_alike = Shelf(host=MR, name="mine", fold="3", shows=others)
+    named_alike.request = replace(named_alike.request, where="elsewhere")
     assert open_base(ASKED, named_alike).request.fold == "all"
     own = SourceRequest("nifti", "/ill", "2", "3d", "p", "s.csv", "/root", {"spacing": "1"})
     other = {"kind": "nifti", "where": "/free", "read": {"labels": "y:1"}}

@@ -76,7 +76,7 @@ def case(side: int, name: str, subject: str = "") -> CaseRecord:
     [
         (["p3_a", "p4_a", "p5_a", "p6_a"], ["p3_b", "p7_b"], "p3_b and p3_a"),
         (["p3_a", "p4_a", "p5_a", "p6_a"], ["p7_b", "p8_b"], ""),
-        ([f"TCGA_{p}_2" for p in ("CS_1", "CS_2", "DU_3", "DU_4", "DU_5")], ["TCGA_CS_2_3"], "CS_2"),
+        ([f"T_{p}_2" for p in ("CS_1", "CS_2", "DU_3", "DU_4", "DU_5")], ["T_CS_2_3"], "T_CS_2_2"),
         (["brain_001", "brain_002"], ["brain_003", "brain_004"], ""),  # a data set is no person
         (["ill_1", "ill_2", "well_1", "well_2"], ["ill_3", "well_3"], ""),  # nor is a class
         (["c012", "c013"], ["c012"], "c012"),
