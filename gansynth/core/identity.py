@@ -295,11 +295,12 @@ def _warnings(found: _Comparison, held_out: HeldOut, door: Door) -> list[str]:
     others = {case.id: case.person for case in held_out.records}
     recurring = recurring_ids(people, others)
     if recurring is not None:
-        of, way_out = found.name, recurring.way_out
+        of, ways = found.name, [door.own_naming.replace("FILE", recurring.rule)]
         if found.same is False:
             of = f"{door.name}: {of}"
-            way_out += f" and {door.naming.format(recurring.rule)}"
-        texts.append(f"{of}: {recurring}. If they are one person's, {way_out}")
+            ways.append(door.naming.format(recurring.rule))
+        way_out = " and ".join(ways)
+        texts.append(f"{of}: {recurring}. If they are one person's, name people: {way_out}")
     return texts
 
 
@@ -356,11 +357,6 @@ class RecurringIds:
     def rule(self) -> str:
         """The expression, as a shell takes it."""
         return f"'{self.expression}'"
-
-    @property
-    def way_out(self) -> str:
-        """What to type."""
-        return f"name people: --subjects {self.rule}"
 
 
 def recurring_ids(seen: Mapping[str, str], held_out: Mapping[str, str]) -> RecurringIds | None:

@@ -79,7 +79,7 @@ def recurring_people(source: CaseSource) -> str:
     found = recurring_ids(seen, held_out)
     if found is None:
         return ""
-    return f"{source.name}: {found}. If they are one person's, {found.way_out}"
+    return f"{source.name}: {found}. If they are one person's, name people: --subjects {found.rule}"
 
 
 def is_same_place(first: SourceRequest, second: SourceRequest) -> bool:

@@ -27,6 +27,9 @@ from gansynth.runtime.errors import UsageFault
 logger = logging.getLogger("gansynth")
 
 
+BANK = Door("bank", own_naming='held_out=[gansynth.CaseRecord(ID, SUBJECT, ""), ...]')
+
+
 class MixOptions(TypedDict, total=False):
     """Options of ``gansynth.mix`` and ``gansynth.mix_batches`` alike."""
 
@@ -116,7 +119,7 @@ class Mixture:
                 "validation or test cases is not known; give their ids, their images or a folder"
             )
             return
-        compared = refuse_seen(spec.lineage, held_out_named(held_out, spec), Door("bank"))
+        compared = refuse_seen(spec.lineage, held_out_named(held_out, spec), BANK)
         for text in compared.warnings:
             logger.warning("gansynth: held_out: %s", text)
 
