@@ -328,7 +328,7 @@ def known_subjects(preprocessed: Path, ids: Iterable[str], subjects: str | None)
 
 def one_subject(root: NnunetRoot, dataset: str) -> str:
     """Return the command that gives cases one subject, and makes the folds by it."""
-    return f"gansynth splits {root.typed(dataset)} --subjects CSV --force"
+    return f"gansynth splits {root.typed(dataset)} --subjects FILE --force"
 
 
 def write_splits(

@@ -102,7 +102,7 @@ class VolumeSet:
     labels: Mapping[str, int] | None = None
     named_in: Path | None = None  # the file that names them, if it is not ``where``
     faults: tuple[ListingFault, ...] = ()
-    one_subject: str = "--subjects CSV"  # how cases are given one subject
+    one_subject: str = "--subjects FILE"  # how cases are given one subject
     # its framework trains without validation, so fold 0 may hold nothing out
     unvalidated: bool = False
     # candidates of label names -> values, where `labels` is None. One applies if it has all values
