@@ -220,13 +220,13 @@ def _lineage(lineage: Lineage) -> dict[str, Any]:
 
 
 def _draws(sessions: Sequence[Mapping[str, Any]], folder: Path) -> DrawCounts:
-    """Count the draws of all sessions together; none where a log is missing.
+    """Count the draws of all sessions together, as far as trained on; none where a log is missing.
 
     A further session has a bank of its own, which begins with the samples of the first one: the
     sum of their numbers would count these twice.
     """
     logs = [folder / DRAWS / str(session.get("draw_log")) for session in sessions]
-    counts = DrawCounter(*logs).update()
+    counts = DrawCounter(*logs).update(*(session["epochs"][1] for session in sessions))
     recorded = sum(session["drawn"]["synthetic"] for session in sessions)
     return counts if counts.synthetic >= recorded else DrawCounts()
 
