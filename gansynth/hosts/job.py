@@ -132,8 +132,7 @@ class Job:
         self._trained = DrawCounter(self.log), DrawCounter(self.log / PARTNERS)
         self._described = dict(training.described, of_epochs=self.steps)
         self._earlier = record.read_sessions(self.folder) if self.first > 0 else []
-        for session in self._earlier:
-            self._end_where_it_goes_on(session, last=session is self._earlier[-1])
+        self._end_earlier()
         self._rounds: list[dict[str, Any]] = []  # draws of each round of this session
         self.metrics: Mapping[str, Any] = {}
         self._taken = 0  # optimiser steps of the current round
@@ -233,6 +232,15 @@ class Job:
         self.pause()
         if save is not None and self.stop() and step < self.steps:
             raise Interrupted(self.stop.number)
+
+    def begin_round(self, done: int) -> None:
+        """Go on after ``done`` rounds, by a framework's own checkpoint.
+
+        That is one more than the record knows where a training was killed between the two.
+        """
+        if done != self.first:
+            self.first = self.done = done
+            self._end_earlier()
 
     def log_step(self, begin: float, end: float) -> None:
         """Record an optimiser step of a round, by ``time.monotonic()`` at its begin and end."""
@@ -386,22 +394,24 @@ class Job:
         draws, partners = [counter.update(self.done) for counter in self._trained]
         return draws, partners
 
-    def _end_where_it_goes_on(self, session: dict[str, Any], *, last: bool) -> None:
-        """Let an earlier session end at this one's first unit: all beyond is trained again.
+    def _end_earlier(self) -> None:
+        """Let earlier sessions end where this one begins: all beyond is trained again.
 
         A killed one may have ended after its last checkpoint, or between that and its record.
         """
-        begin, end = session["epochs"]
-        end = max(begin, self.first if last else min(end, self.first))
-        session["epochs"] = [begin, end]
-        log = self.folder / record.DRAWS / str(session.get("draw_log"))
-        if log.is_dir():  # else only its record knows
-            session["drawn"] = DrawCounter(log).update(end).to_json()
-            if "partners" in session:
-                session["partners"] = DrawCounter(log / PARTNERS).update(end).to_json()
-        if "per_epoch" in session:
-            session["per_epoch"] = [each for each in session["per_epoch"] if each["epoch"] <= end]
-        session["asked"] = self._asked(begin, end)
+        for session in self._earlier:
+            begin, end = session["epochs"]
+            last = session is self._earlier[-1]
+            end = max(begin, self.first if last else min(end, self.first))
+            session.update(epochs=[begin, end], asked=self._asked(begin, end))
+            log = self.folder / record.DRAWS / str(session.get("draw_log"))
+            if log.is_dir():  # else only its record knows
+                session["drawn"] = DrawCounter(log).update(end).to_json()
+                if "partners" in session:
+                    session["partners"] = DrawCounter(log / PARTNERS).update(end).to_json()
+            if "per_epoch" in session:
+                noted = session["per_epoch"]
+                session["per_epoch"] = [each for each in noted if each["epoch"] <= end]
 
     def _now(self) -> float:
         """Return the progress, 0 to 1."""
