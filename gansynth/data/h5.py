@@ -329,9 +329,13 @@ def compare_h5(
     entries = {entry.id: entry for entry in index.cases}
     for done, case_id in enumerate(ids):
         progress(done, len(ids))
-        entry, case = entries[case_id], cache.load(case_id)
-        if content_hash(case.image, case.labels) != entry.stored:
-            raise damaged(path, "it is not what was written", f"case {case_id!r}: ")
+        entry = entries[case_id]
+        try:
+            case = cache.load(case_id)
+            if content_hash(case.image, case.labels) != entry.stored:
+                raise damaged(path, "it is not what was written", f"case {case_id!r}: ")
+        except DataFault as fault:
+            raise fault.reworded(f"{fault}. Remove it first, or choose another -o") from fault
         same = is_recorded(entry.record, source, case_content(source, case_id))
         _refuse_differing(path, [f"another content of case {case_id!r}"] * (same == "other"))
     progress(len(ids), len(ids))

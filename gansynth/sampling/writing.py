@@ -171,7 +171,8 @@ def _held(out: Path, asked: dict[str, Any], record: Path) -> dict[str, Any]:
         )
     for name, digest in document["written"].items():
         path = path_inside(out, name, key=f"{record}: written")
-        check_sha256(path, digest, f"{record}; remove {out} to write it again, or choose another")
+        hint = f"remove {out} to write it again, or choose another -o"
+        check_sha256(path, digest, f"{record}; {hint}")
     remove_dead(out)
     report: dict[str, Any] = document["report"]
     return report
