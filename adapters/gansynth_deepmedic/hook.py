@@ -92,6 +92,7 @@ class Subepochs:
             table.mix,
             synthetic=bool(table.synthetic[place]),
             rng=self.plan.rng(_DRAW, subepoch, place),
+            place=(subepoch, place),
             turn=table.turn(place),
             wish=lambda sample: not self._refuse(sample),
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth import LabelArray, Mixer, MixerConfig
+from gansynth.bank.draw_log import HeldDraws
 
 if TYPE_CHECKING:
     from gansynth import BankSample
@@ -67,6 +69,10 @@ class MixedNnunetDataset:
         # float16 stays: the loader converts only the crop, which is cheaper.
         locations = decode(slot.sample.extras, self._keys)
         return slot.sample.image, slot.sample.labels[None], None, {"class_locations": locations}
+
+    def held(self) -> AbstractContextManager[HeldDraws | None]:
+        """Keep the draws of this block, for who trains on them to log."""
+        return self._mixer.held()
 
     def __getitem__(self, identifier: str) -> Loaded:
         return self.load_case(identifier)

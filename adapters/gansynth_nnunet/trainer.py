@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.cropping import center_crop
 from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as base_trainer
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from gansynth import (
@@ -38,6 +41,7 @@ from gansynth import (
     read_settings,
     write_json_atomic,
 )
+from gansynth.bank.draw_log import DrawLog
 from gansynth.runtime.child import show
 from gansynth.runtime.errors import printed_fault
 from gansynth_nnunet.in_trainer import session_in
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
 else:
     Host = object
 
+DRAWS = "gansynth_draws"  # key of a training batch
 SAVE_EVERY = 10  # most epochs that an interruption loses
 
 
@@ -82,6 +87,8 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         self.gansynth_job: Job | None = None  # on the rank that leads
         self.gansynth_plan: MixerConfig[str] | None = None
         self._last = LastDraw()
+        self._log: DrawLog | None = None
+        self._logged = 0  # draws that this rank has trained on
         self._mixes = self._asked_transforms = False
         self.save_every: int = min(self.save_every, SAVE_EVERY)
         if self.gansynth is not None:
@@ -128,6 +135,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
         self.gansynth_plan = replace(plan, workers=max(1, get_allowed_n_proc_DA()))
+        self._log = None if plan.log is None else DrawLog(plan.log)
 
     @property
     def gansynth_ranks(self) -> int:
@@ -152,7 +160,8 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         return mixed, validation
 
     def get_dataloaders(self) -> tuple[Any, Any]:
-        loaders: tuple[Any, Any] = super().get_dataloaders()
+        with patch.object(base_trainer, "nnUNetDataLoader", TellingLoader):
+            loaders: tuple[Any, Any] = super().get_dataloaders()
         if not self._mixes or not (self._augments_as_usual or self._asked_transforms):
             raise UsageFault(
                 "nnunet.trainer-makes-own-loaders",
@@ -249,7 +258,13 @@ class GANSynthMixin(Host):  # type: ignore[misc]
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         begin = time.monotonic()
+        draws: list[Any] = batch.pop(DRAWS, [])
         result: dict[str, Any] = super().train_step(batch)
+        for kind, sample_id, source, provenance in draws:
+            assert self._log is not None, "the plan that it was drawn by has a log"
+            place = int(self.current_epoch), int(self.local_rank), self._logged
+            self._log.append(kind, sample_id, source, provenance, place)
+            self._logged += 1
         if self.gansynth_job is not None:
             self.gansynth_job.log_step(begin, time.monotonic())  # sets the producer's pace
         return result
@@ -270,6 +285,21 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         if self.local_rank == 0:
             show(say="nnU-Net predicts the held-out cases")
         super().perform_actual_validation(save_probabilities)
+
+
+class TellingLoader(nnUNetDataLoader):  # type: ignore[misc]
+    """nnU-Net's loader, whose training batches also tell what was drawn for them.
+
+    nnU-Net's workers load ahead, and it leaves the first batch out: only ``train_step`` knows what
+    is trained on. Of a variant that makes loaders of its own, draws are logged as they are drawn.
+    """
+
+    def generate_train_batch(self) -> dict[str, Any]:
+        if not isinstance(self._data, MixedNnunetDataset):  # of validation
+            return dict(super().generate_train_batch())
+        with self._data.held() as kept:
+            batch = dict(super().generate_train_batch())
+        return batch | {DRAWS: [] if kept is None else kept.draws}
 
 
 class nnUNetTrainerGANSynth(GANSynthMixin, nnUNetTrainer):  # type: ignore[misc]

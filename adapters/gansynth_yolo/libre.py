@@ -122,7 +122,9 @@ class _Callbacks:
         self._slots, self._session, self._last = slots, session, last
 
     def on_train_start(self, event: Any) -> None:
-        self._slots.rewind(event.start_epoch - 1)  # LibreYOLO counts them from 1
+        begin = event.start_epoch - 1  # LibreYOLO counts them from 1
+        self._slots.rewind(begin)
+        self._session.begin_round(begin)
 
     def on_train_epoch_end(self, event: Any) -> None:
         self._slots.rewind(event.epoch)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth import Boxes, EpochPlan, FloatArray, Mixer, MixerConfig
+from gansynth.bank.draw_log import Kind, Place
 from gansynth.hosts.epoch_plan import PARTNERS, IntArray
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class EpochSlots:
         # An epoch's first places are asked for beside the last one's.
         self._table = lru_cache(3)(self.places.table)
         self._now = (self.done, 0, 0)
+        self._beside = 0  # partners of the current image, those used again included
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: getattr(self, k) for k in ("places", "real", "channels", "done", "_shared")}
@@ -84,8 +86,8 @@ class EpochSlots:
         """
         epoch = self.done + self._shared[index]
         self._shared[index] += 1
-        self._now = (epoch, index, 0)
-        return self._fill(self._primaries, epoch, index, (_PRIMARY, epoch, index))
+        self._now, self._beside = (epoch, index, 0), 0
+        return self._fill(self._primaries, index, (_PRIMARY, epoch, index), (epoch, index))
 
     def partner(self, index: int, annotated: IntArray | None = None) -> ImageDraw:
         """Return the content of a slot as a partner of the primary that this process drew last.
@@ -97,7 +99,7 @@ class EpochSlots:
         epoch, primary, number = self._now
         self._now = (epoch, primary, number + 1)
         key = (_PARTNER, epoch, primary, number)
-        return self._fill(self._partners, epoch, index, key, annotated)
+        return self._fill(self._partners, index, key, self._place_beside(), annotated)
 
     def again(self, drawn: ImageDraw) -> bool:
         """Count a draw that a detector uses again as a partner.
@@ -110,7 +112,8 @@ class EpochSlots:
         log = self._partners.log
         if log is not None:
             name = drawn.id or str(drawn.real)
-            log.append("synthetic" if drawn.id else "real", name, "", drawn.provenance)
+            kind: Kind = "synthetic" if drawn.id else "real"
+            log.append(kind, name, "", drawn.provenance, self._place_beside())
         return True
 
     def rewind(self, epoch: int) -> None:
@@ -123,15 +126,21 @@ class EpochSlots:
 
     # -- one process -----------------------------------------------------------------------------
 
+    def _place_beside(self) -> Place:
+        """Return the place of the current image's next partner, for the log."""
+        epoch, primary, _ = self._now
+        self._beside += 1
+        return epoch, primary, self._beside
+
     def _fill(
         self,
         mixer: Mixer[int],
-        epoch: int,
         index: int,
         key: tuple[int, ...],
+        place: Place,
         annotated: IntArray | None = None,
     ) -> ImageDraw:
-        table, rng = self._table(epoch), self.places.rng(*key)
+        table, rng = self._table(place[0]), self.places.rng(*key)
         real, wish = int(table.real[index]), None
         if annotated is not None and len(annotated):
             wish = _has_boxes
@@ -141,7 +150,9 @@ class EpochSlots:
                 real = int(rng.choice(annotated))
         synthetic = bool(table.synthetic[index])
         turn = table.turn(index) if mixer is self._primaries else None
-        slot = mixer.fill(real, table.mix, synthetic=synthetic, rng=rng, turn=turn, wish=wish)
+        slot = mixer.fill(
+            real, table.mix, synthetic=synthetic, rng=rng, place=place, turn=turn, wish=wish
+        )
         sample = slot.sample
         if sample is None:
             return ImageDraw(slot.real, None, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))

@@ -3,6 +3,9 @@
 A sample's line has its number, hash and sketch. A line before it has the settings it was generated
 with, for ``gansynth.sampling.replay``. Each process appends to its own file, unbuffered, so a
 killed worker loses nothing.
+
+Workers draw ahead, and a killed training goes on from its newest checkpoint. So a line also has the
+place of its draw in the training, and a count ends where the training does that is gone on with.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -26,9 +30,13 @@ if TYPE_CHECKING:
     from gansynth.core.requests.hosts import AugmentRequest
 
 Kind = Literal["real", "synthetic", "fallback", "stopped"]
+Place = tuple[int, ...]
+"""Place of a draw in the whole training: first the step, or the round, then any within it. What is
+drawn again for the same place takes the place of what was drawn before."""
 PATTERN = "draws-*.csv"
 MOST_DRAWS = 4
 """Draws of one sample above which the user is warned that the network may memorise it."""
+_PLACE = 6  # column of the place, behind those of a sample
 logger = logging.getLogger("gansynth")
 
 
@@ -42,7 +50,12 @@ class DrawLog:
         self.folder, self._pid, self._fd, self._settings = folder, 0, -1, ""
 
     def append(
-        self, kind: Kind, sample_id: str, source: str, provenance: Mapping[str, Any] | None = None
+        self,
+        kind: Kind,
+        sample_id: str,
+        source: str,
+        provenance: Mapping[str, Any] | None = None,
+        place: Place = (),
     ) -> None:
         """Record one draw.
 
@@ -52,6 +65,7 @@ class DrawLog:
             sample_id: id of the synthetic sample, or of the real case.
             source: the case a synthetic sample was conditioned on; else the reason it was missing.
             provenance: provenance of a synthetic sample.
+            place: see ``Place``; empty if unknown, so that the draw counts in any case.
         """
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
@@ -68,6 +82,8 @@ class DrawLog:
                 if settings != self._settings:
                     rows.writerow((SETTINGS, "", settings))
                     self._settings = settings
+            if place:
+                row += [""] * (_PLACE - len(row)) + [".".join(map(str, place))]
             rows.writerow(row)
             if self._fd >= 0:
                 os.write(self._fd, text.getvalue().encode("utf-8", "replace"))
@@ -84,9 +100,34 @@ class DrawLog:
             os.close(self._fd)
 
 
+class HeldDraws:
+    """Keeps the draws of a batch until it is trained on, which its host logs then.
+
+    Takes the place of a ``DrawLog`` where a loader draws ahead without knowing for which step. That
+    nothing can be drawn is logged at once.
+    """
+
+    def __init__(self, log: DrawLog) -> None:
+        self.log, self.draws = log, list[tuple[Kind, str, str, Mapping[str, Any] | None]]()
+
+    def append(
+        self,
+        kind: Kind,
+        sample_id: str,
+        source: str,
+        provenance: Mapping[str, Any] | None = None,
+        place: Place = (),
+    ) -> None:
+        """Keep one draw; see ``DrawLog.append``."""
+        if kind == "stopped":
+            self.log.append(kind, sample_id, source, provenance, place)
+        else:
+            self.draws.append((kind, sample_id, source, provenance))
+
+
 @dataclass(frozen=True)
 class DrawCounts:
-    """Number of draws so far, including those that workers prefetched beyond training."""
+    """Numbers of draws; see ``DrawCounter.update`` for which ones."""
 
     real: int = 0  # real cases drawn, including those that replaced a missing synthetic sample
     synthetic: int = 0  # synthetic samples drawn
@@ -144,23 +185,26 @@ class DrawCounter:
         self.folders = folders
         self._read = Counter[Path]()
         # Kind -> how often: each sample if synthetic; else each source, or reason for none.
-        self._draws = {kind: Counter[str]() for kind in get_args(Kind)}
+        self._draws: dict[Kind, Counter[str]] = {kind: Counter() for kind in get_args(Kind)}
+        # Of each folder, draws beyond what is counted: place -> what was drawn there last.
+        self._ahead: dict[Path, dict[Place, tuple[Kind, str]]] = {each: {} for each in folders}
 
-    def update(self) -> DrawCounts:
-        """Read the new lines of every process and return the counts."""
-        for path in sorted(path for folder in self.folders for path in folder.glob(PATTERN)):
-            read = self._read[path]
-            if path.stat().st_size == read:  # most of thousands of workers are idle
-                continue
-            with path.open("rb") as file:
-                file.seek(read)
-                new = file.read()
-            whole = new[: new.rfind(b"\n") + 1]  # an incomplete line waits for the next update
-            self._read[path] += len(whole)
-            for row in _readable_rows(whole):
-                if len(row) > 2 and row[0] in self._draws:
-                    kind, sample_id, source = row[:3]
-                    self._draws[kind][sample_id if kind == "synthetic" else source] += 1
+    def update(self, *ends: float) -> DrawCounts:
+        """Read the new lines of every process and return the counts.
+
+        Args:
+            ends: of each folder, the step or round before which draws count; never smaller than at
+                the last update. None: all count, with those that workers have drawn ahead.
+        """
+        for folder in self.folders:
+            for path in sorted(folder.glob(PATTERN)):
+                for row in self._new_rows(path):
+                    self._take(row, self._ahead[folder])
+        for folder, end in zip(self.folders, ends or repeat(math.inf), strict=False):
+            ahead = self._ahead[folder]
+            for place in [place for place in ahead if place[0] < end]:
+                kind, name = ahead.pop(place)
+                self._draws[kind][name] += 1
         real, synthetic = self._draws["real"], self._draws["synthetic"]
         fallback, stopped = self._draws["fallback"], self._draws["stopped"]
         return DrawCounts(
@@ -172,6 +216,28 @@ class DrawCounter:
             reasons=dict(fallback),
             stopped=next(reversed(stopped), ""),
         )
+
+    def _new_rows(self, path: Path) -> Iterator[list[str]]:
+        read = self._read[path]
+        if path.stat().st_size == read:  # most of thousands of workers are idle
+            return
+        with path.open("rb") as file:
+            file.seek(read)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]  # an incomplete line waits for the next update
+        self._read[path] += len(whole)
+        yield from _readable_rows(whole)
+
+    def _take(self, row: list[str], ahead: dict[Place, tuple[Kind, str]]) -> None:
+        kind = row[0] if len(row) > 2 else ""
+        if kind not in self._draws:  # such as settings, or a damaged line
+            return
+        name = row[1] if kind == "synthetic" else row[2]
+        numbers = row[_PLACE].split(".") if len(row) > _PLACE else []
+        if numbers and all(map(str.isdecimal, numbers)):
+            ahead[tuple(map(int, numbers))] = kind, name
+        else:  # of a host that knows no places, or of an earlier version
+            self._draws[kind][name] += 1
 
 
 def _readable_rows(lines: bytes) -> Iterator[list[str]]:

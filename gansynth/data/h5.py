@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil, prod
@@ -39,7 +39,9 @@ from gansynth.core.source import (
     SourceRequest,
     StoredCase,
     ancestors_of,
+    case_content,
     case_record,
+    is_recorded,
 )
 from gansynth.core.space import Space
 from gansynth.core.synthetic import KEY, refuse_named
@@ -54,7 +56,7 @@ from gansynth.runtime.files import (
     reserve,
     temporary_beside,
 )
-from gansynth.runtime.serialise import Document
+from gansynth.runtime.serialise import Document, differences
 
 FORMAT = 1
 LIBVER = ("v110", "v110")
@@ -230,11 +232,13 @@ def write_h5(
     """Cache all cases of a source, training and held-out ones, in one file; returns a JSON report.
 
     Never more than one case is in memory. ``dtype``: ``float16`` halves the file and rounds to 3
-    digits. ``compression``: ``none`` reads fastest. ``chunk``: largest edge in voxels. Raises
-    UsageFault: the file exists; DataFault: a case cannot be read, or fits neither schema nor dtype;
-    EnvironmentFault: the disk is full, or refuses.
+    digits. ``compression``: ``none`` reads fastest. ``chunk``: largest edge in voxels. A file that
+    is there is compared with what would be written (``compare_h5``). Raises UsageFault: it is
+    another; DataFault: a case cannot be read, or fits neither schema nor dtype; EnvironmentFault:
+    the disk is full, or refuses.
     """
-    refuse_existing(path)
+    if path.exists():
+        return compare_h5(source, path, dtype, compression, chunk, progress)
     ids = sorted({*source.train_ids, *source.held_out_ids})
     filters = {} if compression == "none" else {"compression": compression}
     with contextlib.closing(_H5Writer(path, np.dtype(dtype), chunk, filters)) as writer:
@@ -257,24 +261,99 @@ def write_h5(
         )
         writer.publish(index)
         progress(len(ids), len(ids))
+    return _report(path, index, compression, already=False)
+
+
+def _report(path: Path, index: CacheIndex, compression: str, *, already: bool) -> dict[str, Any]:
     return {
+        "cached_already": already,
         "file": str(path),
-        "data": source.name,
-        "fold": source.request.fold,
+        "data": index.name,
+        "fold": index.fold,
         "train_cases": len(index.train),
         "held_out_cases": len(index.held_out),
-        "dtype": dtype,
+        "dtype": index.dtype,
         "compression": compression,
         "bytes": path.stat().st_size,
     }
 
 
-def refuse_existing(path: Path) -> None:
-    """Refuse (UsageFault) to replace a file, or to write where there is no folder."""
-    if path.exists():
+def compare_h5(
+    source: CaseSource,
+    path: Path,
+    dtype: Dtype,
+    compression: Compression,
+    chunk: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Return the report of a cache that is there already; arguments as for ``write_h5``.
+
+    Every case is read on both sides.
+
+    Raises:
+        UsageFault: the file is no such cache, or of other cases or options.
+        DataFault: a case in it is damaged.
+    """
+    try:
+        cache = H5Source(SourceRequest("h5", str(path), fold=read_index(path).fold))
+    except DataFault as fault:
+        raise UsageFault("h5.file-exists", f"{fault}. Choose another -o, or remove it") from fault
+    ids, index = sorted({*source.train_ids, *source.held_out_ids}), cache.index
+    asked: dict[str, Any] = {
+        "name": source.name,
+        "request": source.request.to_json(),
+        "schema": source.schema.to_json(),
+        "space": source.space.to_json(),
+        "training cases": list(source.train_ids),
+        "held-out cases": list(source.held_out_ids),
+        "dtype": dtype,
+        "compression": compression,
+    }
+    before: dict[str, Any] = {
+        "name": index.name,
+        "request": dict(index.request),
+        "schema": index.schema.to_json(),
+        "space": index.space.to_json(),
+        "training cases": list(index.train),
+        "held-out cases": list(index.held_out),
+        "dtype": index.dtype,
+    }
+    with open_file(path) as file, hdf5(path):
+        image = checked(file, f"{CASES}/{0:06d}/image", None, "f")
+        before["compression"] = image.compression or "none"
+        before["chunk"], asked["chunk"] = image.chunks[1:], chunk_shape(image.shape[1:], chunk)
+    for moved in ("where", "root"):  # where the cases lie is no matter
+        before["request"].pop(moved, None)
+        asked["request"].pop(moved, None)
+    _refuse_differing(path, differences(*json.loads(json.dumps([before, asked]))))
+    entries = {entry.id: entry for entry in index.cases}
+    for done, case_id in enumerate(ids):
+        progress(done, len(ids))
+        entry = entries[case_id]
+        try:
+            case = cache.load(case_id)
+            if content_hash(case.image, case.labels) != entry.stored:
+                raise damaged(path, "it is not what was written", f"case {case_id!r}: ")
+        except DataFault as fault:
+            raise fault.reworded(f"{fault}. Remove it first, or choose another -o") from fault
+        same = is_recorded(entry.record, source, case_content(source, case_id))
+        _refuse_differing(path, [f"another content of case {case_id!r}"] * (same == "other"))
+    progress(len(ids), len(ids))
+    remove_dead(path)
+    return _report(path, index, compression, already=True)
+
+
+def _refuse_differing(path: Path, differing: Iterable[str]) -> None:
+    words = "; ".join(differing)
+    if words:
         raise UsageFault(
-            "h5.file-exists", f"{path}: exists already; choose another -o, or remove it"
+            "h5.file-exists",
+            f"{path}: exists already, with {words}; choose another -o, or remove it",
         )
+
+
+def refuse_homeless(path: Path) -> None:
+    """Refuse (UsageFault) to write where there is no folder."""
     if not path.absolute().parent.is_dir():
         raise UsageFault(
             "h5.folder-missing",

@@ -127,11 +127,12 @@ class Job:
         # Two sessions of one process may begin in the same second, and have separate logs.
         stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{self._pid}"
         self.log = self.folder / record.DRAWS / stamp
+        # What is drawn, some of it ahead, sets the pace; what is trained on is recorded.
         self._drawn, self._partners = DrawCounter(self.log), DrawCounter(self.log / PARTNERS)
+        self._trained = DrawCounter(self.log), DrawCounter(self.log / PARTNERS)
         self._described = dict(training.described, of_epochs=self.steps)
         self._earlier = record.read_sessions(self.folder) if self.first > 0 else []
-        for last in self._earlier[-1:]:  # it may have ended between a checkpoint and its record
-            last["epochs"][1] = max(last["epochs"][1], self.first)
+        self._end_earlier()
         self._rounds: list[dict[str, Any]] = []  # draws of each round of this session
         self.metrics: Mapping[str, Any] = {}
         self._taken = 0  # optimiser steps of the current round
@@ -231,6 +232,15 @@ class Job:
         self.pause()
         if save is not None and self.stop() and step < self.steps:
             raise Interrupted(self.stop.number)
+
+    def begin_round(self, done: int) -> None:
+        """Go on after ``done`` rounds, by a framework's own checkpoint.
+
+        That is one more than the record knows where a training was killed between the two.
+        """
+        if done != self.first:
+            self.first = self.done = done
+            self._end_earlier()
 
     def log_step(self, begin: float, end: float) -> None:
         """Record an optimiser step of a round, by ``time.monotonic()`` at its begin and end."""
@@ -336,9 +346,9 @@ class Job:
     # -- what is recorded and shown --------------------------------------------------------------
 
     def _note_round(self, done: int, counts: Mapping[str, int]) -> None:
-        """Record the draws of a round; workers draw ahead, some by rounds."""
+        """Record the draws of a round."""
         drawn = {}
-        for kind, draws in (("", self.counts()), ("partners_", self._partners.update())):
+        for kind, draws in zip(("", "partners_"), self.trained(), strict=True):
             for key in ("real", "synthetic", "fell_back"):
                 before = sum(each[kind + key] for each in self._rounds)
                 drawn[kind + key] = getattr(draws, key) - before
@@ -360,7 +370,7 @@ class Job:
             text += f"; {missing} of the real ones in place of a missing synthetic one"
         self.note(
             f"{NAME}{self.training.unit} {done} of {self.steps} had places for {real} real and "
-            f"{synthetic} synthetic samples; drawn meanwhile: {text}"
+            f"{synthetic} synthetic samples; trained on: {text}"
         )
 
     def _progress(self, part: float, **values: float) -> None:
@@ -376,8 +386,32 @@ class Job:
             self.say(message)
 
     def counts(self) -> DrawCounts:
-        """Return the draws of all workers so far, without partners."""
+        """Return the draws of all workers so far, also ahead of training, without partners."""
         return self._drawn.update()
+
+    def trained(self) -> tuple[DrawCounts, DrawCounts]:
+        """Return the draws trained on up to the newest checkpoint, and those of their partners."""
+        draws, partners = [counter.update(self.done) for counter in self._trained]
+        return draws, partners
+
+    def _end_earlier(self) -> None:
+        """Let earlier sessions end where this one begins: all beyond is trained again.
+
+        A killed one may have ended after its last checkpoint, or between that and its record.
+        """
+        for session in self._earlier:
+            begin, end = session["epochs"]
+            last = session is self._earlier[-1]
+            end = max(begin, self.first if last else min(end, self.first))
+            session.update(epochs=[begin, end], asked=self._asked(begin, end))
+            log = self.folder / record.DRAWS / str(session.get("draw_log"))
+            if log.is_dir():  # else only its record knows
+                session["drawn"] = DrawCounter(log).update(end).to_json()
+                if "partners" in session:
+                    session["partners"] = DrawCounter(log / PARTNERS).update(end).to_json()
+            if "per_epoch" in session:
+                noted = session["per_epoch"]
+                session["per_epoch"] = [each for each in noted if each["epoch"] <= end]
 
     def _now(self) -> float:
         """Return the progress, 0 to 1."""
@@ -386,31 +420,33 @@ class Job:
             return self.plan.batch_counter.now()
         return min(1.0, self.done / self.steps)
 
-    def _asked(self) -> float:
-        """Return the requested share of synthetic samples in this session until now."""
-        begin = min(1.0, self.first / self.steps)
-        return self.request.mix.share_of(begin, self._now())
+    def _asked(self, begin: int, end: int) -> float:
+        """Return the requested share of synthetic samples between two units of the training."""
+        of = max(1, self.steps)
+        share = self.request.mix.share_of(min(1.0, begin / of), min(1.0, end / of))
+        return round(share, 6)
 
     def _sentence(self) -> str:
-        """Return what was drawn, and what the producer supplied, in words."""
-        texts = self.counts().describe(self._asked()), self.training_bank.status_line()
+        """Return what was trained on, and what the producer supplied, in words."""
+        draws, asked = self.trained()[0], self._asked(self.first, self.done)
+        texts = draws.describe(asked), self.training_bank.status_line()
         return ", ".join(filter(None, texts))
 
     def _write(self, complete: bool = False) -> None:
         """Write the record of all sessions; a failing disk does not stop the training."""
-        counts = self.counts()
+        counts, partners = self.trained()
         this: dict[str, Any] = {"epochs": [self.first, self.done]}
         this.update(self._described)
         this |= {
             "chosen": list(self.plan.chosen),
             "drawn": counts.to_json(),
             "draw_log": self.log.name,
-            "asked": round(self._asked(), 6),
+            "asked": self._asked(self.first, self.done),
             "supply": self.training_bank.summary(counts),
             "metrics_on_real_cases": dict(self.metrics),
         }
         if self.training.unit != "step" and self.training.batches is None:
-            this |= {"partners": self._partners.update().to_json(), "per_epoch": self._rounds}
+            this |= {"partners": partners.to_json(), "per_epoch": self._rounds}
         try:
             record.write_sessions(self.folder, [*self._earlier, this], complete=complete)
         except EnvironmentFault as error:

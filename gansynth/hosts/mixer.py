@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
-from gansynth.bank.draw_log import DrawLog, Kind
+from gansynth.bank.draw_log import DrawLog, HeldDraws, Kind, Place
 from gansynth.core.ratio import Ratio, SlotAllocator
 from gansynth.core.schedule import Key, Mix, Schedule, ScheduledMix, choose_cases
 from gansynth.runtime.errors import TrainingFault, UsageFault
@@ -198,7 +198,7 @@ class Mixer(Generic[Key]):
     ) -> None:
         self.plan = plan
         self._refuse = refuse
-        self.log = None if plan.log is None else DrawLog(plan.log)
+        self.log: DrawLog | HeldDraws | None = None if plan.log is None else DrawLog(plan.log)
         self._chosen = frozenset(plan.chosen)
         self._pid = 0
         self._place, self._synthetic = 0, frozenset[int]()
@@ -252,6 +252,7 @@ class Mixer(Generic[Key]):
         *,
         synthetic: bool,
         rng: np.random.Generator,
+        place: Place,
         turn: int | None = None,
         wish: Callable[[BankSample], bool] | None = None,
     ) -> BatchItem[Key]:
@@ -260,6 +261,7 @@ class Mixer(Generic[Key]):
         Args:
             real: the real case of this slot, or the replacement of a missing sample.
             rng: for the remaining choices; the caller seeds it by the slot.
+            place: of the slot in the whole training, for the log.
             turn: number of this sample in the whole training, which fixes the sample of a frozen
                 bank; None takes this process's next turn.
             wish: preferred property of a sample; ignored after ``WISHES`` draws.
@@ -269,7 +271,18 @@ class Mixer(Generic[Key]):
         """
         with self._own():
             self._mix, self._draws, self._cases, self._wish = mix, rng, rng, wish
-            return self._fill(real, synthetic, turn)
+            return self._fill(real, synthetic, turn, place)
+
+    @contextmanager
+    def held(self) -> Iterator[HeldDraws | None]:
+        """Keep the draws of this block, for a host that logs them when it trains on them."""
+        log = self.log
+        kept = HeldDraws(log) if isinstance(log, DrawLog) else None
+        self.log = log if kept is None else kept
+        try:
+            yield kept
+        finally:
+            self.log = log
 
     # -- one process -----------------------------------------------------------------------------
 
@@ -297,24 +310,26 @@ class Mixer(Generic[Key]):
         self._mix = self.plan.schedule.at(progress, self.plan.ratio)
         self._synthetic = self._slots.allocate(self._mix.p, size)
 
-    def _fill(self, real: Key, synthetic: bool, turn: int | None = None) -> BatchItem[Key]:
+    def _fill(
+        self, real: Key, synthetic: bool, turn: int | None = None, place: Place = ()
+    ) -> BatchItem[Key]:
         if not synthetic:
-            return self._give_real(real, "real", "")
+            return self._give_real(real, "real", "", place)
         sample, reason = self._draw(turn)
         if sample is None and (self._mix.real == "none" or self.plan.strict):
             sample = self._insist(reason)
         if sample is None:
-            return self._give_real(real, "fallback", reason)
+            return self._give_real(real, "fallback", reason, place)
         if self.log is not None:
-            provenance = sample.provenance
-            self.log.append("synthetic", sample.id, str(provenance.get("case", "")), provenance)
+            told, case = sample.provenance, str(sample.provenance.get("case", ""))
+            self.log.append("synthetic", sample.id, case, told, place)
         return BatchItem(real, sample)
 
-    def _give_real(self, real: Key, kind: Kind, reason: str) -> BatchItem[Key]:
+    def _give_real(self, real: Key, kind: Kind, reason: str, place: Place) -> BatchItem[Key]:
         if self._mix.real == "chosen" and real not in self._chosen:
             real = self.plan.chosen[int(self._cases.integers(len(self.plan.chosen)))]
         if self.log is not None:
-            self.log.append(kind, str(real), reason)
+            self.log.append(kind, str(real), reason, place=place)
         return BatchItem(real)
 
     def _draw(self, turn: int | None = None) -> tuple[BankSample | None, str]:

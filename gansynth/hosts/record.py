@@ -22,6 +22,7 @@ from gansynth.core.schedule import Mix
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.files import read_json, remove_temporaries, write_json_atomic
+from gansynth.runtime.serialise import differences
 from gansynth.runtime.version import __version__
 
 FILE = "gansynth_session.json"  # the record, beside the framework's results
@@ -138,7 +139,7 @@ def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
             f"{path}: holds a training of an earlier version of gansynth; finish it with that, or "
             f"{ELSEWHERE}",
         )
-    differing = "; ".join(_differences(_comparable(before), _comparable(now)))
+    differing = "; ".join(differences(_comparable(before), _comparable(now)))
     if differing:
         raise UsageFault(
             "hosts.folder-holds-other-training",
@@ -155,17 +156,6 @@ def _comparable(session: Mapping[str, Any]) -> dict[str, Any]:
         values["bank_size"] = None
     document: dict[str, Any] = json.loads(json.dumps({key: values.get(key) for key in COMPARED}))
     return document
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    for key in dict.fromkeys((*before, *now)):
-        was, asked = before.get(key), now.get(key)
-        if isinstance(was, dict) and isinstance(asked, dict):
-            yield from _differences(was, asked)
-        elif was != asked:
-            old = "unset" if was is None else was
-            new = "unset" if asked is None else asked
-            yield f"{key} {old}, not {new}"
 
 
 def version_of(package: str) -> str | None:
@@ -220,13 +210,13 @@ def _lineage(lineage: Lineage) -> dict[str, Any]:
 
 
 def _draws(sessions: Sequence[Mapping[str, Any]], folder: Path) -> DrawCounts:
-    """Count the draws of all sessions together; none where a log is missing.
+    """Count the draws of all sessions together, as far as trained on; none where a log is missing.
 
     A further session has a bank of its own, which begins with the samples of the first one: the
     sum of their numbers would count these twice.
     """
     logs = [folder / DRAWS / str(session.get("draw_log")) for session in sessions]
-    counts = DrawCounter(*logs).update()
+    counts = DrawCounter(*logs).update(*(session["epochs"][1] for session in sessions))
     recorded = sum(session["drawn"]["synthetic"] for session in sessions)
     return counts if counts.synthetic >= recorded else DrawCounts()
 

@@ -192,6 +192,7 @@ class TrainingData:
             table.mix,
             synthetic=bool(table.synthetic[number]),
             rng=rng,
+            place=(step, number),
             turn=table.turn(number),
         )
         if slot.sample is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -140,3 +140,15 @@ def _fields(cls: Any) -> tuple[tuple[str, Any, Any], ...]:
         default = field.default if made is MISSING else made()
         described.append((field.name, kinds[field.name], default))
     return tuple(described)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what differs between two JSON documents, a key and its two values each."""
+    for key in dict.fromkeys((*before, *now)):
+        was, asked = before.get(key), now.get(key)
+        if isinstance(was, dict) and isinstance(asked, dict):
+            yield from differences(was, asked)
+        elif was != asked:
+            old = "unset" if was is None else was
+            new = "unset" if asked is None else asked
+            yield f"{key} {old}, not {new}"

@@ -49,13 +49,13 @@ def load(
 def write_cache(request: CacheRequest) -> tuple[dict[str, Any], CaseSource]:
     """Copy the cases of any source into one HDF5 file; also return the source."""
     from gansynth.data.api import source_of
-    from gansynth.data.h5 import estimate, refuse_existing, write_h5
+    from gansynth.data.h5 import estimate, refuse_homeless, write_h5
     from gansynth.sampling.run_source import open_source
 
     path, dtype, chunk = Path(request.out), request.dtype, request.chunk
-    refuse_existing(path)
+    refuse_homeless(path)
     source = open_source(source_of(request))
-    if request.dry_run:
+    if request.dry_run and not path.exists():
         return estimate(source, path, dtype=dtype, chunk=chunk), source
     with counting(request.reporter, "cache") as progress:
         report = write_h5(
@@ -76,7 +76,7 @@ def run_cache(request: CacheRequest) -> dict[str, Any]:
         What ``--json`` prints: counts and bytes, of a dry run an estimate.
 
     Raises:
-        GansynthError: the file exists, a case cannot be read, or the disk is full.
+        GansynthError: the file is another, a case cannot be read, or the disk is full.
     """
     return write_cache(request)[0]
 

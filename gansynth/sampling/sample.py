@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from gansynth.core.requests.base import function_of
 from gansynth.core.requests.samples import SampleRunRequest
 from gansynth.core.resample import pick
 from gansynth.core.schema import Case, Sample
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, case_content
 from gansynth.core.writer import Item, Writer, WriterOptions
 from gansynth.data.batches import CaseCache
 from gansynth.data.case_writer import NiftiWriter, file_name
@@ -29,7 +30,6 @@ from gansynth.runtime.options import read_settings
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.deidentify import (
     SharedSamples,
-    check_new,
     real_parts,
     record_of,
     refuse_real_images,
@@ -37,12 +37,12 @@ from gansynth.sampling.deidentify import (
 from gansynth.sampling.inspect import write_nearest
 from gansynth.sampling.open_run import load_run, refuse_below_size
 from gansynth.sampling.quality_gate import reject_reason_of
-from gansynth.sampling.replay import noted, regenerate, settings_of
+from gansynth.sampling.replay import SAMPLING, noted, regenerate, settings_of
 from gansynth.sampling.request_checks import read_request
 from gansynth.sampling.run import Run
 from gansynth.sampling.run_source import LabelMapSampler, open_moved, viewed
 from gansynth.sampling.sampler import Sampler
-from gansynth.sampling.writing import check_writer, intensities_of, write
+from gansynth.sampling.writing import check_writer, held, intensities_of, write
 
 AT_ONCE = 16  # slices generated at once
 LISTED_FLAWS = 3  # kinds of flaws that a warning lists, the most common ones
@@ -59,7 +59,8 @@ def run_sample(words: SampleRunRequest) -> dict[str, Any]:
     Preview grids with real cases show patients. With files for sharing they are written into the
     run folder; nearest cases always are. Without ``out``, samples are in ``RUN/samples/seed-S``,
     with classes ``seed-S-CLASS``, which is overwritten. Those of another format than NIfTI are in
-    ``seed-S-FORMAT``, for sharing in ``seed-S-shared``, which must not exist.
+    ``seed-S-FORMAT``, for sharing in ``seed-S-shared``, which is not. A folder that holds what is
+    asked for, whole, stays as it is.
 
     Returns:
         A JSON-able report: files written, preview grids, seconds per sample.
@@ -94,10 +95,11 @@ def run_sample(words: SampleRunRequest) -> dict[str, Any]:
         report = predict_cases(
             opened,
             source,
-            new_place(out, run / "samples" / "label-maps"),
+            out or run / "samples" / "label-maps",
             words.n,
             writer_class=writer_class,
             options=chosen,
+            request=_asked(opened, words.format, chosen),
             conditions=request.label_source,
             sheet=words.sheet,
             anew=out is None,
@@ -136,23 +138,28 @@ def _write_samples(
     ending = "-shared" if words.deidentify else ""
     if words.format != "nifti":
         ending = f"-{words.format}"
-    place = new_place(out, usual.with_name(f"{usual.name}{ending}"))
+    place = out or usual.with_name(f"{usual.name}{ending}")
     schema = replace(source.schema, spacing=drawer.sampler.cases.schema.spacing)
     if opened.generator.schema.ndim == 2 and 3 not in writer_class.ndim:
         schema = opened.space.generator_schema(source.schema)
     axes = opened.generator.schema.axes
     checked = replace(schema, axes=axes, spacing=schema.spacing[-len(axes) :])
     check_writer(writer_class, chosen, checked, run)
-    if ending:
-        check_new(place)
+    record = record_of(run, place) if sharing else None
+    request = _asked(opened, words.format, chosen) | drawer.request.to_json()
+    request |= {"n": n, "keep_flawed": words.keep_flawed, "deidentify": words.deidentify}
+    anew = out is None and not ending
     maker = {"run": opened.run_id, "generator": opened.generator.name}
-    shared = _for_sharing(words, source, drawer, place, maker, reporter) if sharing else None
-    drawn = _Drawn(drawer, n, writer_class, words.keep_flawed, reporter)
     about = dict(maker, manifest_sha256=opened.manifest_sha256)
     if not sharing:
         about["of"] = source.name
+    shared = None
+    if record is not None:
+        shared = _for_sharing(words, source, drawer, place, maker, record, reporter)
     real = TrainingCases(CaseCache(source, max_bytes=0))  # each is read once
-    written = write(
+    drawn = _Drawn(drawer, n, writer_class, words.keep_flawed, reporter)
+    there = held(place, request, record, anew=anew)
+    written = there or write(
         lambda folder: writer_class(folder, schema, chosen, partial(intensities_of, real)),
         drawn.items(),
         schema,
@@ -161,13 +168,18 @@ def _write_samples(
         made={"normalised": True, "drawn_by": about},
         shared=shared,
         lineage=drawer.lineage,
-        anew=out is None and not ending,
+        anew=anew,
+        request=request,
+        counts=drawn.counts,
     )
-    report: dict[str, Any] = {"data": source.name, "fold": source.request.fold}
-    report.update(drawn.report(place))
+    report: dict[str, Any] = {"sampled_already": there is not None}
+    report.update(data=source.name, fold=source.request.fold, folder=str(place))
     report.update(written)
-    if shared is not None:
-        report["record"] = str(shared.record)
+    if there is None:
+        drawn.warn_of_rejected(place)
+        report["seconds_per_sample"] = drawn.seconds / max(n, 1)
+    if record is not None:
+        report["record"] = str(record)
     if words.sheet:
         samples = drawn.first or drawer.draw(0, min(n, SHEET))
         sheets = usual if sharing else place  # they show patients
@@ -178,12 +190,19 @@ def _write_samples(
     return report
 
 
+def _asked(run: Run, format: str, options: WriterOptions) -> dict[str, Any]:
+    """Return what any samples of a run in a format depend on, beside what is drawn."""
+    request = {"generator": run.manifest_sha256, "sampling": SAMPLING, "format": format}
+    return request | {"options": options.model_dump(mode="json")}
+
+
 def _for_sharing(
     words: SampleRunRequest,
     source: CaseSource,
     drawer: Sampler,
     place: Path,
     maker: Mapping[str, Any],
+    record: Path,
     reporter: Reporter,
 ) -> SharedSamples:
     """Return what watches samples for sharing; refuse a generator that takes real images."""
@@ -197,7 +216,7 @@ def _for_sharing(
         opened.space,
         drawer.lineage,
         maker,
-        record_of(run, place),
+        record,
         reporter,
         labels_given="labels" in opened.capabilities.takes,
     )
@@ -243,8 +262,16 @@ class _Drawn:
                     name = f"sample-{facts['index']:04d}"
                     yield Item(name, sample.image, sample.labels, sample.boxes, facts=facts)
 
-    def report(self, out: Path) -> dict[str, Any]:
-        """Return counts for the user, and warn of rejected samples."""
+    def counts(self) -> dict[str, Any]:
+        """Return what became of the samples, for the user and for the record."""
+        return {
+            "samples": self.written,
+            "rejected": self.reject_reasons.total(),
+            "reject_reasons": dict(self.reject_reasons),
+        }
+
+    def warn_of_rejected(self, out: Path) -> None:
+        """Warn of rejected samples, if there are any."""
         rejected = self.reject_reasons.total()
         if rejected:
             common = self.reject_reasons.most_common(LISTED_FLAWS)
@@ -254,13 +281,6 @@ class _Drawn:
                 f"{out}: {rejected} of {self.n} samples fail admission{outcome}: "
                 f"{'; '.join(counts)}"
             )
-        return {
-            "folder": str(out),
-            "samples": self.written,
-            "rejected": rejected,
-            "reject_reasons": dict(self.reject_reasons),
-            "seconds_per_sample": self.seconds / max(self.n, 1),
-        }
 
 
 def write_sheet(path: Path, drawer: Sampler, samples: Sequence[Sample]) -> Path:
@@ -287,6 +307,7 @@ def predict_cases(
     *,
     writer_class: type[Writer],
     options: WriterOptions,
+    request: Mapping[str, Any],
     conditions: Mapping[str, Any] | None = None,
     sheet: bool = False,
     anew: bool = False,
@@ -300,10 +321,11 @@ def predict_cases(
 
     Args:
         n: number of cases, the first ones; None for all.
+        request: what the files depend on, beside the cases; see ``write``.
         conditions: another source of images, as in ``SampleRequest``; they need no labels.
 
     Raises:
-        UsageFault: the folder is not empty, or images do not fit.
+        UsageFault: the folder holds something else, or images do not fit.
     """
     run_source = viewed(source, run.request.view)
     cases = run_source if conditions is None else open_base(conditions, run_source, labelled=False)
@@ -326,31 +348,39 @@ def predict_cases(
                     affine = files.affine
                     if len(files.shape) == 2:
                         image, volume = image[:, None], volume[None]
-                yield Item(file_name(case_id), image, volume, affine=affine, synthetic=False)
                 if sheet and len(pairs) < SHEET:
                     pairs.append((Sample(case.image, labels), case))
                 bar.advance(1)
+                yield Item(file_name(case_id), image, volume, affine=affine, synthetic=False)
 
     about = {"run": run.run_id, "generator": run.generator.name}
     training = TrainingCases(CaseCache(cases, max_bytes=0))
     about |= {"manifest_sha256": run.manifest_sha256, "of": cases.name}
-    write(
-        lambda folder: writer_class(folder, schema, options, partial(intensities_of, training)),
-        items(),
-        schema,
-        out,
-        made={"drawn_by": about},
-        anew=anew,
-    )
-    if ids and affine is None:
+    contents = {case_id: case_content(cases, case_id) for case_id in ids}
+    asked = dict(request, of=cases.name, cases=contents, label_source=conditions)
+    there = held(out, asked, anew=anew)
+    if there is None:
+        write(
+            lambda folder: writer_class(folder, schema, options, partial(intensities_of, training)),
+            items(),
+            schema,
+            out,
+            made={"drawn_by": about},
+            anew=anew,
+            request=asked,
+        )
+    if ids and affine is None and there is None:
         reporter.warn(
             f"{out}: label maps lie on the grid of the arrays that {cases.name} reads, which knows "
             "no files of whole cases; for these read the files themselves: nifti:, msd:, pictures:"
         )
-    seconds = time.perf_counter() - began
-    report = {"folder": str(out), "samples": len(ids), "of": cases.name}
-    report["seconds_per_sample"] = seconds / max(len(ids), 1)
+    report: dict[str, Any] = {"sampled_already": there is not None, "folder": str(out)}
+    report |= {"samples": len(ids), "of": cases.name}
+    if there is None:
+        report["seconds_per_sample"] = (time.perf_counter() - began) / max(len(ids), 1)
     if sheet:
+        if there is not None:  # then these alone are drawn again
+            deque(islice(items(), SHEET), maxlen=0)
         samples, real = [sample for sample, _ in pairs], [case for _, case in pairs]
         path = out / "sheet.png"
         names = schema.channels
@@ -372,33 +402,31 @@ def replay_run(words: SampleRunRequest, record: str, reporter: Reporter) -> dict
         A JSON-able report: folder, number and seed, and which kind of equality was found.
     """
     run, out = Path(words.run), None if words.out is None else Path(words.out)
-    place = new_place(out, run / "samples" / "replay")
+    place = out or run / "samples" / "replay"
     again = regenerate(run, record, device=words.device, root=words.root)
     drawn, provenance = again.sample, again.sample.provenance
     name = f"sample-{provenance['index']:04d}"
     item = Item(name, drawn.image, drawn.labels, drawn.boxes, facts=provenance)
     made = {"normalised": True, "drawn_by": {"run": provenance["run"]}}
-    write(
-        lambda folder: NiftiWriter(folder, again.schema),
-        [item],
-        again.schema,
-        place,
-        made=made,
-        anew=out is None,
-    )
+    request = {"replay": {key: provenance[key] for key in ("run", "index", "seed", "sha256")}}
+    there = held(place, request, anew=out is None)
+    if there is None:
+        write(
+            lambda folder: NiftiWriter(folder, again.schema),
+            [item],
+            again.schema,
+            place,
+            made=made,
+            anew=out is None,
+            request=request,
+        )
     if again.equality not in ("bits", "tolerance"):
         reporter.warn(again.says)
-    report = {"folder": str(place), "sample": provenance["index"], "seed": provenance["seed"]}
+    report = {"sampled_already": there is not None, "folder": str(place)}
+    report |= {"sample": provenance["index"], "seed": provenance["seed"]}
     report |= {"case": provenance.get("case"), "same_to_the_bit": again.equality == "bits"}
     report["equality"] = again.says.removeprefix(f"{record}: ")
     return report
-
-
-def new_place(out: Path | None, usual: Path) -> Path:
-    """Return the user's folder, which must be new, or the run's own."""
-    if out is not None:
-        check_new(out)
-    return out or usual
 
 
 def _placed(drawer: Sampler, sample: Sample) -> Case:

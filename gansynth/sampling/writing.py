@@ -2,7 +2,8 @@
 
 Here and nowhere else samples for sharing are refused, redacted and dated, generated files are
 found to have the mark, and the origin of each sample is kept. ``provenance.json`` has it, which
-``--replay FILE:NAME`` reads; of samples for sharing, a record outside of the folder.
+``--replay FILE:NAME`` reads; of samples for sharing, a record outside of the folder. It also says
+what was asked for and which files were written: the same command finds them there.
 """
 
 from __future__ import annotations
@@ -21,10 +22,20 @@ from gansynth.core.lineage import Lineage
 from gansynth.core.schema import FloatArray, Schema
 from gansynth.core.synthetic import KEY, is_marked
 from gansynth.core.writer import Item, Writer, WriterOptions
-from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.runtime.files import disk_errors, sha256_file, whole_folder, write_bytes_atomic
+from gansynth.runtime.errors import GansynthError, IntegrityFault, UsageFault
+from gansynth.runtime.files import (
+    check_sha256,
+    disk_errors,
+    path_inside,
+    read_own,
+    remove_dead,
+    sha256_file,
+    whole_folder,
+    write_bytes_atomic,
+)
+from gansynth.runtime.serialise import differences
 from gansynth.runtime.version import __version__
-from gansynth.sampling.deidentify import SharedSamples
+from gansynth.sampling.deidentify import SharedSamples, check_new
 
 PROVENANCE = "provenance.json"
 TIME = 315_532_800  # 1980-01-01, in seconds since 1970: the date of shared files
@@ -44,6 +55,8 @@ def write(
     private: Mapping[str, Any] | None = None,
     files: bool = False,
     anew: bool = False,
+    request: Mapping[str, Any] | None = None,
+    counts: Callable[[], Mapping[str, Any]] = dict,
 ) -> dict[str, Any]:
     """Write items in a format.
 
@@ -56,9 +69,11 @@ def write(
         shared: watches items for sharing, whose origins are then kept in its record.
         files: ``provenance.json`` also has ``made``, and the SHA-256 of every other file.
         lineage, private: further facts for ``provenance.json`` or that record.
+        request: JSON of what was asked for, by which ``held`` knows the folder again.
+        counts: called when all is written; of the items, for the report.
 
     Returns:
-        What the writer reports.
+        What the writer and ``counts`` report.
 
     Raises:
         IntegrityFault: a sample for sharing repeats a real image, or a generated file has no mark.
@@ -86,7 +101,7 @@ def write(
         about.update(made)
         if not placed:
             about["spacing"] = [float(mm) for mm in schema.spacing]
-        report = writer.finish(about)
+        report = {**counts(), **(writer.finish(about) or {})}
         public = {key: about[key] for key in (KEY, "gansynth") if key in about}
         if files:
             public.update(about)
@@ -96,8 +111,12 @@ def write(
             kept["lineage"] = lineage.to_json()
         kept.update(private or {})
         kept["samples"] = origins
-        if origins:
-            inside = kept if shared is None else {"samples": public_facts}
+        inside = kept if shared is None else {"samples": public_facts}
+        if origins and shared is not None:
+            _write_json(folder / PROVENANCE, public | inside)
+        if request is not None:
+            kept |= {"request": request, "written": hashes_of(folder), "report": report}
+        if (origins or request is not None) and shared is None:
             _write_json(folder / PROVENANCE, public | inside)
         if about.get(KEY):
             _check_marks(folder, writer.name)
@@ -105,11 +124,58 @@ def write(
             shared.finish(len(origins))
             for path in (*folder.rglob("*"), folder):
                 os.utime(path, (TIME, TIME))
-    if shared is not None:
-        record = dict(public, folder=os.path.abspath(out))
-        record.update(kept)
-        _write_json(shared.record, record)
-    return dict(report or {})
+            # First, since a folder without its record is one that nobody knows.
+            _write_json(shared.record, public | {"folder": os.path.abspath(out)} | kept)
+    return report
+
+
+def held(
+    out: Path, request: Mapping[str, Any], record: Path | None = None, *, anew: bool = False
+) -> dict[str, Any] | None:
+    """Return what ``write`` reported of a folder that holds what is asked for, whole.
+
+    Args:
+        record: of samples for sharing; else the folder has it.
+        anew: other content is replaced, instead of refused.
+
+    Returns:
+        None if nothing is there, or if it is to be replaced.
+
+    Raises:
+        UsageFault: the folder holds something else.
+        IntegrityFault: a file in it is missing or was changed.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    try:
+        return _held(out, json.loads(json.dumps(request)), record or out / PROVENANCE)
+    except GansynthError:
+        if anew:
+            return None
+        raise
+
+
+def _held(out: Path, asked: dict[str, Any], record: Path) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    if record.is_file():
+        document = read_own(record, hint=f"remove {out}, or choose another -o")
+    before = document.get("request")
+    if not isinstance(before, dict):
+        check_new(out)
+    differing = "; ".join(differences(before or {}, asked))
+    if differing:
+        raise UsageFault(
+            "sampling.folder-holds-other-samples",
+            f"-o {out}: holds other samples, with {differing}; expected the same command, which "
+            "finds them there, or a new folder: choose another, or remove it",
+        )
+    for name, digest in document["written"].items():
+        path = path_inside(out, name, key=f"{record}: written")
+        hint = f"remove {out} to write it again, or choose another -o"
+        check_sha256(path, digest, f"{record}; {hint}")
+    remove_dead(out)
+    report: dict[str, Any] = document["report"]
+    return report
 
 
 def hashes_of(folder: Path) -> dict[str, str]:

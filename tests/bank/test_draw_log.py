@@ -57,3 +57,15 @@ def test_a_log_that_cannot_be_written_ends_nothing_and_is_said_once(tmp_path, ca
             log.append("real", "a", "")
     (said,) = caplog.records
     assert "draws are no longer logged" in said.getMessage()
+
+
+def test_a_count_ends_where_the_training_does_and_a_place_counts_once(tmp_path):
+    log = DrawLog(tmp_path)
+    for step in range(4):
+        log.append("synthetic", f"00000{step}", "case", place=(step, 0))
+        log.append("real", "p1", "", place=(step, 1))
+    log.append("fallback", "p1", "the bank is empty", place=(3, 0))  # a place drawn anew
+    counter = DrawCounter(tmp_path)
+    found = [(now.real, now.synthetic) for now in (counter.update(end) for end in (0, 2, 4))]
+    assert found == [(0, 0), (2, 2), (5, 3)]
+    assert DrawCounter(tmp_path).update() == counter.update(9)

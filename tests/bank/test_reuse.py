@@ -112,7 +112,7 @@ def test_sessions_of_a_training_count_a_sample_once_and_say_how_often_it_was_use
         for sample in draws * ["000000", "000001"]:
             log.append("synthetic", sample, "case")
         counts = summarise(log.folder).to_json()
-        sessions.append({"drawn": counts, "draw_log": number})
+        sessions.append({"drawn": counts, "draw_log": number, "epochs": [0, 1]})
     result = TrainingResult.of(sessions, tmp_path)
     assert result.training_bank["draws_per_sample"] == 8.0  # not 4
     (said,) = result.warnings

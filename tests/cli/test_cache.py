@@ -14,5 +14,6 @@ def test_a_source_is_cached_in_one_file_whose_size_a_dry_run_estimates(cached, r
     dry = run_json("cache", "toy:3", "-o", path.with_name("other.h5"), "--dry-run")
     assert dry["bytes"] == pytest.approx(report["bytes"], rel=0.3)
     assert [p.name for p in path.parent.iterdir()] == ["toy.h5"]
-    says = ["toy.h5", "exists already"]
-    refuse("cache", "toy:3", "-o", path, code=2, says=says, keep=[path.parent])
+    says = ["toy.h5", "exists already", "compression none, not lzf"]
+    other = ("--compression", "lzf")
+    refuse("cache", "toy:3", "-o", path, *other, code=2, says=says, keep=[path.parent])

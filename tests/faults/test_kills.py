@@ -17,7 +17,7 @@ from tests.training.zoo.members import newest
 
 pytestmark = [pytest.mark.timeout(0), pytest.mark.filterwarnings("ignore")]
 HERE = ("--executor", "here")
-FEW = {"fit": 8, "augment": 2, "export": 4, "benchmark": 4, "tune": 4}
+FEW = {"fit": 8, "augment": 2, "export": 4, "benchmark": 4, "tune": 4, "sample": 4, "cache": 4}
 """Kills of each command where ``--kills`` asks for no other number."""
 
 
@@ -76,7 +76,10 @@ def test_a_fit_that_is_killed_goes_on_to_the_bit(toy_source, killed):
 def test_a_training_with_samples_that_is_killed_goes_on(
     request, tmp_path, killed, monkeypatch, host
 ):
-    """To the bit where the loop is ours; nnU-Net and detectors go on as these do."""
+    """To the bit where the loop is ours; nnU-Net and detectors go on as these do.
+
+    What was trained on is counted once, whatever was drawn for steps that were lost.
+    """
     in_this_process(monkeypatch)
     made = kit_of(host, tmp_path / "made", request.getfixturevalue)
     bank = made.bank()
@@ -87,9 +90,11 @@ def test_a_training_with_samples_that_is_killed_goes_on(
 
     def result(folder: Path) -> Any:
         kit = kit_of(host, folder, request.getfixturevalue)
-        session, files = kit.sessions()[-1], content(kit.output)
+        sessions, files = kit.sessions(), content(kit.output)
         weights = {name: h for name, h in files.items() if name.endswith(".safetensors")}
-        return session["complete"], session["epochs"][1], session["drawn"]["fell_back"], weights
+        kinds = ("real", "synthetic", "fell_back")
+        drawn = [sum(each["drawn"][kind] for each in sessions) for kind in kinds]
+        return sessions[-1]["complete"], sessions[-1]["epochs"][1], drawn, weights
 
     killed(Campaign(f"augment {host}", words, result))
 
@@ -114,6 +119,32 @@ def test_an_export_that_is_killed_is_whole_or_absent(request, tmp_path, killed, 
 
     words = lambda folder: [*kit(folder).export(bank)]  # noqa: E731
     killed(Campaign(f"export {host}", words, result, there=2))
+
+
+WRITTEN = {
+    "nifti": ("--sheet",),
+    "hdf5": ("--format=hdf5",),
+    "png": ("--format=png",),
+    "sharing": ("--deidentify",),
+}
+
+
+@pytest.mark.fault(29)
+@pytest.mark.parametrize(
+    "format", [*(pytest.param(name, marks=pytest.mark.slow) for name in WRITTEN), "cache"]
+)
+def test_samples_and_caches_that_are_killed_are_whole_or_absent(toy_fit, tmp_path, killed, format):
+    toy_fit(tmp_path / "run", steps=1)
+
+    def words(folder: Path) -> list[str]:
+        if format == "cache":
+            folder.mkdir(exist_ok=True)
+            return ["cache", "toy:2", "-o", str(folder / "toy.h5"), "-q"]
+        asked = ["-n", "3", "--device", "cpu", "-o", str(folder / "out"), "-q"]
+        return ["sample", str(tmp_path / "run"), *asked, *WRITTEN[format]]
+
+    name = "cache" if format == "cache" else f"sample {format}"
+    killed(Campaign(name, words, content))
 
 
 @pytest.fixture

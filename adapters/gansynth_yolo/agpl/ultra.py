@@ -367,7 +367,7 @@ class MixedTrainer(_detect.DetectionTrainer):  # type: ignore[misc]  # Any to my
         super().__init__(overrides=dict(settings))
         # Without a GPU ultralytics ignores the number of workers.
         self.args.workers = settings["workers"]
-        self.add_callback("on_train_start", lambda trainer: slots.rewind(trainer.start_epoch))
+        self.add_callback("on_train_start", MixedTrainer._begin)
         self.add_callback("on_train_batch_start", MixedTrainer._begin_step)
         self.add_callback("on_train_batch_end", MixedTrainer._end_step)
         self.add_callback("on_fit_epoch_end", MixedTrainer._end_epoch)
@@ -386,6 +386,10 @@ class MixedTrainer(_detect.DetectionTrainer):  # type: ignore[misc]  # Any to my
         # What its workers have drawn ahead is thrown away with them.
         self.train_loader.reset()
         self.slots.rewind(self.epoch)
+
+    def _begin(self) -> None:
+        self.slots.rewind(self.start_epoch)
+        self.session.begin_round(self.start_epoch)
 
     def _begin_step(self) -> None:
         self._began = time.monotonic()

@@ -20,7 +20,9 @@ def show(request: CacheRequest, done: tuple[dict[str, Any], CaseSource], out: Ou
     report, source = done
     words = ("--data", f"h5:{request.out}", "--fold", report["fold"])
     fitted = [] if request.dry_run else then_fit(suggested_generator(source), *words)
-    out.result(report, [*summary(report), *fitted])
+    already = report.get("cached_already")
+    lines = ["cached already: the same cases are there"] if already else []
+    out.result(report, [*lines, *summary(report), *fitted])
 
 
 command = request_command(

@@ -14,7 +14,9 @@ from gansynth_cli.results import lines_of_samples
 def show(request: SampleRunRequest, report: dict[str, Any], out: Output) -> None:
     """Print what was written."""
     again = request.replay is not None
-    out.result(report, summary(report) if again else lines_of_samples(report, Path(request.run)))
+    lines = ["sampled already: the same samples are there"] if report["sampled_already"] else []
+    lines += summary(report) if again else lines_of_samples(report, Path(request.run))
+    out.result(report, lines)
 
 
 command = request_command(

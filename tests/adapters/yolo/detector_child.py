@@ -73,12 +73,15 @@ class Notes:
         self.before: Counter[str] = Counter()
         self.seen: list[list[str]] = []
 
+    def begin_round(self, done: int) -> None:
+        """Nothing: a stopped training goes on where its epochs were told to end."""
+
     def log_step(self, begin: float, end: float) -> None:
         self.steps += begin <= end
 
     def end_round(self, done: int, /, **metrics: float) -> None:
         lines = [line for log in self.log.glob(PATTERN) for line in log.read_text().splitlines()]
-        drawn = Counter(line.rpartition(",")[0] for line in lines)
+        drawn = Counter(",".join(line.split(",")[:2]) for line in lines)
         self.seen.append(sorted((drawn - self.before).elements()))
         self.before, self.metrics = drawn, metrics
         self.epochs.append(done)

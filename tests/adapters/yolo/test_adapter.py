@@ -66,7 +66,8 @@ def test_every_epoch_is_counted_and_told_of_and_the_ratio_of_its_places_is_exact
     assert (session["licence"], session["options"]) == ("MIT", told)
     for number, epoch in enumerate(session["per_epoch"], 1):
         places = {"epoch": number, "places_real": REAL, "places_synthetic": REAL}
-        assert epoch | places | {"partners_fell_back": 0} == epoch
+        drawn = {"real": REAL, "synthetic": REAL, "partners_fell_back": 0}
+        assert epoch | places | drawn == epoch
         assert epoch["partners_real"] + epoch["partners_synthetic"] == 2 * REAL
         assert epoch["partners_synthetic"] > 0
     assert session["partners"]["real"] + session["partners"]["synthetic"] == 4 * REAL
@@ -78,7 +79,7 @@ def test_every_epoch_is_counted_and_told_of_and_the_ratio_of_its_places_is_exact
             assert np.abs(image.truth.boxes - wanted).max(initial=0) < 0.001
     log = "\n".join(notes)
     assert "epoch 1 of 2 had places for 16 real and 16 synthetic samples" in log
-    assert "drawn meanwhile: 16 real, 16 synthetic, with" in log
+    assert "trained on: 16 real, 16 synthetic, with" in log
     assert "loss 1; mAP50 0.5" in log
     assert "speed" not in log
     sent = [line.partition(SHOWN_PREFIX)[2] for line in (kit.output / LOG).read_text().splitlines()]

@@ -85,7 +85,8 @@ def test_the_same_samples_are_the_same_bytes_and_a_folder_is_written_once(runs, 
     folders = (shared, tmp_path / "again")
     one, two = ({p.name: p.read_bytes() for p in o.rglob("*.*")} for o in folders)
     assert one == two
-    with raises_fault("sampling.export-folder-exists"):
-        draw(runs / "deep", shared, deidentify=True)
+    draw(runs / "deep", shared, deidentify=True)  # is there already
+    with raises_fault("sampling.folder-holds-other-samples", names="edits"):
+        draw(runs / "deep", shared, deidentify=True, edits="identity")
     said = draw(runs / "deep", tmp_path / "plain", edits="identity", deidentify=True)
     assert any("3 of 3 label maps are training cases' own" in text for text in said)
