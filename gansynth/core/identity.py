@@ -99,16 +99,23 @@ def refuse_seen(seen: Lineage, held_out: HeldOut, door: Door) -> Compared:
     found = [_compare(lineage, held_out) for lineage in seen.everyone()]
     for each in found:
         if each.matched:
-            maker = door.name if each.seen is seen else f"{door.name}'s ancestor"
             leaks = [f"{case} ({match})" for case, match in each.matched.items()]
             raise IntegrityFault(
                 "lineage.held-out-case-seen",
-                f"leakage: the {maker} of {each.name} fold {each.seen.fold} has seen {len(leaks)} "
-                f"held-out case(s): {some_names(leaks)}; expected none. "
-                f"{_way_out(each, held_out, door)}; see: gansynth help faq",
+                f"leakage: {_subject(each, seen, door)} {len(leaks)} held-out case(s): "
+                f"{some_names(leaks)}; expected none. {_way_out(each, held_out, door)}; see: "
+                "gansynth help faq",
             )
     warnings = [text for each in found for text in _warnings(each, held_out, door)]
     return Compared(tuple(found), tuple(warnings))
+
+
+def _subject(found: _Comparison, seen: Lineage, door: Door) -> str:
+    """Return who has seen the cases, with the verb."""
+    if door.name.startswith("--"):
+        return f"{door.name} {found.name} shows"
+    maker = door.name if found.seen is seen else f"{door.name}'s ancestor"
+    return f"the {maker} of {found.name} fold {found.seen.fold} has seen"
 
 
 def _way_out(found: _Comparison, held_out: HeldOut, door: Door) -> str:
@@ -297,7 +304,7 @@ def _warnings(found: _Comparison, held_out: HeldOut, door: Door) -> list[str]:
     if recurring is not None:
         of, ways = found.name, [door.own_naming.replace("FILE", recurring.rule)]
         if found.same is False:
-            of = f"{door.name}: {of}"
+            of = f"{door.name} {of}"
             ways.append(door.naming.format(recurring.rule))
         way_out = " and ".join(ways)
         texts.append(f"{of}: {recurring}. If they are one person's, name people: {way_out}")

@@ -96,8 +96,9 @@ class Sampler:
         learnt_from = generator.capabilities.draws != "labels"
         if self.others.named and learnt_from and not checked:
             own = unwrap(source)
+            warn = log.warning if reporter is None else reporter.warn
             for text in self.others.refuse_held_out(held_out_of(own), own).warnings:
-                log.warning("%s", text)
+                warn(text)
         if reporter is not None:
             for scans in self.others.unlabelled:
                 reporter.say(str(scans))
