@@ -4,6 +4,7 @@ What each does is a table of docs/leakage.md, which is read here.
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -223,3 +224,45 @@ def test_the_page_has_every_door_and_every_guise():
 def test_a_door_does_what_the_page_says(door, world, visitor, request):
     guise, folder, rule = visitor
     assert DOORS[door](world, folder, rule, request) == told()[door][guise]
+
+
+@pytest.fixture(scope="module")
+def trained(world) -> Path:
+    """A training of one step with samples of the training cases."""
+    run, tiny = world / "parametric", ("--set", "steps=1", "--set", "width=4")
+    options = ("--generator", run, "--ratio", "1:1", *tiny, "-q", "-o", world / "segmenter")
+    done("augment", "--target=segmenter", *host(world), *options)
+    return world / "segmenter"
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "says"),
+    [
+        ("X1_a.png", slice_of("P0"), "1 of 2 image(s) were seen in training"),
+        ("P0_b.png", slice_of("P0", "b"), "1 of 2 image(s) were seen in training"),
+        ("P6_a.png", slice_of("P6"), ""),
+        ("P6_b.png", slice_of("P6", "b"), ""),
+    ],
+    ids=["a training image", "a training patient", "a held-out image", "a held-out patient"],
+)
+def test_a_prediction_says_what_its_training_has_seen(name, image, says, trained, tmp_path):
+    for case, shown in ((name, image), ("X2_a.png", slice_of("X2"))):
+        Image.fromarray(shown).save(tmp_path / case)
+    result = typed("predict", trained, tmp_path, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    assert ("seen in training" in result.stderr) == bool(says)
+    assert says in result.stderr
+
+
+def test_test_images_of_the_data_set_itself_are_warned_of(world):
+    folder = world / "host" / "imagesTs"
+    folder.mkdir()
+    for stranger in STRANGERS:
+        Image.fromarray(slice_of(stranger)).save(folder / f"{stranger}_a.png")
+    result = augment(
+        world, world / "parametric", "--generator", world / "parametric",
+        "--unlabelled", f"pictures:{folder}",
+    )  # fmt: skip
+    shutil.rmtree(folder)
+    assert result.exit_code == 0
+    assert "these are test images of pictures:host itself" in result.stderr

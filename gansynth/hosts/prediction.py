@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gansynth.core.identity import HeldOut, LineageMatch, matches
-from gansynth.core.lineage import Lineage, read_lineage, some_names
+from gansynth.core.lineage import read_lineage, some_names
 from gansynth.core.run_folder import MANIFEST
 from gansynth.core.schema import LabelArray
 from gansynth.core.source import CaseSource, case_records, same_data_as
@@ -142,13 +142,12 @@ def seen_in_training(images: CaseSource, session: Mapping[str, Any]) -> str:
 
     The record has hashes. Looks are compared if the run of its generator is still there.
     """
-    lineages = [Lineage.from_json(session["lineage"])] if session.get("lineage") else []
+    everyone = list(record.lineages_of(session))
     run = (session.get("generator") or {}).get("folder")
     if run and (Path(run) / MANIFEST).is_file():
-        lineages.insert(0, read_lineage(Path(run)))
-    if not lineages:
+        everyone += read_lineage(Path(run)).everyone()
+    if not everyone:
         return ""
-    everyone = [each for lineage in lineages for each in lineage.everyone()]
     naming = (session.get("source") or {}).get("subjects") or ""
     ids = [case.id for each in everyone for case in each.cases]
     named = named_by(naming, ids, case_records(images, images.train_ids))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.bank.draw_log import DrawCounter, DrawCounts, too_few
-from gansynth.core.lineage import Lineage
+from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.schedule import Mix
 from gansynth.hosts.sample_source import SampleSource
@@ -207,6 +207,18 @@ def _lineage(lineage: Lineage) -> dict[str, Any]:
     if lineage.ancestors:
         document["ancestors"] = [_lineage(parent_run) for parent_run in lineage.ancestors]
     return document
+
+
+def lineages_of(session: Mapping[str, Any]) -> tuple[Lineage, ...]:
+    """Return what a recorded session's samples had seen, by hash alone, ancestors beside it."""
+    left, found = [session.get("lineage")], list[Lineage]()
+    while left:
+        document = left.pop()
+        if document:
+            cases = tuple([CaseRecord.from_json(case) for case in document["cases"]])
+            found.append(Lineage(document["dataset"], document["fold"], cases))
+            left += document.get("ancestors", ())
+    return tuple(found)
 
 
 def _draws(sessions: Sequence[Mapping[str, Any]], folder: Path) -> DrawCounts:
