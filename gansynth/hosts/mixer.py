@@ -252,7 +252,7 @@ class Mixer(Generic[Key]):
         *,
         synthetic: bool,
         rng: np.random.Generator,
-        place: Place,
+        place: Place = (),
         turn: int | None = None,
         wish: Callable[[BankSample], bool] | None = None,
     ) -> BatchItem[Key]:
@@ -261,7 +261,8 @@ class Mixer(Generic[Key]):
         Args:
             real: the real case of this slot, or the replacement of a missing sample.
             rng: for the remaining choices; the caller seeds it by the slot.
-            place: of the slot in the whole training, for the log.
+            place: of the slot in the whole training, for the log; without it, a draw counts even if
+                it was made ahead, or is made again after a kill.
             turn: number of this sample in the whole training, which fixes the sample of a frozen
                 bank; None takes this process's next turn.
             wish: preferred property of a sample; ignored after ``WISHES`` draws.

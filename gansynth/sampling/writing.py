@@ -159,10 +159,9 @@ def _held(out: Path, asked: dict[str, Any], record: Path) -> dict[str, Any]:
     document: dict[str, Any] = {}
     if record.is_file():
         document = read_own(record, hint=f"remove {out}, or choose another -o")
-    before = document.get("request")
-    if not isinstance(before, dict):
+    if not {"request", "written", "report"} <= document.keys():  # of others, or an earlier version
         check_new(out)
-    differing = "; ".join(differences(before or {}, asked))
+    differing = "; ".join(differences(document["request"], asked))
     if differing:
         raise UsageFault(
             "sampling.folder-holds-other-samples",

@@ -80,11 +80,13 @@ def export(
     record = out.parents[1] / f"{out.parent.name}.json"
     shared = SharedSamples(out, drawer.source, None, drawer.lineage, maker, record, heard)
     drawn = _Drawn(drawer, n, PngWriter, keep, heard)
-    how: Any = {"made": {"normalised": True, "drawn_by": maker}, "shared": shared}
+    made = {"normalised": True, "drawn_by": maker}
+    how: Any = {"made": made, "shared": shared, "counts": drawn.counts}
     report = write(
         lambda f: PngWriter(f, drawer.schema, chosen), drawn.items(), drawer.schema, out, **how
     )
-    return {**drawn.report(out), **report}
+    drawn.warn_of_rejected(out)
+    return report
 
 
 def lines(out: Path) -> list[dict[str, str]]:
@@ -112,7 +114,7 @@ def test_an_export_is_images_masks_overlays_and_what_says_what_each_file_shows(w
     names = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
     kinds = ("images", "masks", "overlays")
     assert names == {f"{kind}/{name}" for kind in kinds for name in samples} | about
-    assert (report["folder"], report["samples"], report["rejected"]) == (str(out), 3, 1)
+    assert (report["samples"], report["rejected"]) == (3, 1)
     found = json.loads((out / "dataset.json").read_text())
     assert found["drawn_by"] == {"run": "0123456789ab", "generator": "dcgan"}
     assert (found["bits"], found["window"]) == (8, {"T1": [-2.0, 2.0]})

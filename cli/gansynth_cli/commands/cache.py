@@ -20,9 +20,10 @@ def show(request: CacheRequest, done: tuple[dict[str, Any], CaseSource], out: Ou
     report, source = done
     words = ("--data", f"h5:{request.out}", "--fold", report["fold"])
     fitted = [] if request.dry_run else then_fit(suggested_generator(source), *words)
-    already = report.get("cached_already")
+    shown = dict(report)
+    already = shown.pop("cached_already", False)
     lines = ["cached already: the same cases are there"] if already else []
-    out.result(report, [*lines, *summary(report), *fitted])
+    out.result(report, [*lines, *summary(shown), *fitted])
 
 
 command = request_command(

@@ -13,9 +13,10 @@ from gansynth_cli.results import lines_of_samples
 
 def show(request: SampleRunRequest, report: dict[str, Any], out: Output) -> None:
     """Print what was written."""
-    again = request.replay is not None
-    lines = ["sampled already: the same samples are there"] if report["sampled_already"] else []
-    lines += summary(report) if again else lines_of_samples(report, Path(request.run))
+    again, shown = request.replay is not None, dict(report)
+    already = shown.pop("sampled_already")
+    lines = ["sampled already: the same samples are there"] if already else []
+    lines += summary(shown) if again else lines_of_samples(shown, Path(request.run))
     out.result(report, lines)
 
 
