@@ -35,6 +35,7 @@ from gansynth.runtime.errors import (
 from gansynth.runtime.progress import from_here, write_stderr
 from gansynth.runtime.signals import on_sigterm
 from gansynth.runtime.version import __version__
+from gansynth_cli.early import raise_on_sigint
 
 COMMANDS = {
     "demo": ("demo", "Run every step on phantoms: no data and no GPU needed."),
@@ -163,6 +164,7 @@ class Gansynth(click.Group):
         typed = list(sys.argv[1:] if args is None else args)
 
         def run() -> Any:
+            raise_on_sigint()
             try:
                 return super(Gansynth, self).main(
                     typed, prog_name or "gansynth", complete_var, standalone_mode=False, **extra
@@ -200,7 +202,7 @@ def exit_code_of(run: Callable[[], Any], *, debug: bool = False) -> int:
         if stop.code == EXIT_BUG and _reader_left():  # click makes no difference
             return EXIT_SIGPIPE
         raise
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         return _report("interrupted", EXIT_SIGINT, debug)
     except click.exceptions.NoArgsIsHelpError as group:  # typed without a command
         click.echo(group.format_message())
@@ -305,7 +307,7 @@ def _terminable() -> Iterator[None]:
 
 
 def main() -> NoReturn:
-    """Entry point of the console script."""
+    """Run the command that is typed, and exit."""
     if sys.stderr is None:  # closed: its place is taken, so that no file gets the messages
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         os.set_inheritable(2, True)
