@@ -212,7 +212,7 @@ def exit_code_of(run: Callable[[], Any], *, debug: bool = False) -> int:
     except GansynthError as error:
         return _report(f"error: {error.line}", error.exit_code, debug)
     except Exception as error:
-        fault = _environment(error)
+        fault = _environment(error) or _of_plugin(error)
         if fault is not None:
             return _report(f"error: {fault.line}", fault.exit_code, debug)
         text = f"bug: {type(error).__name__}: {_one_line(error.args)}"
@@ -258,6 +258,13 @@ def _environment(error: Exception) -> EnvironmentFault | None:
             "out of memory; take a smaller batch or size, or another --device",
         )
     return None
+
+
+def _of_plugin(error: Exception) -> GansynthError | None:
+    """Return the fault of a plugin's code; None for a bug of ours."""
+    from gansynth.core.registry import installed
+
+    return installed().fault_of(error)
 
 
 def _before_dashes(args: Sequence[str]) -> Sequence[str]:
