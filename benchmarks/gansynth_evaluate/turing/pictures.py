@@ -22,6 +22,7 @@ from gansynth.core.source import CaseSource, case_record, same_data_as
 from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.report.png import scaled
 from gansynth.runtime.errors import DataFault, TrainingFault, UsageFault, did_you_mean
+from gansynth.runtime.files import in_units
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.quality_gate import reject_reason_of, validate_sample
 from gansynth.sampling.run import Run
@@ -188,8 +189,8 @@ class _ImageMaker:
         if size > LARGEST:
             raise UsageFault(
                 "turing-test.images-too-large",
-                f"-n {self.options.n}: {count} images of {size / 1e6:.0f} MB in all, expected "
-                f"{LARGEST / 1e6:.0f} MB at most; use fewer, or one --channel",
+                f"-n {self.options.n}: {count} images of {in_units(size)} in all, expected "
+                f"{in_units(LARGEST)} at most; use fewer, or one --channel",
             )
 
 
