@@ -144,7 +144,7 @@ def images_beside(source: CaseSource, count: int) -> dict[str, list[Image]]:
         for length, one in zip(image.shape[1:], edges, strict=True):
             low = max(0, (length - one) // 2 + int(rng.integers(-4, 5)))
             slices.append(slice(low, low + one))
-        turned = rotate(image, 7, axes[-2:][::-1], reshape=False, order=1, mode="nearest")
+        turned = rotate(image, 7, (axes[-1], axes[-2]), reshape=False, order=1, mode="nearest")
         crop = np.flip(image[:, *slices], axes[: 1 + number % len(axes)])
         rolled = np.roll(crop, [int(rng.integers(e)) for e in edges], axes)
         found["people"].append(source.load(case_id).image)
