@@ -1,4 +1,8 @@
-"""A Ctrl-C while the command is still being imported: nothing is to be cleaned up, so it ends."""
+"""A Ctrl-C while the command is still being imported: nothing is to be cleaned up, so it ends.
+
+Before this module, Python itself starts: a Ctrl-C then ends the process without a word, or with
+Python's traceback and another exit code. No code of ours runs yet that could catch it.
+"""
 
 from __future__ import annotations
 
