@@ -44,7 +44,7 @@ def test_a_full_disk_ends_a_fit_which_goes_on_later(
     command = fit(toy_nnunet, run, "--set=steps=4", "--set=checkpoint_every=1")
     with files_of_at_most(size):
         result = run_cli(*command)
-    says = (str(run), "cannot be written", "bytes needed", "bytes free", "Make room")
+    says = (str(run), "cannot be written", "needed, ", " free there", "Make room")
     one_line(result.exit_code, result.stderr, 4, says)
     assert [*run.rglob("*.tmp*")] == []
     assert last_step(run) == 2
@@ -77,7 +77,7 @@ def test_a_full_disk_ends_an_import_which_is_typed_again(run_cli, one_line, tmp_
     command = ("import", f"msd:{task}", "nnunet:502", "--root", root, "--folds", 2)
     with files_of_at_most(500):
         result = run_cli(*command)
-    one_line(result.exit_code, result.stderr, 4, ("imagesTr", "bytes needed", "Make room"))
+    one_line(result.exit_code, result.stderr, 4, ("imagesTr", "B needed", "Make room"))
     assert not [*root.rglob("*.*")]
     assert run_cli(*command).exit_code == 0
     assert run_cli("check", "nnunet:502", "--root", root).exit_code == 0
@@ -97,6 +97,6 @@ def test_a_full_disk_under_the_bank_ends_the_training_before_it_begins(toy_copy,
         preexec_fn=lambda: resource.setrlimit(*full),
         timeout=200,
     )
-    says = ("sample-000000", "cannot be written", "bytes needed")
+    says = ("sample-000000", "cannot be written", "B needed")
     one_line(ended.returncode, ended.stderr, 4, says)
     assert family(toy_copy.root) == []

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gansynth import DoctorLine, DoctorRequest
 from gansynth.runtime import torchvision_compat
+from gansynth.runtime.files import in_units
 from gansynth.runtime.machine import cores, package_line
 from gansynth_nnunet.dataset import NnunetRoot
 from gansynth_nnunet.launch import EXT_TRAINER, EXT_VARIABLE, TRAINER
@@ -58,7 +59,7 @@ def _room(name: str, folder: Path, named: str) -> DoctorLine:
     if not os.access(folder, os.W_OK | os.X_OK):
         cure = "make it writable (chmod u+w), or name another"
         return DoctorLine("note", name, f"{folder} ({named}) is not writable", cure)
-    text = f"{folder} ({named}), {free / 2**30:.1f} GiB free"
+    text = f"{folder} ({named}), {in_units(free)} free"
     if free < LITTLE_SPACE:
         return DoctorLine("note", name, text, "make room, or name a folder on a larger disk")
     return DoctorLine("ok", name, text)

@@ -13,7 +13,7 @@ from typing import Any
 
 from gansynth.core.registry import installed
 from gansynth.runtime.errors import EnvironmentFault
-from gansynth.runtime.files import folder_bytes, free_bytes
+from gansynth.runtime.files import folder_bytes, free_bytes, in_units
 from gansynth.runtime.progress import Reporter
 from gansynth_benchmark.access_log import AccessLog
 from gansynth_benchmark.jobs.attempt import DONE, AttemptSpec
@@ -248,6 +248,6 @@ def lines_of_estimate(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"hours  {document['hours_one_after_the_other']:.2f} one after the other"
     if document["disk_bytes"] is not None:
         yield (
-            f"disk   {document['disk_bytes'] / 1e9:.2f} GB of "
-            f"{document['disk_free_bytes'] / 1e9:.0f} GB free"
+            f"disk   {in_units(document['disk_bytes'])} of "
+            f"{in_units(document['disk_free_bytes'])} free"
         )

@@ -204,7 +204,7 @@ class BenchmarkStudy:
         """Return all computations known so far, by key; dependencies come first.
 
         Raises:
-            IntegrityFault: a training would be refused, see ``_refuse_neighbours``.
+            IntegrityFault: a training would be refused, see ``refuse_neighbours``.
         """
         specs: dict[str, ComputationSpec] = {}
         for place in self.places():
@@ -219,7 +219,7 @@ class BenchmarkStudy:
             spec = self.tune(place)
             if spec.key not in self.cached:
                 specs.setdefault(spec.key, spec)
-        self._refuse_neighbours(specs.values())
+        self.refuse_neighbours([s for s in specs.values() if self.result(s.key) is None])
         return specs
 
     def jobs(self, specs: Iterable[ComputationSpec]) -> list[JobSpec]:
@@ -275,18 +275,22 @@ class BenchmarkStudy:
                 "in the plan",
             )
 
-    def _refuse_neighbours(self, specs: Iterable[ComputationSpec]) -> None:
+    def refuse_neighbours(self, specs: Iterable[ComputationSpec]) -> None:
         """Refuse near-identical images of two subjects where a training's guard would, hours later.
 
-        It compares what a training's generator has seen with what the training is judged on.
+        It compares what a training's generator has seen with what the training is judged on; of a
+        choice, on each of its inner folds.
+
+        Args:
+            specs: those that are to be run.
+
+        Raises:
+            IntegrityFault: naming them.
         """
-        # Of each training that is to be run: cases that train, cases that are judged.
+        # Of each training: cases that train, cases that are judged.
         sides: dict[tuple[tuple[str, ...], ...], None] = {}
         for spec in specs:
-            if spec.kind == TRAIN and spec.needs and self.result(spec.key) is None:
-                training_cases = tuple([case for case, *_ in spec.document["train"]])
-                test_cases = tuple([case for case, *_ in spec.document["judged"]])
-                sides[training_cases, test_cases] = None
+            sides |= dict.fromkeys(_sides(spec))
         pairs: dict[str, None] = {}
         for test_cases in dict.fromkeys([test_cases for _, test_cases in sides]):
             # Most plans have no such images, which one look at all cases that train shows.
@@ -449,6 +453,22 @@ class BenchmarkStudy:
         document |= {"target": host.target, "set": settings}
         document["options"] = [*options, *arm.options]
         return document
+
+
+def inner_folds(choice: Mapping[str, Any]) -> list[FoldSplit]:
+    """Return the inner folds of the document of a choice among arms."""
+    subjects = {case: subject for case, subject, _ in choice["train"]}
+    return grouped_splits(list(subjects), subjects, choice["tune"]["folds"], choice["seed"])
+
+
+def _sides(spec: ComputationSpec) -> Iterator[tuple[tuple[str, ...], ...]]:
+    """Yield the cases that train and that are judged, of each training with a generator."""
+    document = spec.document
+    if spec.kind == TRAIN and spec.needs:
+        yield tuple([tuple([case for case, *_ in document[side]]) for side in ("train", "judged")])
+    if spec.kind == TUNE and document["generators"]:
+        for fold in inner_folds(document):
+            yield tuple(sorted(fold["train"])), tuple(sorted(fold["val"]))
 
 
 def _trials_of(plan: BenchmarkPlan, source: CaseSource) -> Trials:

@@ -21,7 +21,6 @@ from typing import Any
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import FoldSplit
-from gansynth.data.folds import grouped_splits
 from gansynth.hosts.trials import shortened, trials_of
 from gansynth.metrics.segmentation.measures import LESIONS, beside, cost_words, measure_of
 from gansynth.runtime.errors import TrainingFault, UsageFault
@@ -39,6 +38,7 @@ from gansynth_benchmark.study import (
     ComputationSpec,
     JobFactory,
     fit_spec,
+    inner_folds,
     train_spec,
 )
 from gansynth_benchmark.subject_split import SubjectSplit, largest_set
@@ -63,9 +63,8 @@ class Tuning:
         self.dropped: dict[str, str] = {}  # arm -> why it could not be trained
         self.store = ResultStore(folder / "inner")
         self.records = {case: [case, subject, sha] for case, subject, sha in spec["train"]}
-        subjects = {case: subject for case, subject, _ in spec["train"]}
-        self.folds = grouped_splits(list(subjects), subjects, spec["tune"]["folds"], spec["seed"])
-        self.subject_of = subjects
+        self.subject_of = {case: subject for case, subject, _ in spec["train"]}
+        self.folds = inner_folds(spec)
         self.real = [name for name, arm in spec["arms"].items() if arm["generator"] is None]
         """Arms without synthetic samples: the answer "use none"."""
         self.sign = 1.0 if measure_of(spec["by"]).better == "higher" else -1.0
@@ -287,12 +286,18 @@ CHOICE = "choice.json"
 def open_choice(
     plan: BenchmarkPlan, request: TuneRequest
 ) -> tuple[ComputationSpec, BenchmarkStudy]:
-    """Return the spec of a choice and its study; nothing is trained."""
+    """Return the spec of a choice and its study; nothing is trained.
+
+    Raises:
+        IntegrityFault: a training would be refused, see ``BenchmarkStudy.refuse_neighbours``.
+    """
     parse_executor(request.executor)
     study = BenchmarkStudy(plan, "", request.folder(plan.name))
     cases = _cases(plan, study.division, request)
     names = candidates(plan)
-    return study.choice(names, cases, request.draw, f"choose among {', '.join(names)}"), study
+    spec = study.choice(names, cases, request.draw, f"choose among {', '.join(names)}")
+    study.refuse_neighbours([spec])
+    return spec, study
 
 
 def candidates(plan: BenchmarkPlan) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ from gansynth.runtime.errors import (
 from gansynth.runtime.progress import from_here, write_stderr
 from gansynth.runtime.signals import on_sigterm
 from gansynth.runtime.version import __version__
+from gansynth_cli.early import raise_on_sigint
 
 COMMANDS = {
     "demo": ("demo", "Run every step on phantoms: no data and no GPU needed."),
@@ -163,6 +164,7 @@ class Gansynth(click.Group):
         typed = list(sys.argv[1:] if args is None else args)
 
         def run() -> Any:
+            raise_on_sigint()
             try:
                 return super(Gansynth, self).main(
                     typed, prog_name or "gansynth", complete_var, standalone_mode=False, **extra
@@ -200,7 +202,7 @@ def exit_code_of(run: Callable[[], Any], *, debug: bool = False) -> int:
         if stop.code == EXIT_BUG and _reader_left():  # click makes no difference
             return EXIT_SIGPIPE
         raise
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         return _report("interrupted", EXIT_SIGINT, debug)
     except click.exceptions.NoArgsIsHelpError as group:  # typed without a command
         click.echo(group.format_message())
@@ -210,7 +212,7 @@ def exit_code_of(run: Callable[[], Any], *, debug: bool = False) -> int:
     except GansynthError as error:
         return _report(f"error: {error.line}", error.exit_code, debug)
     except Exception as error:
-        fault = _environment(error)
+        fault = _environment(error) or _of_plugin(error)
         if fault is not None:
             return _report(f"error: {fault.line}", fault.exit_code, debug)
         text = f"bug: {type(error).__name__}: {_one_line(error.args)}"
@@ -256,6 +258,13 @@ def _environment(error: Exception) -> EnvironmentFault | None:
             "out of memory; take a smaller batch or size, or another --device",
         )
     return None
+
+
+def _of_plugin(error: Exception) -> GansynthError | None:
+    """Return the fault of a plugin's code; None for a bug of ours."""
+    from gansynth.core.registry import installed
+
+    return installed().fault_of(error)
 
 
 def _before_dashes(args: Sequence[str]) -> Sequence[str]:
@@ -305,7 +314,7 @@ def _terminable() -> Iterator[None]:
 
 
 def main() -> NoReturn:
-    """Entry point of the console script."""
+    """Run the command that is typed, and exit."""
     if sys.stderr is None:  # closed: its place is taken, so that no file gets the messages
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         os.set_inheritable(2, True)

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
-from gansynth.runtime.files import disk_errors
+from gansynth.runtime.files import disk_errors, in_units
 
 FILE_BYTES = 8192  # most bytes of a sample's header and of its last, partly filled block
 SHARED_MEMORY = Path("/dev/shm")
@@ -73,8 +73,8 @@ def bank_place(
         if free >= 2 * bytes_needed:
             return SHARED_MEMORY, ""
         why = (
-            f"shared memory ({SHARED_MEMORY}) has {free / 1e9:.1f} GB free, the bank needs "
-            f"{bytes_needed / 1e9:.1f} GB and as much to spare"
+            f"shared memory ({SHARED_MEMORY}) has {in_units(free)} free, the bank needs "
+            f"{in_units(bytes_needed)} and as much to spare"
         )
     base = Path(tempfile.gettempdir())
     return base, (

@@ -52,8 +52,15 @@ class EditContext:
         return EditContext(labels, self.schema, self.case_context)
 
     def edited(self, edit: Edit, params: Mapping[str, Any]) -> EditContext:
-        """Return this context after an edit."""
+        """Return this context after an edit; UsageFault: it returns no ``EditResult``."""
         after = edit.apply(self, params)
+        if not isinstance(after, EditResult):
+            raise UsageFault(
+                "edit.result-of-another-kind",
+                f"edit {edit.name!r} ({type(edit).__module__}): apply returned {after!r:.60}, "
+                "expected an EditResult; leave it out, and see: "
+                f"gansynth plugins check {edit.name}",
+            )
         return replace(
             self,
             labels=after.labels,

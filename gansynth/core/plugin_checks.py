@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,6 +21,8 @@ API_NAME = "gansynth_api"
 """Optional variable of a plugin module: the API version it was written for."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 PATIENCE = 5.0
+_DECLARED: tuple[type[Any], ...] = (bool, str, int, float, tuple, Set, Mapping)
+"""Kinds of what a contract's class declares."""
 MARKER = f"{hookspecs.hookimpl.project_name}_impl"
 
 
@@ -146,6 +148,25 @@ def check_loaded(kind: str, loaded: object) -> None:
         raise InvalidPlugin(
             f"{loaded.__name__} lacks {', '.join(missing)}, expected it to define them"
         )
+    for name, usual in inspect.getmembers_static(expected):
+        if not name.startswith("_"):
+            _check_declared(loaded, name, usual)
+
+
+def _check_declared(plugin: type[Any], name: str, usual: object) -> None:
+    """Refuse (Unfit) an attribute of another kind than that of the contract's class."""
+    own = inspect.getattr_static(plugin, name)
+    if hasattr(own, "__get__"):  # a method, or a property that decides later
+        return
+    if isinstance(usual, type):
+        fits, kind = isinstance(own, type), "a class"
+    elif inspect.isfunction(usual):
+        fits, kind = callable(own), "a method"
+    else:
+        kinds = [each for each in _DECLARED if isinstance(usual, each)]
+        fits, kind = not kinds or isinstance(own, kinds[0]), f"one such as {usual!r:.60}"
+    if not fits:
+        raise InvalidPlugin(f"{plugin.__name__}.{name} is {_shown(own)}, expected {kind}")
 
 
 def one_line(error: BaseException) -> str:

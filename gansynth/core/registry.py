@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -73,6 +74,7 @@ class Registry:
     loaders: dict[str, dict[str, tuple[str, Callable[[], Any]]]] = field(
         default_factory=lambda: {kind: {} for kind in KINDS}
     )
+    packages: dict[str, str] = field(default_factory=dict)  # of code in use -> the plugin
 
     def names(self, kind: str) -> tuple[str, ...]:
         """Return the names registered for a kind, sorted."""
@@ -215,6 +217,7 @@ class Registry:
         if name not in self.loaders[kind]:
             raise UsageFault("registry.name-unknown", self._unknown(kind, name))
         plugin, load = self.loaders[kind][name]
+        whence = f" ({self.origins[plugin]})" if self._foreign(plugin) else ""
         try:
             with guard_plugin_code(self._foreign(plugin)):
                 loaded = load()
@@ -224,9 +227,28 @@ class Registry:
         except Exception as error:  # any exception of plugin code becomes one line here
             raise UsageFault(
                 "registry.plugin-does-not-load",
-                f"{kind[:-1]} {name!r} of plugin {plugin!r} does not load: {one_line(error)}",
+                f"{kind[:-1]} {name!r} of plugin {plugin!r}{whence} does not load: "
+                f"{one_line(error)}",
             ) from error
+        package = str(getattr(loaded, "__module__", "")).partition(".")[0]
+        if self._foreign(plugin) and package != GROUP:
+            self.packages[package] = plugin
         return loaded
+
+    def fault_of(self, error: BaseException) -> UsageFault | None:
+        """Return the fault of the plugin whose code an error comes through; None if it is ours."""
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+            plugin = self.packages.get(package)
+            if plugin is not None:
+                origin = self.origins[plugin]
+                return UsageFault(
+                    "registry.plugin-fails",
+                    f"plugin {plugin!r} of {origin} fails: {one_line(error)}; expected it to work "
+                    "as gansynth plugins check says. Report it to its authors (--debug shows where "
+                    f"it fails), or do without it: pip uninstall {origin.distribution}",
+                )
+        return None
 
     @contextmanager
     def _isolated(self, name: str) -> Iterator[None]:

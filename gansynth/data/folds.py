@@ -247,7 +247,7 @@ def grouped_splits(
         raise DataFault(
             "folds.split-fewer-subjects-than-folds",
             f"splits: {len(counts)} subject(s) for {folds} folds, expected at least one for each; "
-            f"ask for at most {max(2, len(counts))} folds, or add subjects",
+            + (_all_of_one(counts) or f"ask for at most {len(counts)} folds, or add subjects"),
         )
     subjects = sorted(counts)
     order = np.random.default_rng(seed).permutation(len(subjects))
@@ -257,6 +257,19 @@ def grouped_splits(
         fold_of[subject] = loads.index(min(loads))
         loads[fold_of[subject]] += counts[subject]
     return [_held_out({c: fold_of[subject_of[c]] for c in ids}, fold) for fold in range(folds)]
+
+
+def _all_of_one(cases_of: Mapping[str, int]) -> str:
+    """Return the way out where all cases are of one subject; empty where they are not."""
+    if len(cases_of) != 1:
+        return ""
+    [(subject, cases)] = cases_of.items()
+    if cases == 1:
+        return "add cases"
+    return (
+        f"all {cases} cases are of {subject!r}: if that is no person, take a longer expression, "
+        "such as --subjects '(.+)_', all before the last underscore, or a table of subjects"
+    )
 
 
 def _held_out(part_of: Mapping[str, Any], part: Any) -> FoldSplit:
@@ -309,15 +322,16 @@ def _dealt(
     ids: list[str],
     tested: bool,
 ) -> dict[str, FoldSplit]:
-    count = len({subject_of[case] for case in ids})
+    cases_of = Counter([subject_of[case] for case in ids])
+    count = len(cases_of)
     if count < options.folds:
         if tested and count:  # there are test cases to hold out, and no folds are needed
             return {"0": FoldSplit(train=ids, val=[])}
-        hint = f"say --read folds={count}, or" if count > 1 else "add cases, or"
+        hint = _all_of_one(cases_of) or (f"say --read folds={count}" if count else "add cases")
         raise DataFault(
             "folds.data-fewer-subjects-than-folds",
             f"{listing.where}: {count} subject(s) for {options.folds} folds, expected at least "
-            f"one for each; {hint} hold nothing out: --fold all",
+            f"one for each; {hint}, or hold nothing out: --fold all",
         )
     splits = grouped_splits(ids, subject_of, options.folds, options.seed)
     return {str(number): split for number, split in enumerate(splits)}

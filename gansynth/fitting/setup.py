@@ -32,7 +32,7 @@ from gansynth.data.views import channel_numbers, needed
 from gansynth.fitting.warm_start import ParentRun, apply_warm_start, extend_lineage
 from gansynth.runtime.devices import pick_device, seeded
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
-from gansynth.runtime.files import free_bytes, write_bytes_atomic
+from gansynth.runtime.files import free_bytes, in_units, write_bytes_atomic
 from gansynth.runtime.options import overlay, split_settings
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.open_run import check_room, load_state
@@ -50,8 +50,8 @@ CROPS = 32
 OBSERVED, OBSERVED_VALUES = 256, 1 << 27
 """Least crops that a generator of label maps, or one without networks, observes; values of so many
 crops that no more are cut than one of each case."""
-SHEETS = 4 << 20
-"""Approximate bytes of preview grids and tables."""
+TABLES, SHEETS, TILES = 256 << 10, 4 << 20, 64
+"""Approximate bytes of a run's tables; most of these and of preview grids; images of a grid."""
 
 
 @dataclass
@@ -294,12 +294,16 @@ def refuse_full_disk(job: FitJob, out: Path) -> None:
     files = (out / "checkpoints").rglob("*")
     used = sum([path.stat().st_size for path in files if path.is_file()])
     size = bytes_of(job.generator.nets)
-    needed, free = (KEPT_CHECKPOINTS + 1) * size + SHEETS - used, free_bytes(out)
+    sheets = job.options.steps // job.options.sample_every + 4
+    pixels = len(job.generator.schema.channels) * math.prod(job.generator.size[-2:])
+    others = min(SHEETS, TABLES + sheets * TILES * pixels)
+    needed, free = (KEPT_CHECKPOINTS + 1) * size + others - used, free_bytes(out)
     if isinstance(free, int) and free < needed:
         raise EnvironmentFault(
             "fitting.disk-lacks-room",
-            f"{out}: {needed} bytes needed ({KEPT_CHECKPOINTS + 1} checkpoints of {size}, and "
-            f"previews), {free} bytes free there. Make room, or choose another -o",
+            f"{out}: {in_units(needed)} needed ({KEPT_CHECKPOINTS + 1} checkpoints of "
+            f"{in_units(size)}, up to {in_units(others)} of previews and tables), {in_units(free)} "
+            "free there. Make room, or choose another -o",
         )
 
 

@@ -33,7 +33,7 @@ from gansynth.runtime.errors import (
     IntegrityFault,
     UsageFault,
 )
-from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
+from gansynth.runtime.files import disk_errors, in_units, read_json, write_json_atomic
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.deidentify import SharedSamples, names_in, record_of, refuse_real_images
 from gansynth.sampling.filters.fitted import learn_ahead
@@ -87,8 +87,8 @@ class DataSetExport(ABC):
         if free < needed:
             raise EnvironmentFault(
                 "hosts.export-lacks-room",
-                f"{folder}: {self.samples} samples take {needed} bytes while the data set is made, "
-                f"{free} are free; make room, or ask for fewer with --ratio",
+                f"{folder}: {self.samples} samples take {in_units(needed)} while the data set is "
+                f"made, {in_units(free)} are free; make room, or ask for fewer with --ratio",
             )
 
     # -- what a host defines ------------------------------------------------------------------

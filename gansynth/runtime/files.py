@@ -240,11 +240,11 @@ def disk_errors(path: str | Path, needed: int | None = None) -> Iterator[None]:
                 "files.cannot-be-written",
                 f"{path}: cannot be written: {reason}; choose another folder",
             ) from error
-        space = "" if needed is None else f" {needed} bytes needed,"
-        free = free_bytes(Path(path))
+        space = "" if needed is None else f" {in_units(needed)} needed,"
+        free = in_units(free_bytes(Path(path)))
         raise EnvironmentFault(
             "files.no-room-to-write",
-            f"{path}: cannot be written: {reason};{space} {free} bytes free there. "
+            f"{path}: cannot be written: {reason};{space} {free} free there. "
             "Make room, or choose another folder",
         ) from error
 
@@ -270,6 +270,16 @@ def free_bytes(path: Path) -> int | str:
         if folder.is_dir():
             return shutil.disk_usage(folder).free
     return "unknown"
+
+
+def in_units(size: float | str) -> str:
+    """Return bytes in a unit that fits: ``512 bytes``, ``4.2 MB``; a text as it is."""
+    if isinstance(size, str):
+        return size
+    for unit, of in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if abs(size) >= 0.99995 * of:  # what would be rounded to 1000.0 of the next smaller unit
+            return f"{size / of:.1f} {unit}"
+    return f"{size:.0f} bytes"
 
 
 def folder_bytes(folder: Path) -> int:

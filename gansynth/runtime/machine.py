@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gansynth.runtime.errors import EnvironmentFault
+from gansynth.runtime.files import in_units
 
 SHARED = Path("/dev/shm")
 CGROUP = Path("/sys/fs/cgroup")
@@ -55,8 +56,8 @@ def refuse_beyond_memory(needed: int, what: str) -> None:
     if needed > free:
         raise EnvironmentFault(
             "machine.needs-more-memory-than-free",
-            f"{what}, which takes {needed / GIB:.1f} GiB of memory; expected at most the "
-            f"{free / GIB:.1f} GiB that are free. Make it smaller, or take a machine with more",
+            f"{what}, which takes {in_units(needed)} of memory; expected at most the "
+            f"{in_units(free)} that are free. Make it smaller, or take a machine with more",
         )
 
 
@@ -99,7 +100,7 @@ def temporary() -> DoctorLine:
 
 def _room(name: str, folder: Path, cure: str) -> DoctorLine:
     free = shutil.disk_usage(folder).free
-    text = f"{folder}, {free / GIB:.1f} GiB free"
+    text = f"{folder}, {in_units(free)} free"
     if free < LITTLE_SPACE:
         return DoctorLine("note", name, text, cure)
     return DoctorLine("ok", name, text)

@@ -49,6 +49,12 @@ FILLED = 0.1
 """... and at most this share of it has the image's most frequent value (air, padding)."""
 EQUAL = 0.99  # squared correlation above which one block repeats another
 SOUGHT, ORIENTATIONS = 7, 8  # blocks of a sample that are searched for, each in so many ways
+EXACT = 0.999  # squared correlation from which a block is one of a real image, place for place
+MOST_EXACT = 3
+"""Most such blocks of a sample in one real image; chance has shown 1, docs/sharing.md."""
+VALUES, SMOOTH = 16, 0.99
+"""What few values or a curved surface describe is found anywhere: a block tells of an image by at
+least so many values, of which a surface of second order explains at most this share."""
 
 
 def repeated_share(image: FloatArray, real: Iterable[npt.NDArray[np.generic]]) -> float:
@@ -78,6 +84,7 @@ class CopySearch:
     def __init__(self) -> None:
         self._blocks: list[FloatArray] = []
         self._best: list[FloatArray] = []
+        self._telling: list[npt.NDArray[np.bool_]] = []
 
     def add(self, image: FloatArray) -> None:
         """Take some textured blocks of a sample's image, (C, D, H, W) or (C, H, W)."""
@@ -85,20 +92,26 @@ class CopySearch:
         found = []
         for channel in image:
             blocks = _blocks(channel, self.edges)
-            found.append(_unit(blocks[_textured(channel, blocks)]))
+            found.append(blocks[_textured(channel, blocks)])
         every = np.concatenate(found)
         chosen = np.linspace(0, len(every) - 1, min(SOUGHT, len(every))).round().astype(int)
-        turned = [_orientations(block.reshape(self.edges)) for block in every[chosen]]
+        self._telling.append(_telling(every[chosen], self.edges))
+        turned = [_orientations(block.reshape(self.edges)) for block in _unit(every[chosen])]
         blocks = np.array(turned, np.float32).reshape(-1, every.shape[1])
         self._blocks.append(blocks)
         self._best.append(np.zeros(len(blocks), np.float32))
 
-    def look_in(self, image: FloatArray) -> None:
-        """Compare with a real image, (C, D, H, W) or (C, H, W), each channel with each."""
+    def look_in(self, image: FloatArray) -> list[int]:
+        """Compare with a real image, (C, D, H, W) or (C, H, W), each channel with each.
+
+        Returns:
+            For each sample how many of its blocks the image has, place for place.
+        """
         for length, edge in zip(image.shape[1:], self.edges, strict=True):
             if length < edge:
-                return  # no block has a place in it
-        sought, best = np.concatenate(self._blocks).T, np.concatenate(self._best)
+                return [0] * len(self._blocks)  # no block has a place in it
+        sought = np.concatenate(self._blocks).T
+        best = np.zeros(sought.shape[1], np.float32)
         for channel in image:
             least = TEXTURED * float(channel.std())
             for slab in sliding_window_view(channel, self.edges):
@@ -108,12 +121,20 @@ class CopySearch:
                     found = windows @ sought
                     np.maximum(best, found.max(axis=0), out=best)
                     np.maximum(best, -found.min(axis=0), out=best)
-        self._best = np.split(best, np.cumsum([len(part) for part in self._best])[:-1])
+        found_here = np.split(best, np.cumsum([len(part) for part in self._best])[:-1])
+        self._best = [np.maximum(*both) for both in zip(self._best, found_here, strict=True)]
+        exact = [_of_blocks(here) >= EXACT for here in found_here]
+        return [int((e & t).sum()) for e, t in zip(exact, self._telling, strict=True)]
 
     def similarities(self) -> list[float]:
         """Return for each sample the median of its blocks' best squared correlations; 0 to 1."""
-        each = [best.reshape(-1, ORIENTATIONS).max(axis=1) for best in self._best]
-        return [float(np.median(best) ** 2) if len(best) else 0.0 for best in each]
+        each = [_of_blocks(best) for best in self._best]
+        return [float(np.median(best)) if len(best) else 0.0 for best in each]
+
+
+def _of_blocks(best: FloatArray) -> FloatArray:
+    """Return the squared correlation of each block in the best of its orientations."""
+    return np.asarray(best.reshape(-1, ORIENTATIONS).max(axis=1) ** 2)
 
 
 def _orientations(block: FloatArray) -> list[FloatArray]:
@@ -144,6 +165,19 @@ def _textured(channel: npt.NDArray[np.generic], blocks: FloatArray) -> npt.NDArr
     values, counts = np.unique(some, return_counts=True)
     filled = (blocks == values[counts.argmax()].astype(np.float32)).mean(axis=1) > FILLED
     return np.asarray((blocks.std(axis=1) > TEXTURED * float(channel.std())) & ~filled)
+
+
+def _telling(blocks: FloatArray, edges: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Return which blocks (blocks, voxels) tell of an image; see ``VALUES``."""
+    values = np.array([len(np.unique(block)) for block in blocks])
+    axes = [(axis - axis.mean()).ravel() for axis in np.indices(edges, np.float64)]
+    terms = [np.ones_like(axes[0]), *axes]
+    for number, axis in enumerate(axes):
+        terms += [axis * other for other in axes[number:]]
+    surfaces, sizes, _ = np.linalg.svd(np.stack(terms, axis=1), full_matrices=False)
+    surfaces = surfaces[:, sizes > 1e-9 * sizes[0]]  # an axis of one voxel has none
+    explained = ((_unit(blocks) @ surfaces) ** 2).sum(axis=1)
+    return np.asarray((values >= VALUES) & (explained <= SMOOTH), bool)
 
 
 def _unit(blocks: FloatArray) -> FloatArray:
@@ -479,12 +513,16 @@ class SharedSamples:
                 "patient's anatomy, as a context of clusters does (--set context=0). Look at them "
                 "before they are shared"
             )
+        how = "is training case {}, perhaps turned, flipped, noisy or in other grey values"
+        self._refuse({sample: how.format(seen[case].id) for sample, case in copies.items()})
+
+    def _refuse(self, copies: Mapping[int, str]) -> None:
+        """Refuse samples, by number, for what is said of them, if there are any."""
         if copies:
-            sample, case = next(iter(copies.items()))
+            sample, says = next(iter(copies.items()))
             raise IntegrityFault(
                 "sampling.samples-copy-training-cases",
-                f"{self.out}: {self.searched[sample]} is training case {seen[case].id}, perhaps "
-                f"turned, flipped, noisy or in other grey values; {len(copies)} of "
+                f"{self.out}: {self.searched[sample]} {says}; {len(copies)} of "
                 f"{len(self.searched)} samples searched for are such copies, expected none. "
                 "Nothing is written. The generator has learnt its training cases by heart: fit it "
                 "on more of them, or for fewer steps",
@@ -494,9 +532,11 @@ class SharedSamples:
         """Search for some of the samples in all training cases; warn of copies, and of own maps.
 
         Raises:
-            IntegrityFault: a sample is a training case, perhaps turned, noisy or in other greys.
+            IntegrityFault: a sample is a training case, perhaps turned, noisy or in other greys, or
+                repeats parts of one.
         """
         self._refuse_copies()
+        parts: dict[int, str] = {}
         space, ids = self.space, self.source.train_ids if self.searched else ()
         with self.reporter.task(len(self.source.train_ids), "compare") as bar:
             for case_id in ids:
@@ -505,8 +545,12 @@ class SharedSamples:
                 if space is not None and space.grid == "resample":  # there and back, as samples
                     own = Sample(space.to_generator(case).image)
                     image = space.to_host(own, image.shape[1:]).image
-                self.search.look_in(image)
+                for sample, blocks in enumerate(self.search.look_in(image)):
+                    if blocks > MOST_EXACT:
+                        how = f"repeats {blocks} of {SOUGHT} parts searched for of training case"
+                        parts.setdefault(sample, f"{how} {case_id}, perhaps flipped or moved")
                 bar.advance(1)
+        self._refuse(parts)
         found = [
             f"{name} ({similarity:.3f})"
             for name, similarity in zip(self.searched, self.search.similarities(), strict=True)

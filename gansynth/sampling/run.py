@@ -9,6 +9,7 @@ contain patients' images.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import platform
@@ -124,8 +125,10 @@ def check_lockable(folder: Path) -> None:
         with lock.open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 raise _held(folder) from None
+            except OSError as error:
+                raise _not_lockable(folder, error) from error
     refuse_unwritable(folder)
 
 
@@ -135,6 +138,21 @@ def _held(folder: Path, hint: str = "choose another -o") -> EnvironmentFault:
     return EnvironmentFault(
         "sampling.run-folder-locked",
         f"{folder}: locked by {who}; expected one process per folder. Wait for it, or {hint}",
+    )
+
+
+def _not_lockable(
+    folder: Path, error: OSError, hint: str = "choose another -o"
+) -> EnvironmentFault:
+    if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+        hint = (
+            "its whole file system takes no locks, as NFS does whose lock service does not run: "
+            "mount it with -o local_lock=all (where one machine alone writes to it) or start its "
+            f"lock service (rpc.statd), or {hint} on another file system"
+        )
+    return EnvironmentFault(
+        "sampling.run-folder-not-lockable",
+        f"{folder}: cannot be locked ({error.strerror}); {hint}",
     )
 
 
@@ -157,10 +175,7 @@ def locked(folder: Path, hint: str = "choose another -o") -> Iterator[None]:
     except Timeout:
         raise _held(folder, hint) from None
     except OSError as error:
-        raise EnvironmentFault(
-            "sampling.run-folder-not-lockable",
-            f"{folder}: cannot be locked ({error.strerror}); {hint}",
-        ) from error
+        raise _not_lockable(folder, error, hint) from error
     try:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         with disk_errors(holder):

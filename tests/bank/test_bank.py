@@ -287,7 +287,7 @@ def test_a_bank_is_placed_where_asked_or_in_shared_memory_or_on_the_disk_and_say
     assert (two != three, silent) == (True, "")
     assert one.name.startswith("gansynth-run-")
     assert f"-{os.getpid()}-" in one.name
-    assert f"shared memory ({shared}) has 0.0 GB free" in said
+    assert f"shared memory ({shared}) has 100 bytes free" in said
     assert f"kept in {disk} instead" in said
     assert "--bank-dir" in said
     folder, said = place_bank("run", 101, tmp_path / "new/scratch")

@@ -208,22 +208,43 @@ def test_one_image_of_two_subjects_is_refused_before_any_job(tmp_path):
         BenchmarkStudy(plan, "development", tmp_path / "out").specs()
 
 
+def show_alike(home: Path, *cases: str) -> None:
+    """Two cases of pictures show almost the same."""
+    rng = np.random.default_rng(0)
+    pixels = np.kron(rng.integers(60, 200, (8, 8)), np.ones((8, 8))) + rng.integers(0, 9, (64, 64))
+    for more, case in enumerate(cases):  # not the same image
+        for kind, array in (("images", pixels + more), ("masks", np.zeros((64, 64)))):
+            path = home / "set" / kind / f"{case}.png"
+            Image.fromarray(array.astype(np.uint8)).save(path)
+
+
 def test_near_identical_images_of_two_subjects_are_refused_before_any_job(tmp_path):
     plan = read_plan(plan_in(tmp_path, "pictures"))
     study = BenchmarkStudy(plan, "development", tmp_path / "out")
     trainings = [spec for spec in study.specs().values() if spec.kind == "train" and spec.needs]
     (seen, *_), (judged, *_) = [trainings[0].document[side][0] for side in ("train", "judged")]
-    rng = np.random.default_rng(0)
-    pixels = np.kron(rng.integers(60, 200, (8, 8)), np.ones((8, 8))) + rng.integers(0, 9, (64, 64))
-    for case, more in ((seen, 0), (judged, 1)):  # not the same image
-        for kind, array in (("images", pixels + more), ("masks", np.zeros((64, 64)))):
-            path = tmp_path / "set" / kind / f"{case}.png"
-            Image.fromarray(array.astype(np.uint8)).save(path)
+    show_alike(tmp_path, seen, judged)
     # what the guard of the training refuses
     with raises_fault(
         "benchmark.nearly-identical-case-trains", names=f"{judged} (near-identical image of {seen})"
     ):
         BenchmarkStudy(plan, "development", tmp_path / "out").specs()
+
+
+@pytest.mark.parametrize("command", ["tune", "benchmark"])
+def test_a_dry_run_refuses_what_an_inner_fold_of_its_choice_would(tmp_path, command):
+    file = plan_in(tmp_path, "pictures")
+    plan = yaml.safe_load(file.read_text())
+    plan["arms"].append({"name": "tuned", "tune": ["default", "copy-paste"]})
+    file.write_text(yaml.safe_dump(plan))
+    spec, _ = open_choice(read_plan(file), TuneRequest(plan=str(file), out=tmp_path / "tune"))
+    of_subjects = {subject: case for case, subject, _ in spec.document["train"]}
+    show_alike(tmp_path, *of_subjects.values())
+    words = (command, file, "-o", tmp_path / "out", "--dry-run")
+    dry = gansynth(*words, *["--no-probe"][: command == "benchmark"])
+    assert dry.exit_code == 6, dry.output
+    assert "benchmark.nearly-identical-case-trains" in dry.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("kind", FLAT)

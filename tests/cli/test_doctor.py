@@ -156,10 +156,10 @@ SAID: list[tuple[Any, dict[str, Any], str, str]] = [
     (nth(-1, devices.device_lines), gpus(2), "ok", "training on cuda:0, the producer on cuda:1"),
     (machine.threads, {**EIGHT, OMP: "1"}, "ok", ""),
     (machine.threads, {**EIGHT, OMP: None}, "note", OMP),
-    (machine.shared_memory, disk(64 << 20), "note", "0.1 GiB free~--shm-size"),
-    (machine.shared_memory, disk(8 * GIB), "ok", "8.0 GiB free"),
+    (machine.shared_memory, disk(64 << 20), "note", "67.1 MB free~--shm-size"),
+    (machine.shared_memory, disk(8 * GIB), "ok", "8.6 GB free"),
     (machine.shared_memory, GONE, "note", "not there~temporary folder"),
-    (machine.temporary, disk(1 << 20), "note", "0.0 GiB free~TMPDIR"),
+    (machine.temporary, disk(1 << 20), "note", "1.0 MB free~TMPDIR"),
     (partial(nnunet.worker_line, 4), {WORKERS: None}, "note", f"export {WORKERS}=3"),
     (partial(nnunet.worker_line, 16), {WORKERS: None}, "ok", ""),
     (partial(nnunet.worker_line, 4), {WORKERS: "8"}, "note", f"export {WORKERS}=3"),
@@ -168,7 +168,7 @@ SAID: list[tuple[Any, dict[str, Any], str, str]] = [
     (nnunet.ext_trainer_line, {EXT: "/mine"}, "note", f"export {EXT}={EXT_TRAINER}:/mine"),
     (nnunet.ext_trainer_line, {EXT: f"/mine:{EXT_TRAINER}"}, "ok", ""),
     (ROOM, {"os.access": lambda *_: False}, "note", "is not writable~chmod u+w"),
-    (ROOM, {"os.access": lambda *_: True, **disk(GIB)}, "note", "1.0 GiB free~make room"),
+    (ROOM, {"os.access": lambda *_: True, **disk(GIB)}, "note", "1.1 GB free~make room"),
     (nnunet.torchvision_line, FITS, "ok", ""),
     (nnunet.torchvision_line, {**TORN, "PYTHONPATH": None}, "note",
      f"nms is missing~export PYTHONPATH={torchvision_compat.CPU_TORCH}"),
@@ -222,8 +222,8 @@ def test_a_containers_limits_count(tmp_path, monkeypatch, limit):
     memory = SimpleNamespace(total=64 * GIB, available=50 * GIB)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     assert machine.cores() == 1
-    free = "50.0" if limit == "max" else "1.0"
-    with raises_fault("machine.needs-more-memory-than-free", names=f"the {free} GiB"):
+    free = "53.7 GB" if limit == "max" else "1.1 GB"
+    with raises_fault("machine.needs-more-memory-than-free", names=f"the {free} that"):
         machine.refuse_beyond_memory(51 * GIB, "a volume")
 
 
@@ -247,7 +247,7 @@ def test_each_folder_says_who_names_it_or_what_to_type(bare, monkeypatch):
     monkeypatch.setenv("nnUNet_results", str(bare))
     raw, _, results = nnunet.folder_lines(None)
     says(raw, "note", "gone is not there ($nnUNet_raw)", "mkdir -p")
-    says(results, "ok", "($nnUNet_results)", "GiB free")
+    says(results, "ok", "($nnUNet_results)", "B free")
     assert all("--root" in line.found for line in nnunet.folder_lines(str(bare)))
 
 

@@ -1,17 +1,19 @@
 import signal
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import distributions, entry_points
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gansynth.core import plugin_checks
+from gansynth.core.edit import Edit
 from gansynth.core.generator import Generator
 from gansynth.core.hookspecs import API_VERSION, hookimpl
-from gansynth.core.registry import GROUP, installed, load_registry
+from gansynth.core.registry import GROUP, PluginOrigin, installed, load_registry
 from gansynth.metrics.comparison import Metric
 from gansynth.runtime.errors import EnvironmentFault
 from tests.expected import raises_fault
@@ -121,11 +123,19 @@ def missing() -> None:
     raise ImportError("no module named tensorlib")
 
 
+def odd_edit(**declared: Any) -> type[Edit]:
+    """An edit whose declarations are of another kind."""
+    whole = {"draw": lambda *_: {}, "apply": lambda *_: None}
+    return type("Odd", (Edit,), {**whole, **declared})
+
+
 NONSENSE = [
     ("generators", dict, "returned the class dict, expected a subclass of gansynth.Generator"),
     ("generators", Generator, "Generator lacks sample"),
     ("hosts", "nnunet", "returned 'nnunet', expected a subclass of gansynth.Framework"),
     ("edits", None, "returned None, expected a subclass of gansynth.Edit"),
+    ("edits", odd_edit(Options={}), "Odd.Options is {}, expected a class"),
+    ("edits", odd_edit(apply=1), "Odd.apply is 1, expected a method"),
     ("sources", 7, "returned 7, expected a function"),
     ("metrics", min, "expected a subclass of gansynth.Metric"),
     ("metrics", Metric, "Metric lacks compute"),
@@ -144,6 +154,25 @@ def test_a_plugin_that_loads_another_kind_is_refused(alone, kind, nonsense, reas
     with raises_fault("registry.plugin-does-not-load") as fault:
         alone.load(kind, "odd")
     assert reason in str(fault.value)
+
+
+@pytest.mark.fault(42)
+def test_an_error_that_comes_through_a_plugin_names_it_and_its_distribution(alone):
+    code = ModuleType("stranger_x.metrics")
+    exec("class Odd:\n    def compute(self):\n        return self.nothing", vars(code))
+    origin = PluginOrigin("stranger-x", "1.2")
+    alone.add(plugin(sources=lambda register: register("odd", lambda: code.Odd)), "odd", origin)
+    ours, theirs = [raised_by(act) for act in (ending, alone.load("sources", "odd")().compute)]
+    assert alone.fault_of(ours) is None
+    fault = alone.fault_of(theirs)
+    assert fault is not None
+    assert "plugin 'odd' of stranger-x 1.2 fails: AttributeError" in str(fault)
+
+
+def raised_by(act: Callable[[], object]) -> BaseException:
+    with pytest.raises((AttributeError, SystemExit)) as caught:
+        act()
+    return caught.value
 
 
 def test_a_signal_that_ends_the_process_does_end_it(alone):

@@ -217,7 +217,7 @@ def test_nothing_outside_of_the_file_is_read(cached, copy, link):
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     def write() -> None:
         for limit in (100, 500_000, 1_600_000):  # before, and amid the cases
-            fault = pytest.raises(EnvironmentFault, match="bytes needed")
+            fault = pytest.raises(EnvironmentFault, match="B needed")
             with files_of_at_most(limit), fault:
                 write_h5(TOY, tmp_path / "toy.h5")
             assert list(tmp_path.iterdir()) == []

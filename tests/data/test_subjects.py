@@ -29,6 +29,10 @@ def test_the_seed_decides_and_the_order_of_cases_does_not():
 def test_impossible_numbers_of_folds_are_refused():
     with raises_fault("folds.split-fewer-subjects-than-folds"):
         grouped_splits(IDS, PEOPLE, 8, 0)
+    with raises_fault(
+        "folds.split-fewer-subjects-than-folds", names="take a longer expression, such as"
+    ):
+        grouped_splits(IDS, dict.fromkeys(IDS, "all"), 2, 0)
     with raises_fault("folds.fewer-than-two-folds"):
         grouped_splits(IDS, PEOPLE, 1, 0)
 

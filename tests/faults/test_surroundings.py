@@ -1,5 +1,6 @@
 """Rows 31, 32 and 43: full shared memory, folders that cannot be, clocks and other variables."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,7 +12,9 @@ import pytest
 
 from gansynth.core.ratio import Ratio
 from gansynth.hosts.mixer import Mixer, MixerConfig
+from gansynth.sampling.run import check_lockable, locked
 from tests.disks import of_mode
+from tests.expected import raises_fault
 from tests.flat_sets import pictures, slices
 from tests.training.zoo.members import differing, newest
 
@@ -56,9 +59,22 @@ def test_full_shared_memory_makes_a_live_bank_smaller_until_there_is_room(tmp_pa
     assert done.returncode == 0, done.stderr
     squeezed, next_goes_elsewhere, with_room = done.stdout.splitlines()
     assert squeezed == "2 True"
-    full = f"{tmp_path} shared memory (/dev/shm) has 0.0 GB free"
+    full = f"{tmp_path} shared memory (/dev/shm) has "
     assert next_goes_elsewhere.startswith(full)
     assert with_room == "4 False filling"
+
+
+@pytest.mark.fault(32)
+@pytest.mark.parametrize("refuse", [check_lockable, lambda folder: locked(folder).__enter__()])
+def test_a_file_system_without_locks_is_named_as_such(tmp_path, monkeypatch, refuse):
+    (tmp_path / ".lock").touch()
+    monkeypatch.setattr("fcntl.flock", without_locks)
+    with raises_fault("sampling.run-folder-not-lockable", names="mount it with -o local_lock=all"):
+        refuse(tmp_path)
+
+
+def without_locks(file: object, operation: int) -> None:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
 @pytest.mark.fault(32)

@@ -13,6 +13,7 @@ from gansynth.runtime.errors import (
     EnvironmentFault,
 )
 from gansynth.runtime.files import (
+    in_units,
     path_inside,
     publish_dir,
     read_json,
@@ -245,7 +246,7 @@ def test_a_full_disk_is_told_with_bytes_needed_and_free_and_leaves_the_old_file(
     path = store(tmp_path / "x", b"old")
     with (
         files_of_at_most(4096),
-        pytest.raises(EnvironmentFault, match=r"10000 bytes needed, \d+ bytes free"),
+        pytest.raises(EnvironmentFault, match=r"10.0 kB needed, [\d.]+ .?B free"),
     ):
         write_bytes_atomic(path, bytes(10_000))
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
@@ -289,3 +290,11 @@ def test_a_published_folder_is_not_overwritten(tmp_path):
     with raises_fault("files.exists-already"):
         publish_dir(tmp_path / "t", tmp_path / "final")
     assert (tmp_path / "final" / "x").read_bytes() == b"final"
+
+
+@pytest.mark.parametrize(
+    ("size", "says"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1e3, "1.0 kB"), (999_960, "1.0 MB"), (4.2e9, "4.2 GB")],
+)
+def test_a_size_is_told_in_a_unit_that_fits(size, says):
+    assert in_units(size) == says

@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -46,3 +47,24 @@ def test_the_former_handler_comes_back():
     before = signal.getsignal(signal.SIGTERM)
     on_sigterm(lambda number, frame: None)()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+INTERRUPTING = "import os, signal; os.kill(os.getpid(), signal.SIGINT); raise SystemExit(7)"
+
+
+@pytest.mark.parametrize(
+    ("handler", "code", "says"),
+    [(signal.default_int_handler, 130, "interrupted\n"), (signal.SIG_IGN, 7, "")],
+    ids=["in front", "in background"],
+)
+def test_ctrl_c_while_a_command_is_imported_ends_it_in_one_line(tmp_path, handler, code, says):
+    (tmp_path / "click.py").write_text(INTERRUPTING)
+    path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
+    ran = subprocess.run(
+        [sys.executable, "-m", "gansynth_cli", "fit", "--help"],
+        env={**os.environ, "PYTHONPATH": path},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, handler),
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (code, "", says)

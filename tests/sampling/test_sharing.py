@@ -90,6 +90,14 @@ class KeepsMirroredCrop(KeepsCrop):
         return super().shown(condition, seed)[:, :, ::-1, ::-1]
 
 
+class KeepsNoisyCrop(KeepsCrop):
+    """No longer voxel for voxel."""
+
+    def shown(self, condition, seed):
+        crop = super().shown(condition, seed)
+        return crop + np.random.default_rng(seed).normal(0, 0.05, crop.shape).astype(np.float32)
+
+
 class KeepsOne(KeepsCrop):
     """One patient in 8 bits, seen from the other side."""
 
@@ -124,8 +132,9 @@ def run_of(run_cli: Any, folder: Any, name: str = "stranger", kind: str = "nifti
         (Remembers, 6, "repeats 100% of the textured blocks of a patient's image"),
         (KeepsOne, 6, "is training case"),
         (KeepsNegative, 6, "is training case"),
-        (KeepsCrop, 0, "2 of 2 samples searched for resemble a place of a training case"),
-        (KeepsMirroredCrop, 0, "2 of 2 samples searched for resemble a place of a training case"),
+        (KeepsCrop, 6, "of 7 parts searched for of training case"),
+        (KeepsMirroredCrop, 6, "2 of 2 samples searched for are such copies"),
+        (KeepsNoisyCrop, 0, "2 of 2 samples searched for resemble a place of a training case"),
     ],
 )
 def test_no_samples_for_sharing_show_a_patient(run_cli, tmp_path, hostile, code, says):

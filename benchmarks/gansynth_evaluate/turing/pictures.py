@@ -24,6 +24,7 @@ from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.data.held_out import held_out_of
 from gansynth.report.png import scaled
 from gansynth.runtime.errors import DataFault, TrainingFault, UsageFault, did_you_mean
+from gansynth.runtime.files import in_units
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.quality_gate import reject_reason_of, validate_sample
 from gansynth.sampling.run import Run
@@ -190,8 +191,8 @@ class _ImageMaker:
         if size > LARGEST:
             raise UsageFault(
                 "turing-test.images-too-large",
-                f"-n {self.options.n}: {count} images of {size / 1e6:.0f} MB in all, expected "
-                f"{LARGEST / 1e6:.0f} MB at most; use fewer, or one --channel",
+                f"-n {self.options.n}: {count} images of {in_units(size)} in all, expected "
+                f"{in_units(LARGEST)} at most; use fewer, or one --channel",
             )
 
 
