@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,11 +17,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from gansynth.core.identity import HeldOut, matches
+from gansynth.conditions.condition_source import inherited_request
+from gansynth.core.identity import Door, HeldOut, matches, refuse_seen
 from gansynth.core.intake import intake_of
 from gansynth.core.lineage import CaseRecord, Lineage, some_names
-from gansynth.core.source import CaseSource, FoldSplit, SourceRequest, case_record
+from gansynth.core.source import CaseSource, FoldSplit, SourceRequest, case_record, lineage_of
 from gansynth.data.folds import grouped_splits
+from gansynth.data.held_out import held_out_of
 from gansynth.hosts.trials import Trials, trials_of
 from gansynth.metrics.segmentation.evaluation import ALARMS, THRESHOLDS, equal_alarms
 from gansynth.metrics.segmentation.measures import regions_of, with_labels
@@ -36,6 +39,7 @@ from gansynth_benchmark.subject_split import SEALED, SubjectSplit, largest_set, 
 JOBS = "jobs"
 FORMAT = 1
 FIT, TRAIN, TUNE = "fit", "train", "tune"
+log = logging.getLogger("gansynth")
 SEEDS_OF_A_DRAW = 1000
 """Seed offset between training subsets, so that their trainings have different seeds."""
 
@@ -314,6 +318,31 @@ class BenchmarkStudy:
                 f"subject's nearly identical one trains: {some_names([*pairs])}; remove one of "
                 "both, or give them one subject: subjects: in the plan",
             )
+        self._refuse_judged_people([case for _, test_cases in sides for case in test_cases])
+
+    def _refuse_judged_people(self, judged: Iterable[str]) -> None:
+        """Refuse other sources of arms that show people who are judged, as a training does."""
+        asked: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        for name in self.arms:
+            samples = self.plan.arm(name).samples
+            for scans in samples.unlabelled:
+                asked[repr(scans)] = "unlabelled", scans
+            if samples.label_source is not None:
+                asked[repr(samples.label_source)] = "label_source", samples.label_source
+        if not asked:
+            return
+        records = [self._records[case] for case in dict.fromkeys(judged)]
+        held_out = held_out_of(self.source, records)
+        for option, request in asked.values():
+            door = Door(
+                f"--{option.replace('_', '-')}",
+                f"Leave these cases out, or name others: {option}: in the plan",
+                f"{option}_read: [subjects={{}}]",
+                "subjects: FILE in the plan",
+            )
+            opened = open_source(inherited_request(request, self.request))
+            for text in refuse_seen(lineage_of(opened), held_out, door).warnings:
+                log.warning("%s", text)
 
     def _near(self, training_cases: Iterable[str], test_cases: Iterable[str]) -> list[str]:
         """Return, in words, the test cases that are near-identical to ones that train."""

@@ -6,6 +6,7 @@ Jobs are run here, one after the other; ``slow`` tests leave them to processes, 
 import json
 import re
 import shlex
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -229,6 +230,21 @@ def test_near_identical_images_of_two_subjects_are_refused_before_any_job(tmp_pa
         "benchmark.nearly-identical-case-trains", names=f"{judged} (near-identical image of {seen})"
     ):
         BenchmarkStudy(plan, "development", tmp_path / "out").specs()
+
+
+def test_a_dry_run_refuses_scans_of_people_who_are_judged(tmp_path):
+    file = plan_in(tmp_path, "pictures")
+    study = BenchmarkStudy(read_plan(file), "development", tmp_path / "out")
+    study.specs()
+    judged, scans = study.test_cases[0], tmp_path / "scans"
+    scans.mkdir()
+    shutil.copy(tmp_path / "set" / "images" / f"{judged}.png", scans / "renamed.png")
+    plan = yaml.safe_load(file.read_text())
+    plan["arms"].append({"from": "copy-paste", "name": "with", "unlabelled": "pictures:scans"})
+    file.write_text(yaml.safe_dump(plan))
+    dry = gansynth("benchmark", file, "-o", tmp_path / "out", "--dry-run", "--no-probe")
+    assert dry.exit_code == 6, dry.output
+    assert f"--unlabelled pictures:scans shows 1 held-out case(s): {judged}" in dry.stderr
 
 
 @pytest.mark.parametrize("command", ["tune", "benchmark"])
