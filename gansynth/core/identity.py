@@ -265,6 +265,9 @@ class Compared:
         ways, limits = list[str](), list[str]()
         if any(each.same is not False for each in self.found):
             ways.append("ids")
+        elsewhere = {each.name for each in self.found if each.same is False}
+        if ways and elsewhere:
+            limits.append(f"ids say nothing of {_listed(elsewhere)}, another data set")
         nameless = {each.name for each in self.found if not each.people and each.seen.cases}
         if any(each.people for each in self.found):
             ways.append("subjects")
