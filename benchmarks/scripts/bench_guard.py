@@ -7,12 +7,17 @@ either, among all cases of the set. Of slices, those of one person beside each o
 apart: by them no threshold could be set. Pairs of "different people" above a threshold are listed:
 of breast ultrasound these are pictures published twice.
 
+``seen``: how many are recognised the other way round, where the disguised image is the one that was
+trained on and the original is held out. An image that lies beside other people's in one file is
+compared with everybody else, too: ``strangers`` counts those it is taken for, ``largest_stranger``
+says how many landmarks agreed at most.
+
 LGG volumes are compared without their skulls, too, as BraTS is published.
 
 ``crowds``: all pictures of a set, at three sizes, compared as the guard does, each with those that
 have most words in common. The more images, the further the largest value of two people goes.
 
-    python benchmarks/scripts/bench_guard.py [--data ../shared/data] [--disguised 32]
+    python benchmarks/scripts/bench_guard.py [--data ../shared/data] [--disguised 32] [--jobs 1]
 
 ``--brats FOLDER`` adds subjects of BraTS from elsewhere, such as the six of DeepMedic's examples.
 """
@@ -24,6 +29,8 @@ import itertools
 import re
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +64,7 @@ from gansynth.core.landmarks import (
 DATA = Path(__file__).parents[2] / "../shared/data"
 Array = npt.NDArray[Any]
 Disguise = Callable[[Array, np.random.Generator], Array]
+Composite = Callable[[Sequence[Array]], Array]
 SETS = {
     "hippocampus": ("msd_task04_hippocampus/imagesTr/*.nii.gz", r"(.*)"),
     "lgg volumes": ("lgg_flair3d128/images/*.nii.gz", r"(.*)"),
@@ -114,6 +122,24 @@ def _span(image: Array) -> float:
     return float(np.ptp(image))
 
 
+def beside(images: Sequence[Array], axis: int) -> Array:
+    """Images as a viewer shows them: each in its own window, the smaller with a black border."""
+    shape = np.max([image.shape for image in images], axis=0)
+    shape[axis] = 0
+    panels = []
+    for image in images:
+        low, high = np.percentile(image, (0.5, 99.5))
+        window = np.clip((image - low) / max(high - low, 1e-9), 0, 1)
+        missing = np.maximum(shape - image.shape, 0)
+        panels.append(np.pad(window, [(n // 2, n - n // 2) for n in missing]))
+    return np.concatenate(panels, axis)
+
+
+def mosaic(images: Sequence[Array]) -> Array:
+    """Four images, two by two in the first two axes."""
+    return beside([beside(images[:2], 1), beside(images[2:], 1)], 0)
+
+
 DISGUISES: dict[str, Disguise] = {
     "int16, rounded": lambda x, _: np.rint(x).astype(np.int16),
     "int16, over its whole range": lambda x, _: np.rint(
@@ -138,6 +164,8 @@ DISGUISES: dict[str, Disguise] = {
     "gamma of 0.8": lambda x, _: ((x - x.min()) / _span(x)) ** 0.8,
     "gamma of 1.8": lambda x, _: ((x - x.min()) / _span(x)) ** 1.8,
     "smoothed by 0.7 voxels": lambda x, _: gaussian_filter(x, 0.7),
+    "smoothed by 1 voxel": lambda x, _: gaussian_filter(x, 1),
+    "smoothed by 2 voxels": lambda x, _: gaussian_filter(x, 2),
     "turned by 3 degrees": lambda x, _: rotate(x, 3, reshape=False, order=1, mode="nearest"),
     "inverted": lambda x, _: -x,
     "cropped by 10 % of each axis": lambda x, _: _inner(x, 0.9),
@@ -163,10 +191,19 @@ DISGUISES: dict[str, Disguise] = {
     "resampled to 80 %, one half": lambda x, _: zoom(x, 0.8, order=1)[:, : x.shape[1] * 2 // 5],
 }
 """What is done to an image (D, H, W) or (H, W), float32."""
+COMPOSITES: dict[str, Composite] = {
+    "before another person's along one axis": lambda x: beside([x[0], x[1]], 0),
+    "behind another person's along another axis": lambda x: beside([x[1], x[0]], 1),
+    "a quarter of four people's": lambda x: mosaic([x[1], x[2], x[0], x[3]]),
+    "a quarter of four people's, of half the size": lambda x: mosaic(
+        [zoom(one, 0.5, order=1) for one in (x[3], x[0], x[1], x[2])]
+    ),
+}
+"""How an image and three other people's come to lie in one file."""
 
 
 Read = tuple[npt.NDArray[np.float32], tuple[float, ...]]
-Known = tuple[npt.NDArray[np.float32], Landmarks]
+Known = tuple[npt.NDArray[np.float32], list[Landmarks]]
 
 
 def read(file: Path, strip: bool) -> Read:
@@ -182,48 +219,83 @@ def read(file: Path, strip: bool) -> Read:
     return (stripped(volume) if strip else volume), spacing
 
 
-def known(image: Array, spacing: tuple[float, ...]) -> Known | None:
-    """The fingerprint of a whole image, and its landmarks; None without landmarks."""
+def known(image: Array, spacing: tuple[float, ...], number: int = 0) -> Known | None:
+    """The fingerprints (N, cells) of an image and its panels, their landmarks; None without any.
+
+    ``number``: of the image, which its landmarks are given.
+    """
     prints = prints_of(np.asarray(image, np.float32)[None], spacing)
-    if len(prints) < 2 or not prints[1]:
+    marks = [text for text in prints if text.startswith(f"{image.ndim}/")]
+    if not marks:
         return None
-    whole = (
-        unpacked(prints[0]) if prints[0] else np.zeros(CELLS[image.ndim] ** image.ndim, np.float32)
-    )
-    return whole, read_landmarks(prints[1])
+    wholes = [unpacked(text) for text in prints if text and text not in marks]
+    nothing = np.zeros((0, CELLS[image.ndim] ** image.ndim), np.float32)
+    return np.stack(wholes) if wholes else nothing, [read_landmarks(text, number) for text in marks]
+
+
+def closenesses(prints: Sequence[Known], ndim: int) -> Array:
+    """Correlations (N, N) of each pair of images, of whichever fingerprints are closest."""
+    of = np.repeat(np.arange(len(prints)), [len(vectors) for vectors, _ in prints])
+    vectors = np.concatenate([vectors for vectors, _ in prints])
+    close = np.zeros((len(prints), len(prints)), np.float32)
+    np.maximum.at(close, (of[:, None], of[None]), closeness(vectors, vectors, ndim))
+    return close
 
 
 def agreements(prints: Sequence[Known], ndim: int) -> Array:
     """Landmarks that agree (N, N) of each pair, candidates or not; 0 below the diagonal."""
     agreed = np.zeros((len(prints), len(prints)))
-    for column, (_, other) in enumerate(prints):
-        turns = turned(other, ndim)
-        for row in range(column):
-            agreed[row, column] = agreement(prints[row][1], other, turns, ndim)
+    for column, (_, others) in enumerate(prints):
+        for other in others:
+            turns = turned(other, ndim)
+            for row in range(column):
+                for one in prints[row][1]:
+                    score = agreement(one, other, turns, ndim)
+                    agreed[row, column] = max(agreed[row, column], score)
     return agreed
 
 
-def measure(files: Sequence[Path], pattern: str, disguised: int, strip: bool) -> dict[str, Any]:
-    """Closeness of different people's images, and of disguised ones to themselves."""
+def measure(
+    files: Sequence[Path], pattern: str, disguised: int, strip: bool, words: Sequence[str]
+) -> dict[str, Any]:
+    """Closeness of different people's images, and of disguised ones to themselves.
+
+    Of ``words``, if there are any, disguises have one in their name; then of different people's
+    images only those that were taken for composites are compared.
+    """
     prints, kept, seconds = [], [], 0.0
     for file in files:
         image, spacing = read(file, strip)
         began = time.process_time()
-        found = known(image, spacing)
+        found = known(image, spacing, len(prints))
         seconds += time.process_time() - began
         if found is not None:
             prints.append(found)
             kept.append(file)
-    vectors = np.stack([vector for vector, _ in prints])
     ndim = image.ndim
+    stems = [str(file.parent / file.name.split(".")[0]) for file in kept]
+    people = np.array([re.fullmatch(pattern, stem)[1] for stem in stems])
+    chosen = _spaced(len(kept), disguised)
+    images = [read(kept[n], strip) for n in chosen]
+    three = [_of_others(people, number) for number in chosen]
+    rows = {
+        "disguises": _disguises(images, prints, chosen, ndim, words),
+        "composites": _composites(kept, strip, images, prints, chosen, three, people, words),
+    }
+    if words:
+        return {
+            "cases": len(prints),
+            "people": len(set(people.tolist())),
+            "cpu_seconds_of_prints": round(seconds, 2),
+            "taken_for_composites": _panels_of_one(prints, people, ndim),
+            **rows,
+        }
     began = time.process_time()
-    close = closeness(vectors, vectors, ndim)
+    close = closenesses(prints, ndim)
     comparing = time.process_time() - began
     began = time.process_time()
     agreed = agreements(prints, ndim)
     agreeing = time.process_time() - began
-    stems = [str(file.parent / file.name.split(".")[0]) for file in kept]
-    people = np.array([re.fullmatch(pattern, stem)[1] for stem in stems])
     upper = np.triu(np.ones(close.shape, bool), 1)
     same = people[:, None] == people[None]
     apart, own = upper & ~same, upper & same
@@ -233,6 +305,7 @@ def measure(files: Sequence[Path], pattern: str, disguised: int, strip: bool) ->
     row: dict[str, Any] = {
         "cases": len(prints),
         "without_a_print": len(files) - len(prints),
+        "taken_for_composites": _panels_of_one(prints, people, ndim),
         "people": len(set(people.tolist())),
         "pairs": int(apart.sum()),
         "thresholds": [ALIKE[ndim], RECOGNISED[ndim]],
@@ -248,11 +321,44 @@ def measure(files: Sequence[Path], pattern: str, disguised: int, strip: bool) ->
     if own.any():
         row["one_person"] = _quantiles(close[own])
         row["one_person_landmarks"] = _quantiles(agreed[own])
-    chosen = _spaced(len(kept), disguised)
-    images = [read(kept[n], strip) for n in chosen]
     row["disguised_are_of_half"] = side[chosen].tolist()
-    row["disguises"] = _disguises(images, prints, chosen, ndim)
-    return row
+    return row | rows
+
+
+def _panels_of_one(prints: Sequence[Known], people: Array, ndim: int) -> dict[str, Any]:
+    """How many single images are taken for composites, their panels beside all other people's."""
+    split = [number for number, (_, marks) in enumerate(prints) if len(marks) > 1]
+    scores, pairs = [0.0], 0
+    for number in split:
+        others = [one for one in range(len(prints)) if people[one] != people[number]]
+        pairs += len(others)
+        for panel in prints[number][1][1:]:
+            turns = turned(panel, ndim)
+            for one in others:
+                scores += [agreement(mark, panel, turns, ndim) for mark in prints[one][1]]
+    whole = [0.0]
+    for number in split:
+        for one in np.flatnonzero(people != people[number]):
+            if len(prints[one][0]):
+                near = closeness(prints[number][0][1:], prints[one][0], ndim)
+                whole.append(float(near.max(initial=0)))
+    return {
+        "of_single_images": len(split),
+        "pairs": pairs,
+        "largest": round(max(scores), 2),
+        "largest_whole": round(max(whole), 3),
+        "alarms": sum(score >= RECOGNISED[ndim] for score in scores)
+        + sum(near >= ALIKE[ndim] for near in whole),
+    }
+
+
+def _of_others(people: Array, number: int) -> Array:
+    """Three people's images, each another's, spread over the set."""
+    order = np.roll(np.arange(len(people)), -number - len(people) // 3)
+    _, first = np.unique(people[order], return_index=True)
+    others = order[np.sort(first)]
+    others = others[people[others] != people[number]]
+    return others[_spaced(len(others), 3)]
 
 
 def crowd(files: Sequence[Path], pattern: str, edge: int | None) -> dict[str, Any]:
@@ -260,19 +366,19 @@ def crowd(files: Sequence[Path], pattern: str, edge: int | None) -> dict[str, An
     prints, people = list[Landmarks](), list[str]()
     for file in files:
         image, spacing = read(file, False)
-        found = known(image if edge is None else _smaller(image, edge), spacing)
+        found = known(image if edge is None else _smaller(image, edge), spacing, len(people))
         if found is not None:
-            prints.append(found[1]._replace(image=len(people)))
+            prints += found[1]
             people.append(str(re.fullmatch(pattern, str(file.parent / file.stem))[1]))  # type: ignore[index]
     scores = [
         score
         for row, column, score in candidate_scores(prints, prints, 2)
-        if people[row] != people[column]
+        if people[prints[row].image] != people[prints[column].image]
     ]
     largest = np.sort(scores)[::-1]
     return {
         "edge": edge,
-        "pictures": len(prints),
+        "pictures": len(people),
         "people": len(set(people)),
         "pairs_looked_at": len(scores),
         "largest": largest[:TOP].round(2).tolist(),
@@ -333,43 +439,120 @@ def _spaced(number: int, most: int) -> Array:
 
 
 def _disguises(
-    images: Sequence[Read], prints: Sequence[Known], chosen: Array, ndim: int
+    images: Sequence[Read],
+    prints: Sequence[Known],
+    chosen: Array,
+    ndim: int,
+    words: Sequence[str],
+) -> dict[str, Any]:
+    rows = {}
+    for name, change in _named(DISGUISES, words):
+        rng = np.random.default_rng(0)
+        numbered = zip(images, chosen, strict=True)
+        changed = [known(change(image, rng), mm, number) for (image, mm), number in numbered]
+        rows[name] = _recognised(prints, changed, chosen, ndim)
+    return rows
+
+
+def _composites(
+    files: Sequence[Path],
+    strip: bool,
+    images: Sequence[Read],
+    prints: Sequence[Known],
+    chosen: Array,
+    others: Sequence[Array],
+    people: Array,
+    words: Sequence[str],
+) -> dict[str, Any]:
+    rows, ndim = {}, images[0][0].ndim
+    for name, put_together in _named(COMPOSITES, words):
+        changed = []
+        for (image, spacing), number, three in zip(images, chosen, others, strict=True):
+            all_four = [image, *(read(files[other], strip)[0] for other in three)]
+            changed.append(known(put_together(all_four), spacing, number))
+        row = _recognised(prints, changed, chosen, ndim)
+        inside = {
+            number: {*people[[number, *three]]}
+            for number, three in zip(chosen, others, strict=True)
+        }
+        everyone = [one for _, marks in prints for one in marks]
+        there = [one for found in changed if found for one in found[1]]
+        scores = [
+            score
+            for one, other, score in candidate_scores(everyone, there, ndim)
+            if people[everyone[one].image] not in inside[there[other].image]
+        ]
+        row["strangers"] = sum(score >= RECOGNISED[ndim] for score in scores)
+        row["largest_stranger"] = round(max(scores, default=0.0), 2)
+        rows[name] = row
+    return rows
+
+
+def _named(rows: dict[str, Any], words: Sequence[str]) -> list[tuple[str, Any]]:
+    return [row for row in rows.items() if not words or any(word in row[0] for word in words)]
+
+
+def _recognised(
+    prints: Sequence[Known], changed: Sequence[Known | None], chosen: Array, ndim: int
 ) -> dict[str, Any]:
     """What is recognised, by landmarks if the image is a candidate among all of the set."""
-    rows = {}
-    everyone = [marks for _, marks in prints]
-    for name, change in DISGUISES.items():
-        rng = np.random.default_rng(0)
-        changed = [known(change(image, rng), spacing) for image, spacing in images]
-        seen = [k for k, other in enumerate(changed) if other is not None]
-        marks = [other[1] for other in changed if other is not None]
-        looked_at = {(row, seen[column]) for row, column in candidates(everyone, marks, ndim)}
-        found = []
-        for k, number in enumerate(chosen):
-            own, other = prints[number], changed[k]
-            if other is None:
-                found.append((0.0, 0.0))
-                continue
-            whole = closeness(own[0][None], other[0][None], ndim)[0, 0]
-            agreed = agreement(own[1], other[1], turned(other[1], ndim), ndim)
-            found.append((whole, agreed if (number, k) in looked_at else 0.0))
-        values = np.array(found)
-        recognised = values >= (ALIKE[ndim], RECOGNISED[ndim])
-        rows[name] = {
-            "of": len(values),
-            "recognised": int(recognised.any(axis=1).sum()),
-            "whole": int(recognised[:, 0].sum()),
-            "landmarks": int(recognised[:, 1].sum()),
-            "median_whole": round(float(np.median(values[:, 0])), 3),
-            "median_landmarks": round(float(np.median(values[:, 1])), 1),
-            "agreed": values[:, 1].round(1).tolist(),
-        }
-    return rows
+    nothing = np.zeros((0, CELLS[ndim] ** ndim), np.float32), list[Landmarks]()
+    instead = [found or nothing for found in changed]
+    whole = [
+        float(closeness(prints[number][0], one[0], ndim).max(initial=0))
+        for number, one in zip(chosen, instead, strict=True)
+    ]
+    theirs = dict(zip(chosen.tolist(), instead, strict=True))
+    seen = [theirs.get(number, one) for number, one in enumerate(prints)]
+    originals = [prints[number] for number in chosen]
+    values = np.array([whole, _agreed(prints, instead, chosen, ndim)]).T
+    other_way = np.array([whole, _agreed(seen, originals, chosen, ndim)]).T
+    recognised = values >= (ALIKE[ndim], RECOGNISED[ndim])
+    return {
+        "of": len(values),
+        "recognised": int(recognised.any(axis=1).sum()),
+        "whole": int(recognised[:, 0].sum()),
+        "landmarks": int(recognised[:, 1].sum()),
+        "seen": int((other_way >= (ALIKE[ndim], RECOGNISED[ndim])).any(axis=1).sum()),
+        "median_whole": round(float(np.median(values[:, 0])), 3),
+        "median_landmarks": round(float(np.median(values[:, 1])), 1),
+        "agreed": values[:, 1].round(1).tolist(),
+    }
+
+
+def _agreed(
+    seen: Sequence[Known], held_out: Sequence[Known], chosen: Array, ndim: int
+) -> list[float]:
+    """Landmarks of each held-out image that agree with the seen image of the same number."""
+    first = [one for _, marks in seen for one in marks]
+    second = [one for _, marks in held_out for one in marks]
+    most = dict.fromkeys(chosen.tolist(), 0.0)
+    for row, column in candidates(first, second, ndim):
+        one, other = first[row], second[column]
+        if one.image == other.image:
+            score = agreement(one, other, turned(other, ndim), ndim)
+            most[one.image] = max(most[one.image], score)
+    return list(most.values())
 
 
 def _quantiles(values: npt.NDArray[np.float32]) -> dict[str, float]:
     shares = {"median": 0.5, "p99": 0.99, "p999": 0.999, "largest": 1.0}
     return {name: round(float(np.quantile(values, q)), 3) for name, q in shares.items()}
+
+
+def measured(options: argparse.Namespace, name: str) -> tuple[dict[str, Any], list[Any]] | None:
+    """Rows of a set and of the crowds of its pictures; None if it is not there."""
+    pattern, person = SETS[name]
+    files = sorted(options.data.glob(pattern))
+    if name.startswith("brats") and options.brats:
+        files = sorted(options.brats.glob(f"**/{Path(pattern).name}"))
+    if not files:
+        return None
+    edges = (64, 128, None) if name in CROWDS and not options.only else ()
+    crowds = [crowd(files, person, edge) for edge in edges]
+    files = files[:: -(-len(files) // MOST) or 1]
+    row = measure(files, person, options.disguised, "stripped" in name, options.only)
+    return row, crowds
 
 
 def main() -> None:
@@ -378,32 +561,44 @@ def main() -> None:
     parser.add_argument("--disguised", type=int, default=32, help="cases of each data set")
     parser.add_argument("--brats", type=Path, help="further subjects of BraTS")
     parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
+    parser.add_argument("--jobs", type=int, default=1, help="sets that are measured at once")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        default=[],
+        metavar="WORD",
+        help="disguises with one of these in their names; writes guard_only.json, without pairs",
+    )
     options = parser.parse_args()
     found, crowds = dict[str, Any](), dict[str, Any]()
-    for name in options.sets:
-        pattern, person = SETS[name]
-        files = sorted(options.data.glob(pattern))
-        if name.startswith("brats") and options.brats:
-            files = sorted(options.brats.glob(f"**/{Path(pattern).name}"))
-        if not files:
-            print(f"{name}: no {pattern} in {options.data}")
-            continue
-        if name in CROWDS:
-            crowds[name] = [crowd(files, person, edge) for edge in (64, 128, None)]
-            print_table([list(crowds[name][0]), *(list(row.values()) for row in crowds[name])])
-        files = files[:: -(-len(files) // MOST) or 1]
-        row = found[name] = measure(files, person, options.disguised, "stripped" in name)
-        said = {k: v for k, v in row.items() if k != "disguises"}
-        print(f"\n{name}: {said}", flush=True)
-        table = [
-            ("disguise", "of", "recognised", "whole", "landmarks", "median", "median landmarks")
-        ]
-        rows = row["disguises"].items()
-        print_table([*table, *((d, *list(r.values())[:-1]) for d, r in rows)])
-    if found:
+    with ProcessPoolExecutor(options.jobs) as pool:
+        results = pool.map(partial(measured, options), options.sets)
+        for name, result in zip(options.sets, results, strict=True):
+            if result is None:
+                print(f"{name}: no {SETS[name][0]} in {options.data}")
+                continue
+            found[name], crowd_rows = result
+            if crowd_rows:
+                crowds[name] = crowd_rows
+                print_table([list(crowd_rows[0]), *(list(row.values()) for row in crowd_rows)])
+            _print_set(name, found[name])
+    if options.only:
+        print(f"\n{write('guard_only', {'sets': found})}")
+    elif found:
         unseen = held_out(found)
         print_table([list(unseen[0]), *(list(row.values()) for row in unseen)] if unseen else [])
         print(f"\n{write('guard', {'held_out': unseen, 'crowds': crowds, 'sets': found})}")
+
+
+def _print_set(name: str, row: dict[str, Any]) -> None:
+    said = {k: v for k, v in row.items() if k not in ("disguises", "composites")}
+    print(f"\n{name}: {said}", flush=True)
+    for kind in ("disguises", "composites"):
+        if not row[kind]:
+            continue
+        heads = [head for head in next(iter(row[kind].values())) if head != "agreed"]
+        table = [(name, *(r[head] for head in heads)) for name, r in row[kind].items()]
+        print_table([(kind, *heads), *table])
 
 
 if __name__ == "__main__":

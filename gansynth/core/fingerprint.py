@@ -28,11 +28,13 @@ from gansynth.core.landmarks import (
     averaged,
     candidate_scores,
     landmarks,
+    levelled,
     read_landmarks,
     shown_in,
     span,
     unpadded,
 )
+from gansynth.core.panels import panels
 
 Prints = tuple[str, ...]
 
@@ -53,7 +55,9 @@ _MAYBE = 0.5  # correlation, as a share of ``ALIKE``, from which the common cell
 
 
 def prints_of(image: npt.NDArray[np.floating], spacing: Sequence[float]) -> Prints:
-    """Return two fingerprints for each channel of (C, ...), empty for a constant channel.
+    """Return two fingerprints for each channel of (C, ...) and each of its panels.
+
+    Those of a constant channel are empty.
 
     Of a large volume every other voxel along each axis is taken.
 
@@ -63,8 +67,15 @@ def prints_of(image: npt.NDArray[np.floating], spacing: Sequence[float]) -> Prin
         image = image[:, ::2, ::2, ::2]
     kept = [mm for mm, length in zip(spacing, image.shape[1:], strict=True) if length > 1]
     channels = [_in_range(np.squeeze(channel)) for channel in image]
-    fit = [x for x in channels if x.ndim in CELLS and np.isfinite(x).all() and np.ptp(x) > 0]
-    return (*map(_print, fit), *(landmarks(channel, kept) for channel in fit))
+    shown = [
+        unpadded(x) for x in channels if x.ndim in CELLS and np.isfinite(x).all() and np.ptp(x) > 0
+    ]
+    cells = [levelled(x, kept) for x in shown]
+    for whole, its_cells in zip(tuple(shown), tuple(cells), strict=True):
+        for panel in panels(whole, its_cells):
+            shown.append(panel)
+            cells.append(levelled(panel, kept))
+    return (*map(_print, shown), *map(landmarks, cells))
 
 
 def _in_range(channel: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:

@@ -70,14 +70,8 @@ class Landmarks(NamedTuple):
 # -- making them -----------------------------------------------------------------------------------
 
 
-def landmarks(image: Floats, spacing: Sequence[float]) -> str:
-    """Return the landmarks of an image with 2 or 3 axes as text; empty if it has none.
-
-    Args:
-        image: finite, not constant.
-        spacing: of its voxels; only the proportions of the axes matter.
-    """
-    cells = _levelled(image, spacing)
+def landmarks(cells: Floats) -> str:
+    """Return the landmarks of a levelled image as text; empty if it has none."""
     ndim, sigmas = cells.ndim, _FINEST[cells.ndim] * 2 ** (np.arange(_SCALES[cells.ndim]) / 3)
     layers = _smoothed(cells, sigmas)
     bands = np.diff(layers, axis=0)
@@ -100,9 +94,13 @@ def landmarks(image: Floats, spacing: Sequence[float]) -> str:
     return f"{ndim}/{base64.b64encode(rows.tobytes()).decode()}"
 
 
-def _levelled(image: Floats, spacing: Sequence[float]) -> Floats:
-    """Return an image, without constant borders, of a fixed size at most, from 0 to 1."""
-    image = unpadded(image)
+def levelled(image: Floats, spacing: Sequence[float]) -> Floats:
+    """Return cells of an image, of a fixed size at most, from 0 to 1.
+
+    Args:
+        image: with 2 or 3 axes, finite, without constant borders.
+        spacing: of its voxels; only the proportions of the axes matter.
+    """
     size = np.array(image.shape) * np.array(spacing)
     side = min(_SIDE[image.ndim], _FINER * max(image.shape))
     shape = np.maximum(np.rint(size / size.max() * side).astype(int), 4)
@@ -127,8 +125,11 @@ def span(inside: npt.NDArray[np.bool_]) -> slice:
     return slice(int(indices[0]), int(indices[-1]) + 1) if len(indices) else slice(None)
 
 
-def shown_in(cells: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
-    """Return which cells show a body: neither an even background nor beside it."""
+def shown_in(cells: npt.NDArray[np.floating], least: float = _LEAST_SHOWN) -> npt.NDArray[np.bool_]:
+    """Return which cells show a body: neither an even background nor beside it.
+
+    All, where that is less than a share ``least`` of them.
+    """
     from scipy.ndimage import binary_dilation, label
 
     outer = np.ones(cells.shape, bool)
@@ -145,7 +146,7 @@ def shown_in(cells: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
     regions, _ = label(alike)
     outside = alike & np.isin(regions, regions[outer & alike])
     shown = ~binary_dilation(outside, np.ones((3,) * cells.ndim, np.bool_))
-    return shown if shown.mean() >= _LEAST_SHOWN else np.ones(cells.shape, bool)
+    return shown if shown.mean() >= least else np.ones(cells.shape, bool)
 
 
 def averaged(image: npt.NDArray[np.floating], shape: Sequence[int]) -> npt.NDArray[np.float64]:

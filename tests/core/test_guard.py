@@ -211,6 +211,10 @@ SLICES: dict[str, Change] = {
     "resampled to 80 %": lambda x: zoom(x, 0.8, order=1),
     "resampled to 125 %": lambda x: zoom(x, 1.25, order=1),
     "one half, flipped": lambda x: x[:, 56::-1],
+    "beside another person's": lambda x: np.hstack([slice_of(20), x]),
+    "a quarter of four people's, of half the size": lambda x: zoom(
+        np.block([[slice_of(20), slice_of(21)], [x, slice_of(22)]]), 0.5, order=1
+    ),
 }
 
 
@@ -221,11 +225,13 @@ def test_a_disguised_slice_is_refused_unless_it_shows_another_person(name):
         for n in range(8)
     ]
     image = np.asarray(SLICES[name](slice_of(3)), np.float32)
-    held_out = CaseRecord("new", "new", "new", prints=prints_of(image[None], (1, 1)))
-    with raises_fault("lineage.held-out-case-seen"):
-        refuse_seen(Lineage("heads", "0", tuple(known)), HeldOut((held_out,)), Door())
-    others = Lineage("heads", "0", tuple(one for one in known if one.id != "p3"))
-    refuse_seen(others, HeldOut((held_out,)), Door())
+    new = CaseRecord("new", "new", "new", prints=prints_of(image[None], (1, 1)))
+    others = [one for one in known if one.id != "p3"]
+    for seen, held_out in ((known, [new]), ([new], [known[3]])):
+        with raises_fault("lineage.held-out-case-seen"):
+            refuse_seen(Lineage("heads", "0", tuple(seen)), HeldOut(tuple(held_out)), Door())
+    for seen, held_out in ((others, [new]), ([new], others)):
+        refuse_seen(Lineage("heads", "0", tuple(seen)), HeldOut(tuple(held_out)), Door())
 
 
 def without_skull(number: int) -> Array:
