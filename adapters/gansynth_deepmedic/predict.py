@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,8 +41,7 @@ def predict_images(job: PredictJob) -> list[Path]:
     program = find_program(*job.session["program"])
     job.begin(target="deepmedic", labels=dict(source.schema.labels), checkpoint=checkpoint)
     cases = images.train_ids
-    with tempfile.TemporaryDirectory() as scratch:
-        home = Path(scratch)
+    with job.scratch() as home:
         rows = []
         for number, case in enumerate(cases):
             own = home / f"case_{number}"
@@ -68,7 +65,7 @@ def predict_images(job: PredictJob) -> list[Path]:
                 )
             target = job.out / volume_name(case)
             with disk_errors(target):
-                shutil.move(predicted, target)
+                predicted.replace(target)
             files.append(target)
     return files
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
-import tempfile
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -44,12 +42,12 @@ def predict_images(job: PredictJob, checkpoint: str) -> list[Path]:
     job.begin(target="nnunet", labels=labels, checkpoint=checkpoint)
     files = []
     with (
-        tempfile.TemporaryDirectory() as scratch,
+        job.scratch() as scratch,
         job.reporter.task(len(images.train_ids), "case") as task,
     ):
         for case in images.train_ids:
-            raw = raw_files(images, case, len(channels), Path(scratch))
-            predicted = Path(scratch) / f"predicted{ending}"
+            raw = raw_files(images, case, len(channels), scratch)
+            predicted = scratch / f"predicted{ending}"
             _predict(predictor, raw, predicted, ending)
             files.append(_place(images, case, predicted, job.out))
             task.advance(1)
@@ -95,14 +93,14 @@ def _place(source: CaseSource, case: str, predicted: Path, folder: Path) -> Path
     """Bring a prediction to its place, on the grid of its image and named after its case."""
     if isinstance(source, VolumeSource):
         target = folder / volume_name(case)
-        if predicted.name.endswith(".gz"):
-            with disk_errors(target):
-                shutil.move(predicted, target)
-            return target
         import nibabel
 
         with disk_errors(target):
-            nibabel.save(nibabel.load(predicted), target)
+            if not predicted.name.endswith(".gz"):
+                packed = predicted.with_name(f"{predicted.name}.gz")
+                nibabel.save(nibabel.load(predicted), packed)
+                predicted = packed
+            predicted.replace(target)
         return target
     labels = whole_labels(predicted, read_nifti(predicted, labels=True).array)
     return write_labels(source, case, labels[..., 0].T, folder)

@@ -31,7 +31,7 @@ from gansynth.runtime.child import keep_to_cores
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, refuse_unwritable, write_json_atomic
 from gansynth.runtime.version import __version__
-from gansynth.sampling.evaluation_data import EvaluationData
+from gansynth.sampling.evaluation_data import EvaluationData, folder_kind
 from gansynth.sampling.request_checks import read_real, read_request
 from gansynth_evaluate.open_samples import open_evaluated
 from gansynth_evaluate.requests import EvaluateRequest
@@ -351,6 +351,10 @@ def run_evaluation(request: EvaluateRequest) -> dict[str, Any]:
             f"--exported {exported}: no such folder; name one that is there",
         )
     folder, clock, reporter = Path(request.run), Timer(), request.reporter
+    usual = _usual_folder(folder)
+    target = usual if request.out is None else Path(request.out)
+    if folder.is_dir():  # else something more is wrong
+        refuse_unwritable(target)
     keep_to_cores(reporter.say)
     n, device = request.n, request.device
     with clock("samples"):
@@ -364,9 +368,6 @@ def run_evaluation(request: EvaluateRequest) -> dict[str, Any]:
             root=request.root,
             reporter=reporter,
         )
-        usual = _usual_folder(folder, gathered.kind)
-        target = usual if request.out is None else Path(request.out)
-        refuse_unwritable(target)
         comparison = gathered.comparison(n, asked.seed, options.effort, device, reporter)
     assessed = assess(gathered, comparison, metrics, options, clock)
     if (target / "report.html").exists():
@@ -380,8 +381,8 @@ def run_evaluation(request: EvaluateRequest) -> dict[str, Any]:
 evaluate = function_of(EvaluateRequest, run_evaluation, "evaluate")
 
 
-def _usual_folder(folder: Path, kind: str) -> Path:
-    if kind == "run":
+def _usual_folder(folder: Path) -> Path:
+    if folder_kind(folder) == "run":
         return folder / "evaluation"
     return folder.with_name(f"{folder.resolve().name}-evaluation")
 

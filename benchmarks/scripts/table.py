@@ -305,6 +305,7 @@ ELSEWHERE = (
     "places",
     "removal",
     "process_faults",
+    "signals",
     "processes",
     "profile_step",
     "sample_way",

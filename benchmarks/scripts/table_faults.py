@@ -1,4 +1,4 @@
-"""Put the tables of ``bench_faults.py`` and ``bench_process_faults.py`` into
+"""Put the tables of ``bench_faults.py``, ``bench_process_faults.py`` and ``bench_signals.py`` into
 benchmarks/results/faults.md.
 
 python benchmarks/scripts/table_faults.py
@@ -75,7 +75,28 @@ def trainings(doc: Mapping[str, Any]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-BLOCKS = {"faults": tables, "process_faults": trainings}
+def signals(doc: Mapping[str, Any]) -> str:
+    """Two lines for each command: exit codes after each signal to all of it, and to a part."""
+    numbers = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
+    lines = [("command", "sent to", *numbers, "longest end", "wrong")]
+    lines.append(("---", "---", *["---"] * len(numbers), "--:", "--:"))
+    parts = {"it, its group": ("command", "group"), "a child": ("a child", "largest child")}
+    for name, found in doc["commands"].items():
+        for part, targets in parts.items():
+            shots = [shot for shot in found["signals"] if shot["target"] in targets]
+            if not shots:
+                continue
+            cells = []
+            for number in numbers:
+                codes = Counter(shot["code"] for shot in shots if shot["signal"] == number)
+                cells.append(", ".join(f"{code} ({n} x)" for code, n in codes.items()) or "-")
+            longest = max(shot["ended_after"] or float("inf") for shot in shots)
+            wrong = sum(bool(shot["wrong"]) for shot in shots)
+            lines.append((name, part, *cells, f"{longest:.1f} s", str(wrong)))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+BLOCKS = {"faults": tables, "process_faults": trainings, "signals": signals}
 """Results -> what makes the table of ``<!-- NAME table -->``."""
 
 

@@ -9,6 +9,7 @@ import functools
 import importlib
 import os
 import select
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ import click
 from gansynth.runtime.errors import (
     EXIT_BUG,
     EXIT_OK,
+    EXIT_SIGHUP,
     EXIT_SIGINT,
     EXIT_SIGPIPE,
     EXIT_SIGTERM,
@@ -89,6 +91,7 @@ Exit codes:
     4  environment: disk, memory, device, lock, missing package
     5  training: NaN losses, collapse, samples that could not be delivered
     6  integrity: leakage between training and held-out cases, a damaged file
+  129  hung up: its terminal was closed (SIGHUP)
   130  interrupted (Ctrl-C)
   141  the reader of the output has left, as head does
   143  terminated (SIGTERM)
@@ -296,8 +299,10 @@ def _terminable() -> Iterator[None]:
     """Turn SIGTERM into SystemExit, so that ``finally`` blocks run and child processes end.
 
     Schedulers signal a process more than once; the second signal must not end these blocks.
+    SIGHUP acts as SIGTERM does: a training whose terminal is closed writes its checkpoint, too.
+    One that is ignored, as under nohup, stays so.
     """
-    stopping = False
+    stopping = hung_up = False
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal stopping
@@ -305,9 +310,22 @@ def _terminable() -> Iterator[None]:
             stopping = True
             raise SystemExit(EXIT_SIGTERM)
 
+    def hang_up(number: int, frame: FrameType | None) -> None:
+        nonlocal hung_up
+        hung_up = True
+        os.kill(os.getpid(), signal.SIGTERM)
+
     restore = on_sigterm(stop)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, hang_up)
     try:
         yield
+    except SystemExit as end:
+        if stopping:  # else work that heeds signals itself has told more
+            write_stderr("hung up" if hung_up else "terminated")
+        if hung_up and end.code == EXIT_SIGTERM:
+            raise SystemExit(EXIT_SIGHUP) from None
+        raise
     finally:
         if not stopping:
             restore()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,15 @@ from gansynth.data.images import open_images
 from gansynth.data.nifti import VolumeSource
 from gansynth.hosts import record
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import disk_errors, read_json, read_nifti_header, write_json_atomic
+from gansynth.runtime.files import (
+    TEMPORARY,
+    disk_errors,
+    read_json,
+    read_nifti_header,
+    remove_dead,
+    temporary_beside,
+    write_json_atomic,
+)
 from gansynth.runtime.progress import Reporter
 from gansynth.runtime.version import __version__
 
@@ -62,7 +73,8 @@ class PredictJob:
         return source
 
     def _refuse_other_files(self) -> None:
-        held = sorted(self.out.iterdir()) if self.out.is_dir() else []
+        there = sorted(self.out.iterdir()) if self.out.is_dir() else []
+        held = [path for path in there if not fnmatch(path.name, TEMPORARY)]
         if held and not (self.out / FILE).is_file():
             raise UsageFault(
                 "hosts.prediction-folder-holds-others",
@@ -78,10 +90,25 @@ class PredictJob:
             )
         with disk_errors(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
+            remove_dead(self.out, within=True)
         document: dict[str, Any] = {"gansynth": __version__, "trained_in": str(self.folder)}
         document.update(about)
         document["images"] = self.images
         write_json_atomic(self.out / FILE, document)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Yield a folder for files on their way into ``out``, on the same disk, after ``begin``.
+
+        What a killed process leaves in it is removed by the next prediction.
+        """
+        folder = temporary_beside(self.out.resolve() / "scratch")
+        with disk_errors(folder):
+            folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def find_result(folder: Path) -> Path:

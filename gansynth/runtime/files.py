@@ -328,11 +328,17 @@ def reserve(descriptor: int, size: int) -> bool:
 TEMPORARY = ".*.tmp-*"  # names of what ``temporary_beside`` returns
 
 
-def remove_dead(path: Path) -> None:
-    """Remove what killed processes left beside a path, under names of ``temporary_beside``."""
+def remove_dead(path: Path, *, within: bool = False) -> None:
+    """Remove what killed processes left beside a path, under names of ``temporary_beside``.
+
+    Args:
+        within: whatever they left in a folder, this path.
+    """
     import psutil
 
-    for left in path.parent.glob(f".{glob.escape(path.name)}.tmp-*"):
+    beside = path.parent, f".{glob.escape(path.name)}.tmp-*"
+    folder, names = (path, TEMPORARY) if within else beside
+    for left in folder.glob(names):
         pid = left.name.rpartition("-")[2]
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):
             _remove(left)

@@ -20,13 +20,21 @@ from types import ModuleType
 from typing import IO, TYPE_CHECKING
 
 from gansynth.runtime.child import FAULT, PARENT, SHOWN_PREFIX
-from gansynth.runtime.errors import EXIT_SIGTERM, FAULTS, TrainingFault, printed_fault
+from gansynth.runtime.errors import (
+    EXIT_SIGHUP,
+    EXIT_SIGINT,
+    EXIT_SIGTERM,
+    FAULTS,
+    TrainingFault,
+    printed_fault,
+)
 from gansynth.runtime.files import disk_errors
 
 if TYPE_CHECKING:
     import psutil
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOPPED = (EXIT_SIGHUP, EXIT_SIGINT, EXIT_SIGTERM)  # exit codes of a command that heeds signals
 NOT_FOUND = 127  # exit code of a command that could not be started, as in shells
 TAIL = 1 << 16  # bytes kept of the end of the output
 SET_CHILD_SUBREAPER = 36  # option of Linux's prctl(2)
@@ -110,7 +118,8 @@ def raise_if_failed(ended: ProcessResult, name: str) -> None:
     if ended.code in FAULTS:
         raise printed_fault(ended.code, ended.line)
     line = ended.last[-1] if ended.last else "no output"
-    ending = f"exit {ended.code}" if ended.code > 0 else f"signal {_signal(-ended.code)}"
+    number = ended.code - 128 if ended.code in STOPPED else -ended.code
+    ending = f"signal {_signal(number)}" if number > 0 else f"exit {ended.code}"
     raise TrainingFault("processes.command-failed", f"{name} failed ({ending}): {line}")
 
 
@@ -155,8 +164,7 @@ class _Command:
                 child.send_signal(self.stopped)
             code = child.wait()
             if code != 0:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(child.pid, signal.SIGKILL)
+                kill_group(child.pid)
             output.join()
         return ProcessResult(code, output.text(), self.stopped)
 
@@ -251,8 +259,29 @@ def end_family(linger: float) -> None:
     psutil.wait_procs(alive, timeout=linger)
 
 
+def kill_group(leader: int) -> None:
+    """Kill what is left of the process group of a process that has ended.
+
+    Those are spared that free the shared memory of others when these have gone, and end then.
+    """
+    import psutil
+
+    for _ in range(10):  # one may have started another meanwhile
+        left = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(ProcessLookupError, psutil.Error):
+                if os.getpgid(process.pid) == leader and not _ends_with_us(process):
+                    left.append(process)
+        if not left:
+            return
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(left, timeout=1)
+
+
 def _ends_with_us(process: psutil.Process) -> bool:
-    """Whether it is the process of multiprocessing that frees what others left."""
+    """Whether it is the process of multiprocessing, or loky, that frees what others left."""
     import psutil
 
     with contextlib.suppress(psutil.Error):

@@ -38,11 +38,26 @@ def from_here(text: str) -> str:
 
 def write_stderr(text: str) -> None:
     """Write a line to stderr; one that is closed or full must not end good work."""
-    try:
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
-    except OSError:
-        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
+    _LastingStream(sys.stderr).write(text + "\n")
+
+
+class _LastingStream:
+    """A stream that leads nowhere once it is full, or its terminal has been closed."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())  # what is buffered goes there, too
+            os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class ProgressTask(Protocol):
@@ -307,7 +322,8 @@ def _new_bars(stream: TextIO) -> Progress:
     from rich.table import Column
 
     # Essential columns keep their width; the bar gets the rest.
-    console = Console(file=stream)
+    lasting: Any = _LastingStream(stream)
+    console = Console(file=lasting)
     elapsed = [TimeElapsedColumn(table_column=Column(no_wrap=True))]
     title = Column(no_wrap=True, max_width=TITLE, overflow="ellipsis")
     return Progress(

@@ -29,6 +29,8 @@ from tests.processes import family, until
 from tests.producers import gone
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+NOBODY = 1 << 23
+"""A process id that Linux gives to none."""
 
 
 @pytest.fixture(autouse=True)
@@ -120,17 +122,21 @@ def test_typed_again_it_trains_nothing_and_says_what_came_of_it(trained):
     assert content(kit.output) == before
 
 
+@pytest.mark.fault(29)
 def test_new_images_are_predicted_on_the_grid_of_their_files_and_named_as_they_are(
     trained, run_json, refuse, tmp_path
 ):
+    """Typed again, it predicts again, and removes what a killed one has left."""
     kit, images, out = trained[0], tmp_path / "new", tmp_path / "predicted"
     shapes = kit.new_images(images)
     words = ("predict", kit.output, images, "-o", out, "--device", "cpu")
-    for _ in range(2):  # typed again, it predicts again
+    for _ in range(2):
+        (out / f".scratch.tmp-{NOBODY}").mkdir(parents=True)
         files = [Path(file) for file in run_json(*words)["files"]]
         assert {file.name for file in files} == set(shapes)
         for file in files:
             assert file.suffix == ".txt" or read_nifti(file).array.shape == shapes[file.name]
+        assert list(out.glob(".*")) == []
     says = [f"{images}: holds Scan0", "take another one: -o"]
     refuse("predict", kit.output, images, "-o", images, code=2, says=says, keep=[images])
 

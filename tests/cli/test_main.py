@@ -1,4 +1,6 @@
 import errno
+import os
+import pty
 import re
 import shlex
 import signal
@@ -51,7 +53,7 @@ def test_help_lists_every_command_as_it_says_itself_and_the_exit_codes(run_cli):
         assert (find((name,)).help or "").splitlines()[0] == summary
     expected = {fault.exit_code for fault in errors.GansynthError.__subclasses__()}
     expected |= {errors.EXIT_OK, errors.EXIT_BUG, errors.EXIT_SIGINT}
-    expected |= {errors.EXIT_SIGPIPE, errors.EXIT_SIGTERM}
+    expected |= {errors.EXIT_SIGHUP, errors.EXIT_SIGPIPE, errors.EXIT_SIGTERM}
     assert "Exit codes:" in shown
     assert {int(code) for code in re.findall(r"^ +(\d+)  ", EPILOG, re.MULTILINE)} == expected
     version = f"gansynth {gansynth.__version__}\n"
@@ -187,10 +189,14 @@ main.main()
 
 @pytest.mark.fault(30)
 @pytest.mark.parametrize(
-    ("numbers", "code"),
-    [([signal.SIGTERM] * 2, 143), ([signal.SIGINT], 130)],
+    ("numbers", "code", "says"),
+    [
+        ([signal.SIGTERM] * 2, 143, "terminated\n"),
+        ([signal.SIGINT], 130, "interrupted\n"),
+        ([signal.SIGHUP] * 2, 129, "hung up\n"),
+    ],
 )
-def test_a_signal_ends_it_with_its_code_after_cleaning_up(numbers, code):
+def test_a_signal_ends_it_with_its_code_and_a_word_after_cleaning_up(numbers, code, says):
     """Schedulers send SIGTERM more than once: the second does not end the cleaning up."""
     pipe = subprocess.PIPE
     words = [sys.executable, "-c", SLEEPY]
@@ -203,7 +209,7 @@ def test_a_signal_ends_it_with_its_code_after_cleaning_up(numbers, code):
             child.send_signal(number)
         rest, complaint = child.communicate(timeout=60)
     assert (child.returncode, rest) == (code, "cleaned up\n")
-    assert "Traceback" not in complaint
+    assert complaint.lstrip() == says  # behind what a terminal shows of Ctrl-C
 
 
 @pytest.mark.parametrize("words", ["--help", "help sources", "completion bash"])
@@ -211,6 +217,40 @@ def test_a_reader_that_has_left_is_no_bug(words):
     command = f"set -o pipefail; {shlex.quote(sys.executable)} -m gansynth_cli {words} | true"
     ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stderr) == (141, "")
+
+
+WORKING = r"""
+import click, os, sys
+from gansynth_cli import main
+from gansynth.runtime.progress import RichReporter
+
+def work():
+    with RichReporter().task(2, "work") as task:
+        task.advance()
+        os.write(1, b"ready\n")  # what is printed goes where the bar is
+        try:
+            while os.read(0, 1):
+                pass
+        except OSError:  # on Linux; an empty read elsewhere
+            pass
+        task.advance()
+    sys.exit(0)
+
+main.cli = work
+main.main()
+"""
+
+
+def test_good_work_ends_with_0_where_its_terminal_is_closed_meanwhile():
+    """As of one that a shell has disowned, which gets no SIGHUP."""
+    (ours, terminal), pipe = pty.openpty(), subprocess.PIPE
+    words = [sys.executable, "-c", WORKING]
+    with subprocess.Popen(words, stdin=terminal, stdout=pipe, stderr=terminal) as child:
+        os.close(terminal)
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        os.close(ours)
+        assert child.wait(60) == 0
 
 
 @pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full"])

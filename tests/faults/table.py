@@ -42,7 +42,7 @@ ROWS: dict[int, tuple[str, str]] = {
     27: ("every checkpoint damaged", "exit 6; nothing starts over in silence"),
     28: ("SIGKILL of fit, augment, benchmark, tune", "goes on; the same result to the bit"),
     29: ("SIGKILL of writers and exports", "whole or absent, nothing left behind"),
-    30: ("SIGINT, SIGTERM", "checkpoint, exit 130 or 143, goes on to the bit"),
+    30: ("SIGINT, SIGTERM, SIGHUP", "checkpoint, exit 130, 143 or 129, goes on to the bit"),
     31: ("full disk, full `/dev/shm`", "exit 4 with bytes needed and free; the old stays"),
     32: ("folder closed, read-only or gone", "exit 4 before the first step"),
     33: ("read error, pipe for a file", "the file is named, exit 3 or 4; nobody waits"),

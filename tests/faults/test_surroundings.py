@@ -94,6 +94,12 @@ def test_a_folder_that_cannot_be_written_ends_a_command_before_it_begins(
     refuse(*words, folder, code=4, says=(folder,))
 
 
+@pytest.mark.fault(32)
+def test_nothing_is_drawn_for_an_evaluation_that_could_not_be_written(toys, world, run_cli):
+    result = run_cli("evaluate", world / "toy", "-n", "4", "-o", "/dev/null/report")
+    assert (result.exit_code, "samples" in result.stderr) == (4, False)
+
+
 CLOSED = """
 check nifti:{0}/data
 check pictures:{0}/data

@@ -63,6 +63,22 @@ def test_lines_in_pieces_and_without_an_end_are_whole_in_the_log(tmp_path):
     assert (tmp_path / "log").read_text().splitlines() == ["from 0", "last", "x" * 500_000]
 
 
+SHARED = """
+import os, signal
+from multiprocessing.shared_memory import SharedMemory
+print(SharedMemory(create=True, size=8).name, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="looks into /dev/shm")
+@pytest.mark.fault(34)
+def test_shared_memory_of_a_killed_child_is_freed(tmp_path):
+    ended = run(SHARED, tmp_path / "log")
+    assert ended.code == -signal.SIGKILL
+    until(lambda: not Path("/dev/shm", ended.output.split()[0]).exists(), 20)
+
+
 @pytest.mark.fault(34)
 def test_a_killed_child_is_not_waited_for_by_its_workers(tmp_path):
     code = (

@@ -7,7 +7,6 @@ closed, so nothing outlives the executor. ``start`` starts it, ``result_of`` wai
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
@@ -33,7 +32,7 @@ from gansynth.runtime.errors import (
     TrainingFault,
 )
 from gansynth.runtime.files import disk_errors
-from gansynth.runtime.processes import adopt_orphans, end_family
+from gansynth.runtime.processes import adopt_orphans, end_family, kill_group
 from gansynth.runtime.serialise import Document
 from gansynth.runtime.version import __version__
 from gansynth_benchmark.jobs.machine import describe, device_names
@@ -120,8 +119,7 @@ def start(order: AttemptSpec, environ: Mapping[str, str]) -> subprocess.Popen[by
 def result_of(process: subprocess.Popen[bytes]) -> AttemptResult:
     """Wait for the end of an attempt; what it leaves in its session is killed."""
     code = process.wait()
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+    kill_group(process.pid)
     assert process.stdout is not None
     lines = process.stdout.read().decode("utf-8", "replace").split("\n")
     written = [line for line in lines if line.strip()]

@@ -297,5 +297,6 @@ def _why(ending: AttemptResult) -> str:
         return "it was stopped by another process"
     if ending.code < 0:
         memory = ", as the system does when memory runs out" if ending.code == -SIGKILL else ""
-        return f"its process was killed by signal {-ending.code}{memory}. {ending.reason}".strip()
+        said = f": {ending.reason}" if ending.reason else ""
+        return f"its process was killed by signal {-ending.code}{memory}{said}"
     return ending.reason or f"its process ended with exit code {ending.code}"
