@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def slice_of(person: str, look: str = "a") -> Array:
     noise = rng.normal(0, 1, (3, SIDE, SIDE))
     tissue = np.sum([gaussian_filter(noise[k], s) * s for k, s in enumerate((1.5, 3, 6))], axis=0)
     head = np.where(grid < 0.8, 0.4 + 0.08 * tissue / tissue.std(), 0.9 * (grid < 0.9))
-    return np.rint(np.clip(head, 0, 1) * 255).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(head, 0, 1) * 255), np.uint8)
 
 
 def write(folder: Path, name: str, image: Array) -> None:
@@ -97,7 +98,7 @@ def world(tmp_path_factory) -> Path:
     (home / "host" / "splits.json").write_text(json.dumps([{"train": sides[0], "val": sides[1]}]))
     done("fit", "parametric", *host(home), "-q", "-o", home / "parametric")
     done("fit", "cgan3d", *host(home), *OF_CGAN, "-q", "-o", home / "cgan")
-    return home
+    return Path(home)
 
 
 def host(world: Path) -> tuple[object, ...]:
@@ -172,7 +173,7 @@ def by_run(*words: str) -> Callable[..., str]:
     return outcome
 
 
-def mixed(given: Callable[[Path], object]) -> Callable[..., str]:
+def mixed(given: Callable[[Path], Any]) -> Callable[..., str]:
     def outcome(world: Path, folder: Path, rule: str, request: pytest.FixtureRequest) -> str:
         bank = request.getfixturevalue("bank_of_visitors")
         caplog = request.getfixturevalue("caplog")
@@ -232,7 +233,7 @@ def trained(world) -> Path:
     run, tiny = world / "parametric", ("--set", "steps=1", "--set", "width=4")
     options = ("--generator", run, "--ratio", "1:1", *tiny, "-q", "-o", world / "segmenter")
     done("augment", "--target=segmenter", *host(world), *options)
-    return world / "segmenter"
+    return Path(world / "segmenter")
 
 
 @pytest.mark.parametrize(

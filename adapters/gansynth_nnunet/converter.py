@@ -41,7 +41,7 @@ from gansynth import (
     case_records,
     open_source,
 )
-from gansynth.core.identity import Door, HeldOut, refuse_seen
+from gansynth.core.identity import refuse_cases
 from gansynth.core.lineage import same_host
 from gansynth.data.grid import resample, stored_axes
 
@@ -336,7 +336,7 @@ def check_seen(
             )
     there = {*source.train_ids, *source.held_out_ids}
     ids = [record.id for record in held_out if record.id in there]
-    refuse_seen(lineage, HeldOut(case_records(source, ids)), Door())
+    refuse_cases(lineage, case_records(source, ids))
     if len(ids) < len(held_out):
         log.warning(
             "%s: %d of %d held-out cases are not in %s; whether the generator has seen one of them "

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth import LabelArray, Mixer, MixerConfig
-from gansynth.bank.draw_log import HeldDraws
 
 if TYPE_CHECKING:
     from gansynth import BankSample
@@ -70,7 +69,7 @@ class MixedNnunetDataset:
         locations = decode(slot.sample.extras, self._keys)
         return slot.sample.image, slot.sample.labels[None], None, {"class_locations": locations}
 
-    def held(self) -> AbstractContextManager[HeldDraws | None]:
+    def held(self) -> AbstractContextManager[Any]:
         """Keep the draws of this block, for who trains on them to log."""
         return self._mixer.held()
 

@@ -41,7 +41,6 @@ from gansynth import (
     read_settings,
     write_json_atomic,
 )
-from gansynth.bank.draw_log import DrawLog
 from gansynth.runtime.child import show
 from gansynth.runtime.errors import printed_fault
 from gansynth_nnunet.in_trainer import session_in
@@ -87,7 +86,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         self.gansynth_job: Job | None = None  # on the rank that leads
         self.gansynth_plan: MixerConfig[str] | None = None
         self._last = LastDraw()
-        self._log: DrawLog | None = None
+        self._log: Any = None  # of draws, see ``MixerConfig.draw_log``
         self._logged = 0  # draws that this rank has trained on
         self._mixes = self._asked_transforms = False
         self.save_every: int = min(self.save_every, SAVE_EVERY)
@@ -135,7 +134,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
         self.gansynth_plan = replace(plan, workers=max(1, get_allowed_n_proc_DA()))
-        self._log = None if plan.log is None else DrawLog(plan.log)
+        self._log = plan.draw_log()
 
     @property
     def gansynth_ranks(self) -> int:

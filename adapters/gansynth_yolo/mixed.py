@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth import Boxes, EpochPlan, FloatArray, Mixer, MixerConfig
-from gansynth.bank.draw_log import Kind, Place
 from gansynth.hosts.epoch_plan import PARTNERS, IntArray
 
 if TYPE_CHECKING:
@@ -112,8 +111,8 @@ class EpochSlots:
         log = self._partners.log
         if log is not None:
             name = drawn.id or str(drawn.real)
-            kind: Kind = "synthetic" if drawn.id else "real"
-            log.append(kind, name, "", drawn.provenance, self._place_beside())
+            place = self._place_beside()
+            log.append("synthetic" if drawn.id else "real", name, "", drawn.provenance, place)
         return True
 
     def rewind(self, epoch: int) -> None:
@@ -126,7 +125,7 @@ class EpochSlots:
 
     # -- one process -----------------------------------------------------------------------------
 
-    def _place_beside(self) -> Place:
+    def _place_beside(self) -> tuple[int, ...]:
         """Return the place of the current image's next partner, for the log."""
         epoch, primary, _ = self._now
         self._beside += 1
@@ -137,7 +136,7 @@ class EpochSlots:
         mixer: Mixer[int],
         index: int,
         key: tuple[int, ...],
-        place: Place,
+        place: tuple[int, ...],
         annotated: IntArray | None = None,
     ) -> ImageDraw:
         table, rng = self._table(place[0]), self.places.rng(*key)

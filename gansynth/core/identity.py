@@ -110,6 +110,11 @@ def refuse_seen(seen: Lineage, held_out: HeldOut, door: Door) -> Compared:
     return Compared(tuple(found), tuple(warnings))
 
 
+def refuse_cases(seen: Lineage, cases: Iterable[CaseRecord]) -> None:
+    """Refuse held-out cases of the lineage's own data set among those seen; see ``refuse_seen``."""
+    refuse_seen(seen, HeldOut(tuple(cases)), Door())
+
+
 def _subject(found: _Comparison, seen: Lineage, door: Door) -> str:
     """Return who has seen the cases, with the verb."""
     if door.name.startswith("--"):

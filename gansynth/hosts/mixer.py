@@ -174,6 +174,10 @@ class MixerConfig(Document, Generic[Key], strict=True):
             sample_timeout=sample_timeout,
         )
 
+    def draw_log(self) -> DrawLog | None:
+        """Return this process's log of draws; None if none is kept."""
+        return None if self.log is None else DrawLog(self.log)
+
 
 @dataclass(frozen=True)
 class BatchItem(Generic[Key]):
@@ -198,7 +202,7 @@ class Mixer(Generic[Key]):
     ) -> None:
         self.plan = plan
         self._refuse = refuse
-        self.log: DrawLog | HeldDraws | None = None if plan.log is None else DrawLog(plan.log)
+        self.log: DrawLog | HeldDraws | None = plan.draw_log()
         self._chosen = frozenset(plan.chosen)
         self._pid = 0
         self._place, self._synthetic = 0, frozenset[int]()

@@ -125,7 +125,7 @@ def missing() -> None:
 
 def odd_edit(**declared: Any) -> type[Edit]:
     """An edit whose declarations are of another kind."""
-    whole = {"draw": lambda *_: {}, "apply": lambda *_: None}
+    whole: dict[str, Any] = {"draw": lambda *_: {}, "apply": lambda *_: None}
     return type("Odd", (Edit,), {**whole, **declared})
 
 
