@@ -262,17 +262,17 @@ class _CropHostTrial:
         if session.total != STEPS:
             raise CheckFailed(f"a training of {STEPS} steps has a length of {session.total}")
         result = session.start()
-        drawn, samples = result.drawn_synthetic, STEPS * session.batch_size
-        if drawn != samples // 2 or drawn + result.drawn_real != samples:
-            raise CheckFailed(
-                f"{drawn} of {drawn + result.drawn_real} items are synthetic at 1:1, expected "
-                f"{samples // 2} of {samples}: every item of job.data once, in order"
-            )
         done = session.host.done(result.folder)
         if done != STEPS:
             raise CheckFailed(
                 f"the last checkpoint is of step {done}, expected {STEPS}; call job.checkpoint "
                 "after every step"
+            )
+        drawn, samples = result.drawn_synthetic, STEPS * session.batch_size
+        if drawn != samples // 2 or drawn + result.drawn_real != samples:
+            raise CheckFailed(
+                f"{drawn} of {drawn + result.drawn_real} items are synthetic at 1:1, expected "
+                f"{samples // 2} of {samples}: every item of job.data once, in order"
             )
 
     def predicts(self) -> None:

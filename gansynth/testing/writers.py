@@ -9,6 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from gansynth.core.case_pool import TrainingCases
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.registry import installed

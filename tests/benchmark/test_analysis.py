@@ -206,7 +206,7 @@ def test_a_gan_is_compared_with_each_arm_without_a_network_on_the_primary_measur
     arms: dict[str, Any] = {arm: {"generator": plugin} for arm, plugin in generators.items()}
     levels = LEVELS | ({"chosen": 0.55} if choices else {})
     made = document(experiment(levels, DICE, "nsd/WT"), arms=arms | {"chosen": {"tune": choices}})
-    stranger = type("Stranger", (Generator,), {"sample": None})
+    stranger = type("Stranger", (Generator,), {"sample": lambda *_: []})
     with offered("stranger", generators={"stranger": stranger}):
         rows = analysed(made)["baselines"]
     assert [(r["arm"], r["baseline"], r["measure"]) for r in rows] == [(*p, DICE) for p in pairs]

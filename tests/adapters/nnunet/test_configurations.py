@@ -65,7 +65,7 @@ def test_it_trains_on_regions_with_an_ignore_label(ready):
     record = sidecar(trainer)
     assert record["complete"]
     drawn = record["sessions"][0]["drawn"]
-    assert (drawn["real"], drawn["synthetic"], drawn["fell_back"]) == (3, 3, 0)
+    assert (drawn["real"], drawn["synthetic"], drawn["fell_back"]) == (2, 2, 0)
     assert np.isfinite(trainer.logger.get_value("train_losses", 0)).all()
 
 

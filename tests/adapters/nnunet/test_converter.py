@@ -271,7 +271,7 @@ def test_a_papers_generator_fills_a_bank_in_its_fold_only(
     result = succeed(*given, "--device", "cpu")
     says = "none found: compared by ids, identical and near-identical images; not by subjects"
     assert says in result.stdout
-    refuse(*given, "--fold", "1", code=6, says=["leakage", "no training cases of"])
+    refuse(*given, "--fold", "1", code=6, says=["leakage", "the case itself"])
     place = (str(run), skewed.request().to_json(), "nnunet", str(tmp_path / "bank"))
     run_producer(ProducerConfig(*place, True, 4, device="cpu"), lambda: False)
     reader = BankReader(tmp_path / "bank")
