@@ -18,6 +18,7 @@ from scipy.ndimage import gaussian_filter, zoom
 import gansynth
 from gansynth.runtime.errors import IntegrityFault
 from gansynth_cli.main import cli
+from tests.producers import forked_producers
 
 PAGE = Path(__file__).parents[1] / "docs/leakage.md"
 SIDE, RULE = 96, "([A-Z][0-9]+)_"
@@ -137,7 +138,8 @@ def of_visitors(visitor) -> Path:
 @pytest.fixture(scope="module")
 def bank_of_visitors(of_visitors) -> Path:
     bank: Path = of_visitors.with_name("bank")
-    gansynth.fill_bank(of_visitors, bank, samples=2)
+    with forked_producers():
+        gansynth.fill_bank(of_visitors, bank, samples=2)
     return bank
 
 
@@ -232,7 +234,8 @@ def trained(world) -> Path:
     """A training of one step with samples of the training cases."""
     run, tiny = world / "parametric", ("--set", "steps=1", "--set", "width=4")
     options = ("--generator", run, "--ratio", "1:1", *tiny, "-q", "-o", world / "segmenter")
-    done("augment", "--target=segmenter", *host(world), *options)
+    with forked_producers():
+        done("augment", "--target=segmenter", *host(world), *options)
     return Path(world / "segmenter")
 
 
