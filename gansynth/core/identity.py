@@ -398,7 +398,7 @@ def recurring_ids(seen: Mapping[str, str], held_out: Mapping[str, str]) -> Recur
     }
     if called:
         words = len(_ends(next(iter({**named, **others_named}))))
-        return RecurringIds(called, _expression(words))
+        return RecurringIds(called, _expression(words, [*called, *called.values()]))
     equal = {case: case for case in others if case in set(unnamed)}
     if equal:
         return RecurringIds(equal, "(.*)")
@@ -411,7 +411,7 @@ def recurring_ids(seen: Mapping[str, str], held_out: Mapping[str, str]) -> Recur
         first_of = {leads[case]: case for case in reversed(unnamed) if leads[case]}
         pairs = {case: first_of[leads[case]] for case in others if leads[case] in first_of}
         if pairs:
-            return RecurringIds(pairs, _expression(words))
+            return RecurringIds(pairs, _expression(words, [*pairs, *pairs.values()]))
     return None
 
 
@@ -431,5 +431,10 @@ def _lead(case_id: str, words: int) -> str:
     return case_id[: ends[words - 1]] if len(ends) > words else ""
 
 
-def _expression(words: int) -> str:
+def _expression(words: int, cases: Iterable[str]) -> str:
+    """Return what finds the first words of ids."""
+    signs: set[str] = {sign for case in cases for sign in re.findall(r"[\W_]", case)}
+    if signs <= {"_"} or signs <= {"-"}:
+        sign = min(signs)
+        return "^(" + sign.join([f"[^{sign}]+"] * words) + f"){sign}"
     return "^(" + r"[\W_]+".join([r"[^\W_]+"] * words) + r")[\W_]"
