@@ -89,6 +89,7 @@ def ties(_: str) -> str:
 
 def samples(name: str, asked: Mapping[str, Any]) -> list[Sample]:
     made, sampler = sampler_of(name, 2 if name == "dcgan" else 3, **asked)
+    made.precision = "fp32"  # auto is bf16 on a CPU that computes in it, and says so
     drawn = [sampler.draw(index) for index in range(3)]
     return generated(made, drawn, [condition.latent_seed for condition in drawn])
 
