@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from gansynth.core.fingerprint import COPIED, EARLIER, Prints, alike, same_looks
 from gansynth.core.lineage import CaseRecord, Lineage, look_alike, some_names
 from gansynth.runtime.errors import IntegrityFault
 
+T = TypeVar("T")
 COMPARED = 8
 """Most cases by which two data sets are compared."""
 FEWEST_PEOPLE, LARGEST_SHARE = 4, 1 / 3
@@ -234,7 +235,12 @@ def same_data(seen: Lineage, ids: Iterable[str], read: Callable[[str], CaseRecor
     """
     known = set(ids)
     common = [case for case in seen.cases if case.id in known]
-    return any(_is_one(case, read(case.id)) for case in common[:: -(-len(common) // COMPARED) or 1])
+    return any(_is_one(case, read(case.id)) for case in few(common))
+
+
+def few(cases: Sequence[T]) -> Sequence[T]:
+    """Return at most ``COMPARED`` of some cases, evenly spaced."""
+    return cases[:: -(-len(cases) // COMPARED) or 1]
 
 
 def _is_one(first: CaseRecord, second: CaseRecord) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gansynth.core.identity import COMPARED, HeldOut, recurring_ids, same_data
+from gansynth.core.identity import HeldOut, few, recurring_ids
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.source import (
     CaseSource,
@@ -96,9 +96,8 @@ def is_same_data(first: CaseSource, second: CaseSource) -> bool:
         return True
     known = {*second.train_ids, *second.held_out_ids}
     common = [i for i in sorted({*first.train_ids, *first.held_out_ids}) if i in known]
-    some = common[:: -(-len(common) // COMPARED) or 1]
-    records = Lineage("", "", tuple([case_record(first, case_id) for case_id in some]))
-    return same_data(records, some, lambda case_id: case_record(second, case_id))
+    records = tuple([case_record(first, case_id) for case_id in few(common)])
+    return same_data_as(second)(Lineage("", "", records))
 
 
 def test_images_of(request: SourceRequest, own: CaseSource) -> str:
