@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -285,5 +286,14 @@ def _ends_with_us(process: psutil.Process) -> bool:
     import psutil
 
     with contextlib.suppress(psutil.Error):
-        return "resource_tracker" in " ".join(process.cmdline())
+        return "resource_tracker" in " ".join(_command_line(process))
     return False
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    """Its words. For an instant of its start a process has none: these must be waited for."""
+    for _ in range(100):
+        if words := process.cmdline():
+            return words
+        time.sleep(0.01)
+    return []
