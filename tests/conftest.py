@@ -226,6 +226,12 @@ def prepare(
     return report_preparation(asked).document
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """What is kept of cases lies with the tests, not in the user's folder."""
+    os.environ["GANSYNTH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def toy_nnunet(tmp_path_factory) -> Toy:
     """The toy data set, preprocessed for 3d_fullres and 2d, with small plans. Do not change it."""

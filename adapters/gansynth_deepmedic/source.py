@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -149,6 +149,10 @@ class DeepMedicSource(VolumeSource):
         return replace(space, host=host, pad_label=OUTSIDE)
 
     # -- reading ---------------------------------------------------------------------------------
+
+    def _files_read(self, case_id: str) -> Sequence[Path]:
+        model = () if self.model is None else (self.model.path,)
+        return (*self.entry(case_id).everything, *model)
 
     def _prepared(self, case_id: str, *stored: Any) -> Case:
         case = super()._prepared(case_id, *stored)

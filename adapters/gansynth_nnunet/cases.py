@@ -52,9 +52,10 @@ class PreprocessedArrays:
         hashes = hashes_of(folder)
         self._hashes: dict[str, str] = dict(read_json(hashes)) if hashes.is_file() else {}
         self._damaged: dict[str, str] = {}
+        self._checked: dict[str, int] = {}  # times of the files whose hashes were compared
 
-    def read(self, name: str) -> npt.NDArray[Any]:
-        """Read an array (C, D, H, W).
+    def read(self, name: str, box: Sequence[slice] = ()) -> npt.NDArray[Any]:
+        """Read an array (C, D, H, W), or the part of it in a box: a slice for each spatial axis.
 
         Raises:
             DataFault: missing, damaged, or other than a numeric array with four axes.
@@ -62,7 +63,7 @@ class PreprocessedArrays:
         """
         data = self.checked(name)
         try:
-            return _decode(data)
+            return _decode(data, box)
         except MemoryError as error:
             raise EnvironmentFault(
                 "nnunet.arrays-beyond-memory",
@@ -78,7 +79,9 @@ class PreprocessedArrays:
         """
         path = self.folder / name
         with reading(path):
-            data = path.read_bytes()
+            data, changed = path.read_bytes(), path.stat().st_mtime_ns
+        if self._checked.get(name) == changed:
+            return data
         if name not in self._hashes and name not in self._damaged:
             for new, digest, fault in _decode_apart(self.unnoted()):
                 (self._damaged if fault else self._hashes)[new] = fault or digest
@@ -94,6 +97,7 @@ class PreprocessedArrays:
                 "expected the same: the disk or a copy has damaged it, or nnU-Net has preprocessed "
                 f"again; remove that note if it did, else {self.hint}",
             )
+        self._checked[name] = changed
         return data
 
     def unnoted(self) -> list[Path]:
@@ -109,7 +113,7 @@ class PreprocessedArrays:
         )
 
 
-def _decode(data: bytes) -> npt.NDArray[Any]:
+def _decode(data: bytes, box: Sequence[slice] = ()) -> npt.NDArray[Any]:
     # `blosc2.open` would also follow links and evaluate expressions in a file.
     import blosc2
 
@@ -120,7 +124,7 @@ def _decode(data: bytes) -> npt.NDArray[Any]:
             f"shape {tuple(array.shape)} of {array.dtype}, expected numbers of shape "
             f"(C, D, H, W), at most {MAX_CASE_BYTES} bytes"
         )
-    return np.asarray(array[...])
+    return np.asarray(array[(slice(None), *box)])
 
 
 def _words(error: Exception) -> str:

@@ -11,10 +11,11 @@ import contextlib
 import io
 import json
 import logging
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -40,7 +41,10 @@ from gansynth import (
     read_json,
     write_json_atomic,
 )
+from gansynth.core.case_store import Arrays, CaseStore
+from gansynth.core.foreground import ForegroundIndex, PlaneIndex
 from gansynth.core.synthetic import refuse_named
+from gansynth.data.batches import PatchSource
 from gansynth.data.folds import FoldFiles, json_text, one_fold, write_resplit, write_small
 from gansynth.data.grid import in_eights, whole_labels
 from gansynth.data.listing import CaseFiles
@@ -84,7 +88,7 @@ _HOST_KEYS = (
 _PLANS_KEYS = ("transpose_forward", "foreground_intensity_properties_per_channel")
 
 
-class NnunetSource(CaseSource):
+class NnunetSource(PatchSource):
     """``nnunet:ID``: one fold of a preprocessed nnU-Net data set; fold ``all`` holds nothing out.
 
     Attributes:
@@ -140,7 +144,7 @@ class NnunetSource(CaseSource):
         self._channels = read_channels(self.dataset_json, path)
         self.folder = home / str(self.config["data_identifier"])
         self._files = PreprocessedArrays(self.folder, self._again)
-        self._shapes: dict[str, tuple[int, ...]] = {}  # of label maps that were read
+        self._outlines: dict[str, Arrays] = {}
         self._ids = self._find_cases()
         self._subjects = known_subjects(home, self._ids, request.subjects)
         self.train_ids, self.held_out_ids = self._fold()
@@ -227,8 +231,13 @@ class NnunetSource(CaseSource):
         extent = zip(self.patch_size, np.max(self._trained_shapes, axis=0).tolist(), strict=True)
         return in_eights(max(p, min(MARGIN * p, longest)) for p, longest in extent)
 
+    # -- reading -----------------------------------------------------------------------------------
+
     def load(self, case_id: str) -> Case:
-        image, labels = self._image(case_id), self._labels(case_id)
+        return self.load_part(case_id, ())
+
+    def load_part(self, case_id: str, box: Sequence[slice]) -> Case:
+        image, labels = self._image(case_id, box), self._labels(case_id, box)
         case = Case(case_id, self._subjects[case_id], image, labels)
         try:
             case.validate(self.schema)
@@ -240,11 +249,27 @@ class NnunetSource(CaseSource):
             ) from fault
         return case
 
-    def _image(self, case_id: str) -> FloatArray:
-        return self._files.read(f"{case_id}.b2nd").astype(np.float32, copy=False)
+    def train_bytes(self) -> int:
+        voxel = 4 * len(self._channels) + 2
+        return voxel * sum([math.prod(self._shape(case)) for case in self.train_ids])
 
-    def _labels(self, case_id: str) -> LabelArray:
-        labels = self._files.read(f"{case_id}_seg.b2nd")
+    def outline(self, case_id: str) -> ForegroundIndex:
+        found = self._outline(case_id)
+        planes = PlaneIndex(found["values"], found["counts"], found["boxes"])
+        return ForegroundIndex(
+            self._shape(case_id), planes.without(self.labels.ignore), partial(self._labels, case_id)
+        )
+
+    def store_of(self, case_id: str) -> CaseStore:
+        files = [self.folder / f"{case_id}{part}" for part in (".b2nd", "_seg.b2nd")]
+        store = CaseStore.of(case_id, files, beside=self.folder)
+        return store.read_as(json.dumps([self.config["spacing"], list(self._channels)]))
+
+    def _image(self, case_id: str, box: Sequence[slice] = ()) -> FloatArray:
+        return self._files.read(f"{case_id}.b2nd", box).astype(np.float32, copy=False)
+
+    def _labels(self, case_id: str, box: Sequence[slice] = ()) -> LabelArray:
+        labels = self._files.read(f"{case_id}_seg.b2nd", box)
         if len(labels) != 1:
             raise DataFault(
                 "nnunet.preprocessed-labels-several-channels",
@@ -252,13 +277,21 @@ class NnunetSource(CaseSource):
                 f"channel; {self._again}",
             )
         volume: LabelArray = labels[0].astype(np.int16, copy=False)
-        self._shapes[case_id] = volume.shape
         return volume
 
     def _shape(self, case_id: str) -> tuple[int, ...]:
-        if case_id not in self._shapes:
-            self._labels(case_id)
-        return self._shapes[case_id]
+        return tuple(self._outline(case_id)["shape"].tolist())
+
+    def _outline(self, case_id: str) -> Arrays:
+        """Shape of a case, and the fields of its ``PlaneIndex``."""
+
+        def find() -> Arrays:
+            labels = self._labels(case_id)
+            return {"shape": np.array(labels.shape), **vars(PlaneIndex.of(labels))}
+
+        if case_id not in self._outlines:
+            self._outlines[case_id] = self.store_of(case_id).arrays("outline", find)
+        return self._outlines[case_id]
 
     @property
     def _trained_shapes(self) -> list[tuple[int, ...]]:
@@ -268,14 +301,10 @@ class NnunetSource(CaseSource):
         low = np.full(len(self._channels), np.inf, np.float32)
         high = -low
         for case in self.train_ids:
-            outside = self._labels(case) == OUTSIDE
-            if not outside.any():
+            found = self.store_of(case).arrays("outside", partial(self._outside, case))
+            if not found["low"].size:
                 continue
-            image = self._image(case)
-            if image.shape != (len(low), *outside.shape):  # ``load`` says so
-                continue
-            values = image[:, outside]  # (C, N)
-            low, high = np.minimum(low, values.min(axis=1)), np.maximum(high, values.max(axis=1))
+            low, high = np.minimum(low, found["low"]), np.maximum(high, found["high"])
             if (high - low).max() > CONSTANT:
                 return None
         if not np.isfinite(low).all() or np.abs([low, high]).max() <= CONSTANT:
@@ -283,6 +312,21 @@ class NnunetSource(CaseSource):
         if (np.min(self._trained_shapes, axis=0) < self._size).any():
             return None
         return tuple(map(float, (low + high) / 2))
+
+    def _outside(self, case_id: str) -> Arrays:
+        """The least and the largest value of each channel outside the body (C,), if there is any.
+
+        Of a case of another shape, about which ``load`` complains, none.
+        """
+        outside = self._labels(case_id) == OUTSIDE
+        nothing = np.zeros(0, np.float32)
+        if not outside.any():
+            return {"low": nothing, "high": nothing}
+        image = self._image(case_id)
+        if image.shape != (len(self._channels), *outside.shape):
+            return {"low": nothing, "high": nothing}
+        values = image[:, outside]  # (C, N)
+        return {"low": values.min(axis=1), "high": values.max(axis=1)}
 
     def _find_cases(self) -> tuple[str, ...]:
         names = {file.name for file in self.folder.glob("*.b2nd")}

@@ -50,18 +50,19 @@ class Opened(NamedTuple):
     cases: CaseCache
 
 
-def open_drawing(drawing: Drawing) -> Opened:
-    """Open cases, run and host of a drawing."""
+def open_drawing(drawing: Drawing, shared_by: int = 1) -> Opened:
+    """Open cases, run and host of a drawing; so many processes share the memory for cases."""
     from gansynth.core.intake import intake_of
     from gansynth.core.run_folder import RunFolder
     from gansynth.core.source import SourceRequest
     from gansynth.data.batches import CaseCache
+    from gansynth.runtime.machine import cache_memory
     from gansynth.sampling.run_source import open_source
     from gansynth.sampling.sampler import open_drawer
 
     source = open_source(SourceRequest(**drawing.request))
     intake = intake_of(drawing.target, source) if drawing.target else None
-    run, cases = RunFolder(Path(drawing.run)), CaseCache(source)
+    run, cases = RunFolder(Path(drawing.run)), CaseCache(source, cache_memory() // shared_by)
     sampler, convert = open_drawer(
         source, intake, run, drawing.samples, device=drawing.device, cache=cases
     )
@@ -104,7 +105,7 @@ class DrawingWorkers(AbstractContextManager["DrawingWorkers"]):
             count,
             mp_context=get_context("spawn"),  # torch's threads do not survive a fork
             initializer=_open,
-            initargs=(drawing, torch.get_num_threads(), os.getpid()),
+            initargs=(drawing, count, torch.get_num_threads(), os.getpid()),
         )
 
     def draw(self, first: int, count: int) -> list[Sample]:
@@ -126,13 +127,13 @@ class DrawingWorkers(AbstractContextManager["DrawingWorkers"]):
 _drawing: Draw | None = None
 
 
-def _open(drawing: Drawing, threads: int, parent: int) -> None:
+def _open(drawing: Drawing, count: int, threads: int, parent: int) -> None:
     global _drawing
     threading.Thread(target=follow, args=(parent,), daemon=True).start()
     import torch
 
     torch.set_num_threads(threads)
-    opened = open_drawing(drawing)
+    opened = open_drawing(drawing, shared_by=count)
     _drawing = partial(draw_converted, opened.sampler, opened.convert)
 
 

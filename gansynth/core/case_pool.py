@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.body_mask import shown_body
+from gansynth.core.case_store import Arrays
 from gansynth.core.geometry import Mask, bounding_box
 from gansynth.core.kept import Kept
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, known_labels
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, store_as_read
 from gansynth.core.space import Placement, Space
 from gansynth.runtime.errors import IntegrityFault
 
@@ -93,6 +94,16 @@ class TrainingCases:
         """Draw a place in a case, and read the case or a part of it."""
         self.admit(case_id)
         return _READERS[self].place(case_id, space, rng)
+
+    def kept(self, case_id: str, what: str, make: Callable[[], Arrays]) -> Arrays:
+        """Return arrays that depend on a case alone, by name: made once, and kept on disk.
+
+        ``what``: the name of a file; it tells of everything else that they depend on.
+        """
+        self.admit(case_id)
+        source = _READERS[self].source
+        store = store_as_read(source, case_id)
+        return make() if store is None else store.arrays(what, make)
 
     def subject(self, case_id: str) -> str:
         """Return the subject of a case."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any, ClassVar, Literal, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.case_store import Arrays, CaseStore
 from gansynth.core.fingerprint import Prints, prints_of
 from gansynth.core.identity import same_data
 from gansynth.core.lineage import CaseRecord, Lineage, look_alike, read_lineage
@@ -292,6 +294,13 @@ class CaseSource(ABC):
         """Return a case's files; None, as in the base class: it has none of its own."""
         return None
 
+    def store_of(self, case_id: str) -> CaseStore | None:
+        """Return where what depends on a case alone is kept; None, as in the base class: nowhere.
+
+        Its state is that of all files that ``decode`` reads, and of the options it reads them with.
+        """
+        return None
+
     def cut_from(self, ids: Iterable[str]) -> tuple[CaseSource, tuple[str, ...]] | None:
         """Return the source and the ids of the volumes that slices are cut out of, or None."""
         return None
@@ -464,15 +473,36 @@ def _record(source: CaseSource, case_id: str, decode: Decode | None, *, whole: b
     kept = _kept_record(source, case_id)
     if kept is not None:
         return kept
-    decoded = (decode or source.decode)(case_id)
-    subject, content = source.header(case_id).subject, decoded.sha256
-    if decoded.constant:
+
+    def find() -> Arrays:
+        decoded = (decode or source.decode)(case_id)
+        prints: Prints = ()
+        if whole and not decoded.constant:
+            prints = prints_of(decoded.image, decoded.spacing)
+        image = "" if decoded.constant else decoded.image_sha256
+        return {
+            "content": np.array(decoded.sha256),
+            "image": np.array(image),  # empty: it is constant
+            "prints": np.array(prints, np.str_),
+        }
+
+    store = source.store_of(case_id)
+    found = find() if store is None else store.arrays("record" if whole else "content", find)
+    content, image = str(found["content"]), str(found["image"])
+    if not image:
         content = _sha256(content, source.name, case_id)
-    image = "" if decoded.constant else decoded.image_sha256
-    prints: Prints = ()
-    if whole and not decoded.constant:
-        prints = prints_of(decoded.image, decoded.spacing)
+    prints = tuple(found["prints"].tolist())
+    subject = source.header(case_id).subject
     return CaseRecord(case_id, subject, content, image, prints, as_stored=True)
+
+
+def store_as_read(source: CaseSource, case_id: str) -> CaseStore | None:
+    """Return where what depends on the arrays of ``load`` is kept, which the record tells of."""
+    store = source.store_of(case_id)
+    if store is None:
+        return None
+    how = (source.schema.to_json(), source.space.to_json(), dict(source.request.view))
+    return store.read_as(json.dumps(how, sort_keys=True))
 
 
 def _kept_record(source: CaseSource, case_id: str) -> CaseRecord | None:

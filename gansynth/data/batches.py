@@ -13,14 +13,24 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gansynth.core.case_pool import PlacedCase, TrainingCases
+from gansynth.core.case_store import Arrays
 from gansynth.core.foreground import ForegroundIndex
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import Boxes, Case, LabelArray, Schema, known_labels
-from gansynth.core.source import CaseSource, DecodedCase, case_content, case_record
+from gansynth.core.source import (
+    CaseHeader,
+    CaseSource,
+    DecodedCase,
+    case_content,
+    case_record,
+    store_as_read,
+)
 from gansynth.core.space import Space, cut_boxes
 from gansynth.runtime.errors import DataFault
+from gansynth.runtime.machine import cache_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,15 +91,37 @@ class _CachedCase:
         return ForegroundIndex.of(self.case, self.ignore)
 
 
-class CaseCache:
-    """Keeps the most recently used cases of a source in memory; threads may share it."""
+def _arrays_of(case: Case) -> Arrays:
+    arrays: dict[str, npt.NDArray[Any]] = {"image": case.image}
+    if case.labels is not None:
+        arrays["labels"] = case.labels
+    if case.boxes is not None:
+        arrays |= {"coords": case.boxes.coords, "box_labels": case.boxes.labels}
+    return arrays
 
-    def __init__(self, source: CaseSource, max_bytes: int = 2 << 30) -> None:
+
+def _case_of(case_id: str, header: CaseHeader, arrays: Arrays) -> Case:
+    boxes = Boxes(arrays["coords"], arrays["box_labels"]) if "coords" in arrays else None
+    labels = arrays.get("labels")
+    return Case(case_id, header.subject, arrays["image"], labels, boxes, header.label_class)
+
+
+class CaseCache:
+    """Keeps the most recently used cases of a source in memory; threads may share it.
+
+    One that did not fit is mapped from a file beside the cases when it is needed again.
+
+    Args:
+        max_bytes: of cases in memory; None for ``cache_memory``.
+    """
+
+    def __init__(self, source: CaseSource, max_bytes: int | None = None) -> None:
         self.source = source
-        self.max_bytes = max_bytes
+        self.max_bytes = cache_memory() if max_bytes is None else max_bytes
         self._cases: OrderedDict[str, _CachedCase] = OrderedDict()
         self._bytes = 0
         self._contents: dict[str, str] = {}
+        self._maps: dict[str, _CachedCase] = {}
         self._gone: set[str] = set()
         self._again = 0
         self._locked = os.getpid(), threading.Lock()
@@ -166,8 +198,24 @@ class CaseCache:
             if case_id in self._cases:
                 self._cases.move_to_end(case_id)
                 return self._cases[case_id]
-            self._tell_if_again(case_id)
+            if case_id in self._gone:
+                mapped = self._maps.get(case_id) or self._mapped(case_id)
+                if mapped is not None:
+                    return mapped
+                self._tell_if_again()
             return self._keep(case_id, self.source.load(case_id))
+
+    def _mapped(self, case_id: str) -> _CachedCase | None:
+        """Return a case whose arrays are maps of files, which take no memory of this process."""
+        store = store_as_read(self.source, case_id)
+        if store is None:
+            return None
+        arrays = store.mapped("loaded", lambda: _arrays_of(self.source.load(case_id)))
+        if arrays is None:
+            return None
+        case = _case_of(case_id, self.source.header(case_id), arrays)
+        self._maps[case_id] = _CachedCase(case, self.source.schema.ignore)
+        return self._maps[case_id]
 
     @property
     def _lock(self) -> threading.Lock:
@@ -185,9 +233,9 @@ class CaseCache:
             self._bytes -= gone.nbytes
         return held
 
-    def _tell_if_again(self, case_id: str) -> None:
+    def _tell_if_again(self) -> None:
         """Warn once of cases (of slices: whole volumes) that are read repeatedly."""
-        self._again += case_id in self._gone
+        self._again += 1
         if self._again == READ_AGAIN:
             self._again += 1
             name = f"{self.source.request.kind}:{self.source.request.where}"

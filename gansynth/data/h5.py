@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from gansynth.core.case_store import CaseStore
 from gansynth.core.fingerprint import Prints
 from gansynth.core.foreground import ForegroundIndex, PlaneIndex
 from gansynth.core.lineage import CaseRecord, Lineage, guard_split
@@ -693,6 +694,10 @@ class H5Source(PatchSource):
 
         request = SourceRequest(**self.index.request)
         return open_plain(replace(request, root=self.request.root or request.root))
+
+    def store_of(self, case_id: str) -> CaseStore:
+        """Beside the file, as the cases are in it."""
+        return CaseStore.of(case_id, [self.path], beside=self.path)
 
     # -- reading ---------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ of the training cases' foreground, subtract their mean, divide by their deviatio
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.case_store import CaseStore
 from gansynth.core.geometry import bounding_box
 from gansynth.core.resample import resampling_record
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
@@ -256,6 +258,15 @@ class VolumeSource(CaseSource):
             units=partial(self._units_of, case_id),
             read=partial(self._read_predicted, entry.reference),
         )
+
+    def store_of(self, case_id: str) -> CaseStore:
+        """In the user's cache folder."""
+        read = json.dumps([self.request.kind, dict(self.request.read)], sort_keys=True)
+        return CaseStore.of(case_id, self._files_read(case_id)).read_as(read)
+
+    def _files_read(self, case_id: str) -> Sequence[Path]:
+        """The files that ``decode`` reads; a subclass may read more."""
+        return self.entry(case_id).files
 
     def _in_own_units(self, case_id: str) -> tuple[FloatArray, LabelArray | None]:
         image, labels, _ = self._stored(case_id)

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gansynth.core.capabilities import Capabilities
+from gansynth.core.case_store import CaseStore
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
@@ -147,6 +148,10 @@ class SourceView(WrappedSource):
     def files(self, case_id: str) -> StoredCase | None:
         """The source's, of the channels that are seen."""
         return of_channels_seen(self.base.files(case_id), self._seen)
+
+    def store_of(self, case_id: str) -> CaseStore | None:
+        """The source's; nothing is kept of drawn label maps."""
+        return None if self.labeller is not None else self.base.store_of(case_id)
 
     @property
     def provenance(self) -> Provenance | None:

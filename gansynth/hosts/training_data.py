@@ -231,9 +231,9 @@ class TrainingData:
     def _labelled(self) -> tuple[str, ...]:
         """Cases with a label above background; reads all cases."""
         foreground = self.source.schema.foreground
-        labels = {case: self._cache(case).labels for case in self.cases}
         labelled = []
-        for case, found in labels.items():
+        for case in self.cases:
+            found = self._cache(case).labels
             if found is not None and mask_of(found, foreground).any():
                 labelled.append(case)
         return tuple(labelled)

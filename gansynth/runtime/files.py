@@ -282,6 +282,23 @@ def in_units(size: float | str) -> str:
     return f"{size:.0f} bytes"
 
 
+def bytes_of(text: str, named: str) -> int:
+    """Return the bytes of a size as ``16GB``, ``800MB``, ``12GiB`` or ``5000000``.
+
+    ``named``: the option or variable, for the message.
+
+    Raises:
+        UsageFault: it is none.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
+    if match is None or float(match[1]) == 0:
+        raise UsageFault(
+            "files.not-a-size", f"{named} {text!r}: expected a size, for example 16GB or 800MiB"
+        )
+    power = " KMGT".index(match[2].upper() or " ")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+
+
 def folder_bytes(folder: Path) -> int:
     """Return the bytes of all files in a folder, links not followed."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
@@ -341,10 +358,11 @@ def remove_dead(path: Path, *, within: bool = False) -> None:
     for left in folder.glob(names):
         pid = left.name.rpartition("-")[2]
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            _remove(left)
+            remove(left)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -357,7 +375,7 @@ def remove_temporaries(folder: Path) -> None:
     No other process may write there.
     """
     for left in (*folder.glob(TEMPORARY), *folder.glob(f"*/{TEMPORARY}")):
-        _remove(left)
+        remove(left)
 
 
 def write_bytes_atomic(

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gansynth.runtime.errors import EnvironmentFault
-from gansynth.runtime.files import in_units
+from gansynth.runtime.files import bytes_of, in_units
 
 SHARED = Path("/dev/shm")
 CGROUP = Path("/sys/fs/cgroup")
+CACHE_MEMORY = "GANSYNTH_CACHE_MEMORY"  # a size, for this process and those that it starts
 GIB = 2**30
 LITTLE_SPACE = 2 * GIB
 """Free bytes of a folder below which a bank of ordinary samples has no room."""
@@ -52,7 +53,7 @@ def threads() -> DoctorLine:
 
 def refuse_beyond_memory(needed: int, what: str) -> None:
     """Refuse (EnvironmentFault) what takes more bytes than there are free."""
-    free = _free_memory()
+    free = free_memory()
     if needed > free:
         raise EnvironmentFault(
             "machine.needs-more-memory-than-free",
@@ -61,7 +62,7 @@ def refuse_beyond_memory(needed: int, what: str) -> None:
         )
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
     """Return the free bytes of memory, within a container's limit."""
     import psutil
 
@@ -70,6 +71,16 @@ def _free_memory() -> int:
     if limit.isdigit() and int(limit) < ram.total:
         return min(ram.available, int(limit) - int(used or 0))
     return ram.available
+
+
+def cache_memory() -> int:
+    """Return the bytes of cases that this process may hold in memory.
+
+    It is what ``--cache-memory`` asked for, here or in a process that started this one, else a
+    quarter of what is free.
+    """
+    asked = os.environ.get(CACHE_MEMORY)
+    return bytes_of(asked, CACHE_MEMORY) if asked else free_memory() // 4
 
 
 def _cgroup(name: str) -> str:

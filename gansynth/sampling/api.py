@@ -47,11 +47,17 @@ def load(
 
 
 def write_cache(request: CacheRequest) -> tuple[dict[str, Any], CaseSource]:
-    """Copy the cases of any source into one HDF5 file; also return the source."""
+    """Copy the cases of any source into one HDF5 file; also return the source.
+
+    Without a file, tell what is kept of the cases, or remove it.
+    """
     from gansynth.data.api import source_of
     from gansynth.data.h5 import estimate, refuse_homeless, write_h5
     from gansynth.sampling.run_source import open_source
 
+    if request.out is None:
+        source = open_source(source_of(request))
+        return _kept(source, clear=request.clear), source
     path, dtype, chunk = Path(request.out), request.dtype, request.chunk
     refuse_homeless(path)
     source = open_source(source_of(request))
@@ -69,11 +75,31 @@ def write_cache(request: CacheRequest) -> tuple[dict[str, Any], CaseSource]:
         return report, source
 
 
+def _kept(source: CaseSource, *, clear: bool) -> dict[str, Any]:
+    """Return the bytes that are kept of cases, by what they are; remove them if asked."""
+    each = [source.store_of(case_id) for case_id in (*source.train_ids, *source.held_out_ids)]
+    stores = [store for store in each if store is not None]
+    kept: dict[str, int] = {}
+    for store in stores:
+        for what, size in store.sizes().items():
+            kept[what] = kept.get(what, 0) + size
+        if clear:
+            store.clear()
+    return {
+        "data": source.name,
+        "folders": sorted({str(store.folder.parent) for store in stores}),
+        "kept": kept,
+        "bytes": sum(kept.values()),
+        "cleared": clear,
+    }
+
+
 def run_cache(request: CacheRequest) -> dict[str, Any]:
     """Copy the cases of any source into one HDF5 file that is fast to read: ``gansynth cache``.
 
     Returns:
-        What ``--json`` prints: counts and bytes, of a dry run an estimate.
+        What ``--json`` prints: counts and bytes, of a dry run an estimate; without a file, what is
+        kept of the cases.
 
     Raises:
         GansynthError: the file is another, a case cannot be read, or the disk is full.

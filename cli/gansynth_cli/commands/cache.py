@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gansynth.core.requests.data import CacheRequest
-from gansynth_cli.common import Output, examples, summary
+from gansynth.runtime.files import in_units
+from gansynth_cli.common import Output, examples, summary, table
 from gansynth_cli.requests import request_command
 from gansynth_cli.results import then_fit
 
@@ -18,12 +20,25 @@ def show(request: CacheRequest, done: tuple[dict[str, Any], CaseSource], out: Ou
     from gansynth.hosts.suggestion import suggested_generator
 
     report, source = done
+    if request.out is None:
+        out.result(report, lines_of_kept(report))
+        return
     words = ("--data", f"h5:{request.out}", "--fold", report["fold"])
     fitted = [] if request.dry_run else then_fit(suggested_generator(source), *words)
     shown = dict(report)
     already = shown.pop("cached_already", False)
     lines = ["cached already: the same cases are there"] if already else []
     out.result(report, [*lines, *summary(shown), *fitted])
+
+
+def lines_of_kept(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is kept of cases, or was removed."""
+    if not report["kept"]:
+        yield f"{report['data']}: nothing is kept of its cases"
+        return
+    done = "removed" if report["cleared"] else "kept"
+    yield f"{report['data']}: {in_units(report['bytes'])} {done} in {', '.join(report['folders'])}"
+    yield from table([(what, in_units(size)) for what, size in sorted(report["kept"].items())])
 
 
 command = request_command(
@@ -33,5 +48,6 @@ command = request_command(
     epilog=examples(
         "gansynth cache nnunet:004 -c 3d_fullres --fold 0 -o hippocampus_f0.h5",
         "gansynth cache nifti:cases.csv --read spacing=1 --dtype float16 -o cases.h5 --dry-run",
+        "gansynth cache nnunet:004 -c 3d_fullres --clear",
     ),
 )
