@@ -150,13 +150,19 @@ class CaseCache:
         self._contents[case_id] = record.sha256
         return record
 
+    def part(self, case_id: str, box: Sequence[slice]) -> Case:
+        """Return the voxels of a case in a box, of sources larger than the cache read alone."""
+        if self._in_parts is not None:
+            return self._in_parts.load_part(case_id, box)
+        return cut_case(self._get(case_id).case, box)
+
     def place(self, case_id: str, space: Space, rng: np.random.Generator) -> PlacedCase:
         """Draw a place in a case; of sources larger than the cache, only that part is read."""
         if self._in_parts is not None and space.cuts:
             outline = self._in_parts.outline(case_id)
             origin = space.place(outline, rng)
             box, placement = space.part(outline.shape, origin)
-            part = self._in_parts.load_part(case_id, box)
+            part = self.part(case_id, box)
             return PlacedCase(part, placement, outline.shape, origin)
         held = self._get(case_id)
         origin = space.place(held.outline if space.cuts else held.case, rng)

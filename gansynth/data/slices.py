@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BeforeValidator, Field
 
+from gansynth.core.case_store import Arrays
 from gansynth.core.geometry import other_axes
 from gansynth.core.registry import installed
 from gansynth.core.resample import resampling_record
@@ -32,9 +33,10 @@ from gansynth.core.source import (
     SourceRequest,
     StoredCase,
     ancestors_of,
+    store_as_read,
 )
 from gansynth.core.space import Space, boxes_of_slice
-from gansynth.data.batches import CaseCache, PatchSource, cut_case
+from gansynth.data.batches import CaseCache, PatchSource
 from gansynth.data.connected_components import LabelBoxes, box_record
 from gansynth.data.folds import without_cases
 from gansynth.data.grid import in_eights, rounded_mm
@@ -437,10 +439,7 @@ class SliceSource(CaseSource):
             )
         box = [slice(0, n) for n in shape]
         box[self.axis] = slice(index, index + 1)
-        if isinstance(self.inner, PatchSource):
-            part = self.inner.load_part(case, box)
-        else:
-            part = cut_case(self._volumes(case), box)
+        part = self._volumes.part(case, box)
         image = np.ascontiguousarray(part.image.squeeze(self.axis + 1))
         labels = None
         if part.labels is not None:
@@ -462,9 +461,8 @@ class SliceSource(CaseSource):
         return self._bounds[case]
 
     def volume(self, case: str) -> Case:
-        """Return a whole volume, cached unless the source reads parts."""
-        cached = not isinstance(self.inner, PatchSource)
-        return self._volumes(case) if cached else self.inner.load(case)
+        """Return a whole volume."""
+        return self._volumes(case)
 
     # -- listing ---------------------------------------------------------------------------------
 
@@ -558,8 +556,14 @@ class SliceSource(CaseSource):
 
     def _voxels_by_label(self, case: str) -> Numbers:
         """Voxels of each foreground label in each slice: (V, slices); DataFault: no labels."""
-        if case in self._counts:
-            return self._counts[case]
+        if case not in self._counts:
+            store = store_as_read(self.inner, case)
+            count = partial(self._counted, case)
+            kept = count() if store is None else store.arrays(f"labels-{self.axis}", count)
+            self._counts[case] = kept["counts"]
+        return self._counts[case]
+
+    def _counted(self, case: str) -> Arrays:
         values = self.inner.schema.foreground
         counts = np.zeros((len(values), self._header_of(case).shape[self.axis]), np.int64)
         planes = None
@@ -568,21 +572,20 @@ class SliceSource(CaseSource):
         if planes is not None:
             for value, row in zip(planes.values, planes.counts, strict=True):
                 counts[[v == value for v in values]] = row
-        else:
-            labels = self.volume(case).labels
-            if labels is None:
-                only, by_what = self.options.foreground, self.options.classes
-                asks = f"classes={by_what}" if only == "any" else f"foreground={only}"
-                raise DataFault(
-                    "slices.case-without-labels",
-                    f"{self.inner.name}: case {case!r} has no labels, expected them with --read "
-                    f"{asks}; leave that out, and choose slices by number: --read slices=40-110",
-                )
-            across = other_axes(3)[self.axis]
-            for number, value in enumerate(values):
-                counts[number] = (labels == value).sum(axis=across)
-        self._counts[case] = counts
-        return counts
+            return {"counts": counts}
+        labels = self.volume(case).labels
+        if labels is None:
+            only, by_what = self.options.foreground, self.options.classes
+            asks = f"classes={by_what}" if only == "any" else f"foreground={only}"
+            raise DataFault(
+                "slices.case-without-labels",
+                f"{self.inner.name}: case {case!r} has no labels, expected them with --read "
+                f"{asks}; leave that out, and choose slices by number: --read slices=40-110",
+            )
+        across = other_axes(3)[self.axis]
+        for number, value in enumerate(values):
+            counts[number] = (labels == value).sum(axis=across)
+        return {"counts": counts}
 
     # -- options against the inner source --------------------------------------------------------
 
