@@ -8,15 +8,18 @@ the lesion's rim (Perez et al. 2003), so level and grain both fit.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.case_pool import CaseContext
+from gansynth.core.case_store import Arrays
 from gansynth.core.geometry import Mask, Matrix, Rng, bounding_box, fill_nearest, mask_of
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray
 from gansynth.data.blending import Donor, poisson_of_many
@@ -40,6 +43,7 @@ UNLIKE, LAST = 1.7, 3.4
 """Largest difference (root mean square) of a place's rim from the lesion's, in deviations of the
 tissue, and that where smaller pieces are no more alike; ``benchmarks/scripts/bench_removal.py``
 measures fills."""
+FOUND = 1  # of kept removals: raised when what is found of a case changes
 DEEPER = 0.2  # difference in depth, of the deepest, that counts as one deviation
 STRANGE, BEYOND = 0.1, 0.5
 """Largest share of a place's voxels beyond the values around the lesion, by so many deviations."""
@@ -74,6 +78,11 @@ class Source:
         if self.mirrored is not None:
             numbers.append(self.mirrored)
         return numbers
+
+    @classmethod
+    def from_json(cls, numbers: Sequence[int], axes: int) -> Source:
+        """Return what ``to_json`` was of, in an image of so many axes."""
+        return cls(tuple(numbers[:axes]), *numbers[axes:])
 
 
 Piece = tuple[Mask, Source]
@@ -146,6 +155,25 @@ class Removal:
         """Bytes of its arrays."""
         arrays = self.at, self.image, self.labels, self.number, self.unknown, self.staying
         return sum([array.nbytes for array in arrays])
+
+    def to_arrays(self) -> Arrays:
+        """Its fields as arrays, to be kept."""
+        sources = [[source.to_json() for source in each] for each in self.sources]
+        arrays = {
+            name: np.asarray(value) for name, value in vars(self).items() if name != "sources"
+        }
+        return arrays | {"sources": np.array(json.dumps(sources))}
+
+    @classmethod
+    def from_arrays(cls, kept: Arrays) -> Removal:
+        """Return what ``to_arrays`` was of."""
+        shape = tuple(kept["shape"].tolist())
+        sources = [
+            tuple([Source.from_json(numbers, len(shape)) for numbers in each])
+            for each in json.loads(str(kept["sources"]))
+        ]
+        fields = dict[str, Any](kept, shape=shape, sources=tuple(sources))
+        return cls(**fields | {"classes": tuple(kept["classes"].tolist())})
 
     def made_in(
         self, case_context: CaseContext, corner: Sequence[int]

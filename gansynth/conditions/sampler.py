@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, dataclass, replace
@@ -21,9 +22,10 @@ from gansynth.conditions.edits.donors import alike
 from gansynth.conditions.edits.warps import CaseWarp
 from gansynth.conditions.lesion_placement import LesionDrawer, Shows
 from gansynth.conditions.location_prior import labelled_places
-from gansynth.conditions.removal import Removal, without_lesions
+from gansynth.conditions.removal import FOUND, Removal, without_lesions
 from gansynth.core.body_mask import shown_body
 from gansynth.core.case_pool import CaseCheck, CaseContext, CasePool, TrainingCases, own_labels
+from gansynth.core.case_store import Arrays, digest
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.geometry import Mask, Rng, mask_of
 from gansynth.core.kept import Kept
@@ -53,15 +55,47 @@ each is seldom seen, and more would not be kept."""
 GivenFn = Callable[[Case], FloatArray | None]
 
 
+class _Pools:
+    """The training cases and the scans of a sampler, by the ids that it knows them by."""
+
+    def __init__(self, cases: TrainingCases, scans: Sequence[TrainingCases]) -> None:
+        self.cases = cases
+        # Named anew, since a training case may have the same id.
+        self.scans = {
+            f"{SCANS} {number}: {case_id}": (number, case_id)
+            for number, each in enumerate(scans)
+            for case_id in each.ids
+        }
+        self._scans = scans
+
+    def kept(self, case_id: str, what: str, make: Callable[[], Arrays]) -> Arrays:
+        """Return what is kept of a case, or scan; see ``TrainingCases.kept``."""
+        if case_id not in self.scans:
+            return self.cases.kept(case_id, what, make)
+        number, name = self.scans[case_id]
+        return self._scans[number].kept(name, what, make)
+
+
 class _Bodies:
     """The bodies of the last cases; apart from the sampler, since edits hold on to it."""
 
-    def __init__(self, space: Space) -> None:
-        self._space = space
+    def __init__(self, space: Space, pools: _Pools) -> None:
+        self._space, self._pools = space, pools
         self._found = Kept[Mask](BODIES, lambda body: body.nbytes)
 
     def whole(self, case: Case) -> Mask:
-        return self._found(case.id, lambda: shown_body(case.image, case.labels))
+        """Return the body of a case; where a space does not cut, of the case in that space."""
+        return self._found(case.id, lambda: self._kept(case))
+
+    def _kept(self, case: Case) -> Mask:
+        def find() -> Arrays:
+            return {"bits": np.packbits(shown_body(case.image, case.labels))}
+
+        shape = case.image.shape[1:]
+        how = "" if self._space.cuts else json.dumps(self._space.to_json(), sort_keys=True)
+        name = f"body-{digest(str(shape), how)[:16]}"
+        bits = self._pools.kept(case.id, name, find)["bits"]
+        return np.unpackbits(bits, count=math.prod(shape)).reshape(shape).astype(bool)
 
     def cut(self, case: Case, placement: Placement) -> Mask:
         """Return the body of a case's image, cropped: it cannot be found in the crop itself."""
@@ -131,7 +165,6 @@ class ConditionSampler:
         self.schema = self.space.generator_schema(lender.schema)
         self._in_turns = any(edit.in_turns for edit in self.edits)
         self._in_turns |= self.lesions is not None and self.lesions.in_turns
-        self._bodies = _Bodies(self.space)
         self._contexts = Kept[LabelArray | None](CONTEXTS, lambda c: 0 if c is None else c.nbytes)
         self._rooms = Kept[float](CONTEXTS, lambda _: 0)
         self._removals = Kept[Removal](REMOVALS, lambda removal: removal.nbytes)
@@ -145,12 +178,9 @@ class ConditionSampler:
         lent = TrainingCases(cache, check=self.check)
         self.cases = lent if lender is source else TrainingCases(CaseCache(source))
         self.scans = [TrainingCases(CaseCache(scans)) for scans in self.unlabelled]
-        # Named anew, since a training case may have the same id.
-        self._scans = {
-            f"{SCANS} {number}: {case_id}": (number, case_id)
-            for number, scans in enumerate(self.scans)
-            for case_id in scans.ids
-        }
+        self._pools = _Pools(self.cases, self.scans)
+        self._scans = self._pools.scans
+        self._bodies = _Bodies(self.space, self._pools)
         self._scan_names = tuple(self._scans)
         cases = len(self._ids) + len(self._scans)
         self._variants = max(1, min(VARIANTS, BACKGROUNDS // cases))
@@ -349,7 +379,7 @@ class ConditionSampler:
         text = json.dumps([case.id, place.to_json(), variant])
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]), TAKEN_OUT
 
-        def find() -> Removal:
+        def find() -> Arrays:
             whole = own_labels(self.space.uncut(case, place.slice_index), self.schema)
             shown = self._bodies.whole(case if self.space.cuts else whole)
             body = shown if place.slice_index is None else shown[place.slice_index]
@@ -362,9 +392,15 @@ class ConditionSampler:
                 find_body=lambda: body,
                 key=(case.id, place),
             )
-            return without_lesions(context, self._classes, seed)
+            return without_lesions(context, self._classes, seed).to_arrays()
 
-        return self._removals((case.id, place, variant), find)
+        how = json.dumps([FOUND, self._classes, self.space.to_json()], sort_keys=True)
+        return self._removals(
+            (case.id, place, variant),
+            lambda: Removal.from_arrays(
+                self._pools.kept(case.id, f"emptied-{digest(text, how)[:16]}", find)
+            ),
+        )
 
     def _shows(self, index: int) -> Shows:
         """Draw what a sample shows; no other random number of it depends on this one."""

@@ -55,13 +55,13 @@ class CaseStore:
         home = files[0].parent if beside is None else Path(os.path.realpath(beside))
         own = home.with_name(f"gansynth_{home.name}")
         if beside is None or not os.access(own if own.exists() else home.parent, os.W_OK):
-            own = user_folder() / f"{folder_name(home.name)[:40]}-{_digest(str(home))[:16]}"
-        name = f"{folder_name(case_id)[:60]}-{_digest(case_id)[:8]}"
+            own = user_folder() / f"{folder_name(home.name)[:40]}-{digest(str(home))[:16]}"
+        name = f"{folder_name(case_id)[:60]}-{digest(case_id)[:8]}"
         return cls(own / name, _state_of(files))
 
     def read_as(self, how: str) -> CaseStore:
         """Return the store of the case's arrays as they are read: ``how`` tells of their making."""
-        return replace(self, state=self.state and _digest(self.state, how))
+        return replace(self, state=self.state and digest(self.state, how))
 
     def arrays(self, what: str, make: Callable[[], Arrays]) -> Arrays:
         """Return the entry of a name; made, and kept, if it is not there."""
@@ -152,7 +152,7 @@ def _state_of(files: Iterable[Path]) -> str:
         if max(found.st_mtime, found.st_ctime) > time.time() - SETTLED:
             return ""
         states.append(f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}")
-    return _digest(*states)
+    return digest(*states)
 
 
 def _remove_at_once(folder: Path) -> None:
@@ -168,7 +168,8 @@ def _half_free(folder: Path) -> float:
     return free / 2 if isinstance(free, int) else 0
 
 
-def _digest(*texts: str) -> str:
+def digest(*texts: str) -> str:
+    """Return a hash of some texts, for a state or a name."""
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 

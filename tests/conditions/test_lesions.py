@@ -27,7 +27,9 @@ from gansynth.conditions.removal import (
 from gansynth.conditions.sampler import VARIANTS, ConditionSampler
 from gansynth.core.case_pool import CaseContext
 from gansynth.core.schema import OUTSIDE, Case, Schema
+from gansynth.core.source import SourceRequest
 from gansynth.core.space import Placement, Space
+from gansynth.data.h5 import H5Source, write_h5
 from gansynth.testing import ToySource
 from gansynth.testing.toy import without_blobs
 from tests.conditions.rooms import THREE, Maps, at, body, patients, pool_of, with_ball
@@ -227,6 +229,28 @@ def test_crops_that_a_tumour_fills_show_the_tissue_that_other_crops_of_the_case_
             seen.setdefault(at, set()).add(float(c.background[0, row, column]))
     assert any(full)
     assert 1 < max(map(len, seen.values())) <= VARIANTS
+
+
+@pytest.mark.parametrize("crop", [(24, 24), (64, 64)])
+def test_bodies_and_emptied_backgrounds_are_made_once_for_all_trainings(
+    tmp_path, monkeypatch, crop
+):
+    monkeypatch.setattr("gansynth.core.case_store.SETTLED", 0.0)
+    monkeypatch.setattr(Waves, "held_out_ids", ())
+    write_h5(tumours(), tmp_path / "cases.h5")
+
+    def drawn() -> Any:
+        cases = H5Source(SourceRequest("h5", str(tmp_path / "cases.h5")))
+        source = sampler(f"swap,{ROOMY}", base=False, source=cases, space=Space("crop", crop))
+        return [source.draw(index) for index in range(20)]
+
+    first = drawn()
+    for work in ("without_lesions", "shown_body"):
+        monkeypatch.delattr(f"gansynth.conditions.sampler.{work}")
+    for one, again in zip(first, drawn(), strict=True):
+        assert one.provenance == again.provenance
+        np.testing.assert_array_equal(one.background, again.background)
+        np.testing.assert_array_equal(one.labels, again.labels)
 
 
 def test_bodies_that_fill_little_of_the_crop_are_backgrounds_as_often_as_larger_ones():
