@@ -11,13 +11,13 @@ from gansynth.sampling.run_source import open_source
 
 
 def state(folder: Path) -> dict[str, tuple[int, int]]:
-    """Size and date of everything below a folder; of links, their own."""
+    """Size and date of all files below a folder, but of what is kept of cases; links have own."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        if "gansynth_nnUNet" in str(path):  # what is kept of cases
-            continue
-        status = path.lstat()
-        found[str(path.relative_to(folder))] = (status.st_size, status.st_mtime_ns)
+        kept = any(parent.name.startswith("gansynth_") for parent in path.parents)
+        if not kept and (path.is_file() or path.is_symlink()):
+            status = path.lstat()
+            found[str(path.relative_to(folder))] = (status.st_size, status.st_mtime_ns)
     return found
 
 

@@ -261,8 +261,12 @@ class NnunetSource(PatchSource):
         )
 
     def store_of(self, case_id: str) -> CaseStore:
-        files = [self.folder / f"{case_id}{part}" for part in (".b2nd", "_seg.b2nd")]
-        store = CaseStore.of(case_id, files, beside=self.folder)
+        # Of a division in folds, these are links to the data set that it was made of.
+        files = [
+            Path(os.path.realpath(self.folder / f"{case_id}{part}"))
+            for part in (".b2nd", "_seg.b2nd")
+        ]
+        store = CaseStore.of(case_id, files, files[0].parent, beside=True)
         return store.read_as(json.dumps([self.config["spacing"], list(self._channels)]))
 
     def _image(self, case_id: str, box: Sequence[slice] = ()) -> FloatArray:

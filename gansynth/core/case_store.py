@@ -45,16 +45,15 @@ class CaseStore:
     state: str
 
     @classmethod
-    def of(cls, case_id: str, files: Iterable[Path], beside: Path | None = None) -> CaseStore:
+    def of(cls, case_id: str, files: Iterable[Path], home: Path, *, beside: bool) -> CaseStore:
         """Return the store of the case that some files hold.
 
-        ``beside``: a file or folder beside which the entries are, in ``gansynth_NAME``; else, or
-        where nothing may be written, they are in the user's folder.
+        ``home``: file or folder of the data set. Entries are in ``gansynth_NAME`` beside it, if
+        that is asked for and may be written to, else in the user's folder.
         """
-        files = [Path(os.path.realpath(file)) for file in files]
-        home = files[0].parent if beside is None else Path(os.path.realpath(beside))
+        home = Path(os.path.realpath(home))
         own = home.with_name(f"gansynth_{home.name}")
-        if beside is None or not os.access(own if own.exists() else home.parent, os.W_OK):
+        if not (beside and os.access(own if own.exists() else home.parent, os.W_OK)):
             own = user_folder() / f"{folder_name(home.name)[:40]}-{digest(str(home))[:16]}"
         name = f"{folder_name(case_id)[:60]}-{digest(case_id)[:8]}"
         return cls(own / name, _state_of(files))

@@ -262,7 +262,8 @@ class VolumeSource(CaseSource):
     def store_of(self, case_id: str) -> CaseStore:
         """In the user's cache folder."""
         read = json.dumps([self.request.kind, dict(self.request.read)], sort_keys=True)
-        return CaseStore.of(case_id, self._files_read(case_id)).read_as(read)
+        files = self._files_read(case_id)
+        return CaseStore.of(case_id, files, self.listing.root, beside=False).read_as(read)
 
     def _files_read(self, case_id: str) -> Sequence[Path]:
         """The files that ``decode`` reads; a subclass may read more."""

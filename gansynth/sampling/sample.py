@@ -157,7 +157,8 @@ def _write_samples(
     if record is not None:
         shared = _for_sharing(words, source, drawer, place, maker, record, reporter)
     real = TrainingCases(CaseCache(source, max_bytes=0))  # each is read once
-    drawn = _Drawn(drawer, n, writer_class, words.keep_flawed, reporter)
+    shown = SHEET if words.sheet else 0
+    drawn = _Drawn(drawer, n, writer_class, words.keep_flawed, reporter, shown)
     there = held(place, request, record, anew=anew)
     written = there or write(
         lambda folder: writer_class(folder, schema, chosen, partial(intensities_of, real)),
@@ -224,13 +225,17 @@ def _for_sharing(
 
 @dataclass(eq=False)
 class _Drawn:
-    """Draws samples as items to write, and counts those that were rejected."""
+    """Draws samples as items to write, and counts those that were rejected.
+
+    ``shown``: how many are held in memory for a sheet.
+    """
 
     drawer: Sampler
     n: int
     writer_class: type[Writer]
     keep_flawed: bool
     reporter: Reporter
+    shown: int
 
     def __post_init__(self) -> None:
         self.kept = self.keep_flawed or self.writer_class.flawed
@@ -254,7 +259,7 @@ class _Drawn:
                     reject_reason = facts.get("reject_reason")
                     if reject_reason:
                         self.reject_reasons[reject_reason_of(str(reject_reason))] += 1
-                    if len(self.first) < SHEET:
+                    if len(self.first) < self.shown:
                         self.first.append(sample)
                     if reject_reason and not self.kept:
                         continue

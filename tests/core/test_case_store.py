@@ -33,8 +33,8 @@ def case_file(tmp_path, monkeypatch):
     return file
 
 
-def store(file: Path, beside: Path | None = None) -> CaseStore:
-    return CaseStore.of("case", [file], beside)
+def store(file: Path, *, beside: bool = False) -> CaseStore:
+    return CaseStore.of("case", [file], file.parent, beside=beside)
 
 
 def made(number: int = 1):
@@ -100,16 +100,15 @@ def test_nothing_is_kept_of_a_file_that_may_just_be_changing(case_file, monkeypa
 
 
 def test_entries_are_beside_the_data_else_where_the_user_keeps_caches(case_file, tmp_path):
-    home = case_file.parent
-    assert store(case_file, beside=home).folder.parent == tmp_path / "gansynth_data"
+    assert store(case_file, beside=True).folder.parent == tmp_path / "gansynth_data"
     assert store(case_file).folder.is_relative_to(tmp_path / "cache")
 
 
 def test_data_that_may_only_be_read_have_entries_elsewhere(case_file, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    number_of(store(case_file, beside=case_file.parent), made(1))
-    assert store(case_file, beside=case_file.parent).folder.is_relative_to(tmp_path / "cache")
-    assert number_of(store(case_file, beside=case_file.parent)) == 1
+    number_of(store(case_file, beside=True), made(1))
+    assert store(case_file, beside=True).folder.is_relative_to(tmp_path / "cache")
+    assert number_of(store(case_file, beside=True)) == 1
 
 
 def test_a_disk_that_takes_nothing_costs_time_alone(case_file, tmp_path):
