@@ -23,6 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
+from gansynth.bank.producer_count import BATCH
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 from gansynth.bank.rejected_samples import RejectedSamples
 from gansynth.bank.store import SPEC
@@ -75,7 +76,7 @@ class ProducerConfig(Document, flatten=("samples",)):
     bank: str  # folder of the bank; created if missing, else continued
     frozen: bool  # fill the bank once and end, instead of refreshing it
     capacity: int  # samples the bank holds
-    batch: int = 4  # samples generated at once
+    batch: int = BATCH  # samples generated at once
     producers: int = 1  # processes that draw batches side by side; above 1, on the CPU
     samples: SampleRequest = field(default_factory=SampleRequest)  # their conditions and filters
     device: str = "auto"  # ``auto``, ``cpu``, ``cuda:1``
@@ -347,6 +348,7 @@ def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
         if config.producers > 1:
             workers = DrawingWorkers(drawing, config.producers, config.batch)
             draw = stack.enter_context(workers).draw
+            writer.count_drawing = workers.count
         try:
             produce(
                 writer,

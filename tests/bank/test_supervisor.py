@@ -299,9 +299,10 @@ def test_a_live_producer_is_nice_and_ends_in_good_order_on_sigterm(keep, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["slow", "stubborn"])
-def test_a_producer_in_the_midst_of_drawing_ends_on_sigterm(keep, tmp_path, where):
+def test_a_producer_that_is_waited_for_is_not_nice_and_ends_on_sigterm(keep, tmp_path, where):
     producer = keep(where)
     producer.wait(4, 300)
+    assert psutil.Process(pid_of(producer)).nice() == psutil.Process().nice()
     producer.stop()
     assert producer.process.returncode == 143
     BankWriter.attach(tmp_path / "bank").close()
