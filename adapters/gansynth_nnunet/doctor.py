@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gansynth import DoctorLine, DoctorRequest, GansynthError
-from gansynth.bank.producer_count import count_producers, shares_of_cores
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.files import in_units
 from gansynth.runtime.machine import cores, package_line
@@ -21,7 +20,6 @@ from gansynth_nnunet.launch import EXT_TRAINER, EXT_VARIABLE, TRAINER
 from gansynth_nnunet.workers import WORKERS, own_workers, workers
 
 LITTLE_SPACE = 5 * 2**30
-USUAL_SAMPLES = 64  # of a bank
 LOOK_UP = """
 import sys
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
@@ -73,12 +71,11 @@ def worker_line() -> DoctorLine:
         own, given = own_workers(), workers()
     except GansynthError as fault:
         return DoctorLine("note", WORKERS, str(fault), f"export {WORKERS}={max(1, cores() - 1)}")
-    producers = count_producers(None, "cpu", given, USUAL_SAMPLES)
-    shares = shares_of_cores("nnU-Net", given, producers)
-    found = f"{os.environ.get(WORKERS) or 'not set'}: {shares}"
-    if own > cores():
-        found += f"; nnU-Net's own commands take {own}, more than there are"
-        return DoctorLine("note", WORKERS, found, f"export {WORKERS}={max(1, cores() - 1)}")
+    count = cores()
+    found = f"{os.environ.get(WORKERS) or 'not set'}: nnU-Net augments in {own} processes"
+    found += f", {given} by gansynth augment, on {count} core{'s' * (count != 1)}"
+    if own > count:
+        return DoctorLine("note", WORKERS, found, f"export {WORKERS}={max(1, count - 1)}")
     return DoctorLine("ok", WORKERS, found)
 
 

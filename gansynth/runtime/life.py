@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import psutil
 
-_LEAST = 1e-3
+_WORKING_SHARE = 1e-3
 """Share of a core that one of the processes uses if it works. To poll takes a tenth of that."""
 _TICKS = 0.02  # CPU seconds; the system counts in steps of half of that
 _LONGEST_STEP = 5.0  # seconds between two looks that count: the machine may have been asleep
@@ -38,7 +38,7 @@ class Life:
         self.idle += min(now - self._looked, _LONGEST_STEP)
         self.used += sum(_gained(cpu, self._last))
         self._looked, self._last = now, cpu
-        if max(_gained(cpu, self._worked), default=0.0) > max(_TICKS, _LEAST * self.idle):
+        if max(_gained(cpu, self._worked), default=0.0) > max(_TICKS, _WORKING_SHARE * self.idle):
             self._worked, self.idle = cpu, 0.0
 
     def hung(self, limit: float) -> str:
