@@ -99,6 +99,11 @@ def open_source(request):
     names = {"background": 0, "tumour": 1}
     schema = Schema(("T1", "FLAIR"), names, (1.0, 1.0, 1.0), has_outside=True)
     space = Bag(oriented=False)
+    if request.where.startswith("once block "):
+        marker = request.where.split()[-1]
+        if not os.path.exists(marker):
+            os.mkfifo(marker)
+            open(marker)  # as of a file system that does not answer
     return Bag(where=request.where, host={}, train_ids=(), schema=schema, space=space)
 
 def open_drawer(source, intake, run, request, *, device, cache=None):

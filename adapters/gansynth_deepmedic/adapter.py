@@ -235,6 +235,10 @@ class DeepMedicAdapter(Framework):
         return self.share.cases
 
     @property
+    def loaders(self) -> int:
+        return max(0, self.config.processes)
+
+    @property
     def usual_samples(self) -> int:
         """Cases of DeepMedic's default epochs, with as many segments as it has by default."""
         usual = {key: int(TrainConfig.model_fields[key].default) for key in LENGTH_KEYS}

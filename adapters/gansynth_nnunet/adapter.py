@@ -59,9 +59,9 @@ from gansynth_nnunet.results import (
     predictions,
 )
 from gansynth_nnunet.source import NnunetSource
+from gansynth_nnunet.workers import WORKERS, workers
 
 CHANGING = ("pretrained_weights", "val_best")  # options that change weights, or which are evaluated
-WORKERS = "2"  # default number of nnU-Net's augmentation processes (`nnUNet_n_proc_DA`)
 LONG, ON_CPU = 1000, 100
 """Epochs of nnU-Net itself, and those that are chosen on a CPU."""
 
@@ -151,6 +151,10 @@ class NnunetAdapter(Framework):
     @property
     def gpus(self) -> tuple[int, ...]:
         return tuple(range(self.own["num_gpus"])) if self.device == "cuda" else ()
+
+    @property
+    def loaders(self) -> int:
+        return workers() * max(1, len(self.gpus))
 
     @property
     def batches(self) -> int:
@@ -251,7 +255,7 @@ class NnunetAdapter(Framework):
         users = os.environ.get(EXT_VARIABLE, "").split(os.pathsep)
         folders = dict.fromkeys([str(EXT_TRAINER), *filter(None, users)])
         variables = {
-            "nnUNet_n_proc_DA": WORKERS,
+            WORKERS: str(workers()),
             "nnUNet_def_n_proc": str(min(8, cores())),  # nnU-Net: 8 on any machine
         }
         variables.update(os.environ)

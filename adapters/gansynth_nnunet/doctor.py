@@ -11,15 +11,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from gansynth import DoctorLine, DoctorRequest
+from gansynth import DoctorLine, DoctorRequest, GansynthError
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.files import in_units
 from gansynth.runtime.machine import cores, package_line
 from gansynth_nnunet.dataset import NnunetRoot
 from gansynth_nnunet.launch import EXT_TRAINER, EXT_VARIABLE, TRAINER
+from gansynth_nnunet.workers import WORKERS, own_workers, workers
 
-WORKERS = "nnUNet_n_proc_DA"
-DEFAULT_WORKERS = 12  # augmentation processes that nnU-Net starts on an unknown machine
 LITTLE_SPACE = 5 * 2**30
 LOOK_UP = """
 import sys
@@ -32,7 +31,8 @@ def lines(request: DoctorRequest) -> Iterator[DoctorLine]:
     """Check nnU-Net's packages and environment; ``quick`` does not find the trainer as it does."""
     yield from map(package_line, ("nnunetv2", "batchgeneratorsv2", "blosc2"))
     yield from folder_lines(request.root)
-    yield worker_line(cores())
+    if importlib.util.find_spec("nnunetv2") is not None:
+        yield worker_line()
     yield torchvision_line()
     yield ext_trainer_line()
     if not request.quick and importlib.util.find_spec("nnunetv2") is not None:
@@ -65,18 +65,18 @@ def _room(name: str, folder: Path, named: str) -> DoctorLine:
     return DoctorLine("ok", name, text)
 
 
-def worker_line(cores: int) -> DoctorLine:
+def worker_line() -> DoctorLine:
     """Check the number of augmentation processes: more than cores slow each other down."""
-    text = os.environ.get(WORKERS, "")
-    count = int(text) if text.isdigit() else DEFAULT_WORKERS
-    found = text or f"not set: gansynth augment takes 2, nnU-Net's own commands {DEFAULT_WORKERS}"
-    if text and not text.isdigit():
-        found = f"{text!r} is no number, nnU-Net stops at it"
-    elif count <= cores:
-        return DoctorLine("ok", WORKERS, found)
-    else:
-        found += f", more than the {cores} cores here"
-    return DoctorLine("note", WORKERS, found, f"export {WORKERS}={max(1, cores - 1)}")
+    try:
+        own, given = own_workers(), workers()
+    except GansynthError as fault:
+        return DoctorLine("note", WORKERS, str(fault), f"export {WORKERS}={max(1, cores() - 1)}")
+    count = cores()
+    found = f"{os.environ.get(WORKERS) or 'not set'}: nnU-Net augments in {own} processes"
+    found += f", {given} by gansynth augment, on {count} core{'s' * (count != 1)}"
+    if own > count:
+        return DoctorLine("note", WORKERS, found, f"export {WORKERS}={max(1, count - 1)}")
+    return DoctorLine("ok", WORKERS, found)
 
 
 def torchvision_line() -> DoctorLine:

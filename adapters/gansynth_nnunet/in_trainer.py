@@ -23,6 +23,7 @@ from gansynth import (
 from gansynth.hosts.launch import TrainingHandover
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.source import NnunetSource
+from gansynth_nnunet.workers import own_workers
 
 
 class NnunetInTrainer(NnunetAdapter):
@@ -51,6 +52,10 @@ class NnunetInTrainer(NnunetAdapter):
     @property
     def gpus(self) -> tuple[int, ...]:
         return tuple(range(self.trainer.gansynth_ranks)) if self.device == "cuda" else ()
+
+    @property
+    def loaders(self) -> int:
+        return own_workers() * int(self.trainer.gansynth_ranks)
 
     @property
     def batches(self) -> int:

@@ -28,6 +28,7 @@ from gansynth import (
 from gansynth.hosts.launch import TrainingHandover
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.errors import did_you_mean, traced_fault
+from gansynth_nnunet.workers import WORKERS
 
 SUFFIX = "GANSynth"  # suffix of gansynth's trainers, behind the name of the extended variant
 STOCK = "nnUNetTrainer"
@@ -185,7 +186,7 @@ def run(arguments: Sequence[str]) -> None:
                 "nnunet.loading-process-ended",
                 "nnU-Net: a process that loads its cases ended; gansynth_launch.log has its "
                 "message, if it was not killed, as when memory runs out. Free some, or set "
-                "nnUNet_n_proc_DA=2; then the same command goes on from the last checkpoint",
+                f"{WORKERS}=2; then the same command goes on from the last checkpoint",
             ) from error
         raise
 

@@ -27,8 +27,7 @@ from gansynth_nnunet.cases import PreprocessedArrays, write_hashes
 from gansynth_nnunet.dataset import NnunetRoot, raw_set
 from gansynth_nnunet.plans import DEFAULT_PLANS, NnunetPlans, PrepareSettings, write_small_plans
 from gansynth_nnunet.raw import check_raw, raise_on_errors
-
-WORKERS = "nnUNet_n_proc_DA"
+from gansynth_nnunet.workers import WORKERS
 
 
 def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:

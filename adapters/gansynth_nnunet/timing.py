@@ -16,6 +16,7 @@ from typing import Any
 from gansynth import read_json, write_json_atomic
 from gansynth.runtime import processes, torchvision_compat
 from gansynth.runtime.child import entry, limit_threads
+from gansynth_nnunet.workers import WORKERS
 
 STEPS = 2
 ENOUGH = 60.0
@@ -36,11 +37,10 @@ def time_of(
         environment: of nnU-Net's process.
         batches: of training and of validation in an epoch.
     """
-    workers = int(environment["nnUNet_n_proc_DA"]) or 1
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "timing.json"
         write_json_atomic(file, asked)
-        own = dict(environment, nnUNet_results=scratch, nnUNet_n_proc_DA="0")
+        own = dict(environment, nnUNet_results=scratch) | {WORKERS: "0"}
         words = [sys.executable, "-m", "gansynth_nnunet.timing", str(file)]
         log = Path(scratch) / "timing.log"
         ended = processes.run(words, own, log, show=lambda line: None)
@@ -48,8 +48,9 @@ def time_of(
         found = read_json(file)
     if ended.code or "step" not in found:
         return {}
-    step = max(found["step"], found["load"] / workers)
-    validation = max(VALIDATION * found["step"], found["load"] / workers)
+    load = found["load"] / max(1, int(environment[WORKERS]))
+    step = max(found["step"], load)
+    validation = max(VALIDATION * found["step"], load)
     epoch = batches[0] * step + batches[1] * validation
     return {
         "training_hours": round(epoch * epochs / 3600, 2),

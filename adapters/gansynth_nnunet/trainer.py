@@ -53,6 +53,7 @@ from gansynth_nnunet.launch import (
     look_up,
 )
 from gansynth_nnunet.mixed import LastDraw, MixedNnunetDataset, location_keys
+from gansynth_nnunet.workers import own_workers
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer as Host
@@ -131,9 +132,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
 
     def gansynth_mix(self, plan: MixerConfig[str]) -> None:
         """Let nnU-Net's loaders draw by a plan."""
-        from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
-
-        self.gansynth_plan = replace(plan, workers=max(1, get_allowed_n_proc_DA()))
+        self.gansynth_plan = replace(plan, workers=max(1, own_workers()))
         self._log = plan.draw_log()
 
     @property
@@ -168,6 +167,11 @@ class GANSynthMixin(Host):  # type: ignore[misc]
                 "out nnU-Net's get_tr_and_val_datasets or get_training_transforms; expected one "
                 "that calls both, for example nnUNetTrainerDA5",
             )
+        training, validation = [len(getattr(each, "_processes", ())) for each in loaders]
+        self.print_to_log_file(
+            f"gansynth: nnU-Net has started {training} processes for training batches, "
+            f"{validation} for validation"
+        )
         return loaders
 
     # -- augmentation ----------------------------------------------------------------------------

@@ -156,6 +156,10 @@ class YoloAdapter(Framework):
         return self.options.epochs, self.options.batch
 
     @property
+    def loaders(self) -> int:
+        return self.options.workers
+
+    @property
     def job(self) -> DetectorJob:
         """The detector's job; its mirror need not exist yet."""
         source, options = self.source, self.options

@@ -17,7 +17,7 @@ while (($#)); do
 done
 mkdir -p "$out/parts" && out=$(cd "$out" && pwd) && cd "$root" || exit
 export PYTHONPATH=$path:$out/site${PYTHONPATH:+:$PYTHONPATH}
-python=${PYTHON:-python3} most=${PART_SECONDS:-540} cores=$(getconf _NPROCESSORS_ONLN)
+python=${PYTHON:-python3} most=${PART_SECONDS:-540}
 "$python" "$here/summary.py" begin "$out" || exit
 
 part() {  # NAME COMMAND...: the command writes NAME.json, or something.json into NAME.d
@@ -41,7 +41,7 @@ live() {  # NAME OVERHEAD PRODUCERS OPTIONS...: nnU-Net on the GPU beside produc
   ((${#tiny[@]})) && options=(--blocks 1 --steps 2 --warmup 2 --patch 16 --count 2)
   mkdir -p "$out/parts/$1.d"
   part "$1" env BENCH_RESULTS="$out/parts/$1.d" nnUNet_compile=t "$python" benchmarks/scripts/bench_live.py "${options[@]}" \
-    --device cuda --producers "$3" --workers $((cores - $3 > 5 ? cores - $3 - 3 : 1)) --ratios "p 0.5" --overhead "$2" "${@:4}"
+    --device cuda --producers "$3" --workers auto --ratios "p 0.5" --overhead "$2" "${@:4}"
   rm -rf "$out/parts/$1.d"
 }
 
@@ -56,11 +56,9 @@ done; done
 measure gan_step_128_bf16_texture gan_step --size 128 --dtype bf16 --shape texture
 for size in "${planes[@]}"; do measure "gan_2d_$size" gan_2d --size "$size"; done
 for name in kernels volume doncenco; do measure $name $name; done
-many=$((cores * 5 / 8 + (cores == 1)))
-((${#tiny[@]})) && many=1
 live live_2 0.02 1 --producer-device cuda:0
 live live_free 100 1 --producer-device cuda:0
-live live_lesions 100 "$many" --generator parametric
+live live_lesions 100 auto --generator parametric
 live live_lesions_cgan3d 100 4 --generator cgan3d-lesion --producer-device cuda:0
 for file in "${tests[@]}"; do measure "$(basename "$file" .py)" tests --file "$file"; done
 "$python" "$here/summary.py" table "$out"

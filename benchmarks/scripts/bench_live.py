@@ -208,11 +208,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--cases", type=int, default=10, help="phantoms, at least five")
     parser.add_argument("--prepared", type=Path, help="folder to keep data and generators in")
     parser.add_argument("--generator", default="cgan3d", help="that samples are drawn by")
-    parser.add_argument("--producers", type=int, default=1, help="processes that draw samples")
+    parser.add_argument("--producers", default="1", help="processes that draw; auto: as augment")
     parser.add_argument("--spacing", type=float, default=2.5, help="of the phantoms, mm")
     parser.add_argument("--capacity", type=int, default=CAPACITY, help="samples of the bank")
     parser.add_argument("--features", type=int, nargs="+", help="channels of nnU-Net's stages")
-    parser.add_argument("--workers", type=int, default=1, help="nnU-Net's augmentation processes")
+    parser.add_argument("--workers", default="1", help="that augment; auto: nnU-Net's own number")
     parser.add_argument("--device", default="cpu", help="nnU-Net's")
     parser.add_argument("--producer-device", default="cpu")
     parser.add_argument("--overhead", type=float, default=BUDGET, help="what the steering aims at")
@@ -225,9 +225,16 @@ def main() -> None:
     args = parse()
     import torch
 
+    from gansynth.bank.producer_count import count_producers
+    from gansynth_nnunet.workers import WORKERS, workers
+
     if args.device == "cpu":
         torch.set_num_threads(1)
-    os.environ.update(nnUNet_n_proc_DA=str(args.workers))
+    os.environ.pop(WORKERS, None)
+    args.workers = workers() if args.workers == "auto" else int(args.workers)
+    os.environ[WORKERS] = str(args.workers)
+    asked = None if args.producers == "auto" else int(args.producers)
+    args.producers = count_producers(asked, args.producer_device, args.workers, args.capacity)
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         root = args.prepared or Path(folder)

@@ -176,7 +176,7 @@ def _config(
 ) -> ProducerConfig:
     """Return the configuration of a frozen bank; what its filters need is learnt here."""
     asked = request or SampleRequest()
-    if asked.filters:  # a producer on the CPU has one thread and low priority
+    if asked.filters:  # a producer on the CPU has one thread
         from gansynth.sampling.filters.fitted import learn_ahead
         from gansynth.sampling.run_source import open_source
 

@@ -117,6 +117,10 @@ class DrawingWorkers(AbstractContextManager["DrawingWorkers"]):
             samples += batch.result()
         return samples
 
+    def count(self) -> int:
+        """Return the number of processes that were started."""
+        return len(self._pool._processes or ())
+
     def __exit__(self, *_: object) -> None:
         """End the processes; batches that are not begun are left out."""
         self._pool.shutdown(cancel_futures=True)

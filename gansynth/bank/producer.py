@@ -1,8 +1,8 @@
 """The producer process of a bank: ``python -m gansynth.bank.producer CONFIG.json``.
 
-``gansynth.bank.supervisor`` starts it. At low priority it generates, admits, publishes and rests,
-and writes a heartbeat. It ends within seconds of its parent's death. Errors are one line and an
-exit code.
+``gansynth.bank.supervisor`` starts it. It generates, admits, publishes and rests, at low priority
+where a training runs beside, and writes a heartbeat. It ends within seconds of its parent's death.
+Errors are one line and an exit code.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
+from gansynth.bank.producer_count import BATCH
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 from gansynth.bank.rejected_samples import RejectedSamples
 from gansynth.bank.store import SPEC
@@ -37,6 +38,7 @@ from gansynth.runtime.errors import (
     UsageFault,
 )
 from gansynth.runtime.files import read_json
+from gansynth.runtime.life import Life
 from gansynth.runtime.serialise import Document
 from gansynth.sampling.quality_gate import QualityGate, validate_sample
 from gansynth.sampling.replay import noted
@@ -56,9 +58,10 @@ _NO_ROOM = (
 )
 _POLL_SECONDS = 0.1
 _BEAT_SECONDS = 1.0
-# Seconds that a batch may take, three times that for the first one; and the multiple of its usual
-# time, if that is longer. The supervisor kills a silent producer.
-_LONGEST, _TIMES_USUAL = 600.0, 20.0
+# Seconds of standing still, or CPU seconds, that a batch may take, three times that for the first
+# one; and the multiple of its usual time, if that is longer. A batch is watched once it takes more
+# than the last of these, in seconds. The supervisor kills a silent producer.
+_LONGEST, _TIMES_USUAL, _WATCHED = 600.0, 20.0, 60.0
 _PARENT_POLL_SECONDS = 0.5
 _GRACE_SECONDS = 1.5  # time for an orderly end; with the poll interval, less than 3 s for an orphan
 
@@ -73,7 +76,7 @@ class ProducerConfig(Document, flatten=("samples",)):
     bank: str  # folder of the bank; created if missing, else continued
     frozen: bool  # fill the bank once and end, instead of refreshing it
     capacity: int  # samples the bank holds
-    batch: int = 4  # samples generated at once
+    batch: int = BATCH  # samples generated at once
     producers: int = 1  # processes that draw batches side by side; above 1, on the CPU
     samples: SampleRequest = field(default_factory=SampleRequest)  # their conditions and filters
     device: str = "auto"  # ``auto``, ``cpu``, ``cuda:1``
@@ -239,16 +242,24 @@ def _rest(writer: BankWriter, config: ProducerConfig, begin: float, end: float) 
 
 @contextlib.contextmanager
 def _beating(writer: BankWriter) -> Iterator[None]:
-    """Write the heartbeat each second, but not while a batch takes far too long."""
+    """Write the heartbeat each second, until a batch takes far too long."""
     done = threading.Event()
 
     def beat() -> None:
+        batch: Life | None = None  # what has been done of one that takes long
         while not done.wait(_BEAT_SECONDS):
             since, usual = writer.working_since, writer.usual
-            limit = 3 * _LONGEST if usual is None else max(_LONGEST, _TIMES_USUAL * usual)
-            if since is None or time.monotonic() - since < limit:
-                with contextlib.suppress(EnvironmentFault):  # publishing reports a full disk
-                    writer.beat()
+            if since is None or time.monotonic() - since < _WATCHED:
+                batch = None
+            elif batch is None:
+                batch = Life(os.getpid())
+            else:
+                batch.look()
+                limit = 3 * _LONGEST if usual is None else max(_LONGEST, _TIMES_USUAL * usual)
+                if batch.hung(limit):
+                    return  # looking on would be a sign of life
+            with contextlib.suppress(EnvironmentFault):  # publishing reports a full disk
+                writer.beat()
 
     thread = threading.Thread(target=beat, name="gansynth-beat", daemon=True)
     thread.start()
@@ -296,8 +307,9 @@ def _end_soon(number: int) -> None:
 
 
 def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
-    """Open run, source and bank, and fill the bank; lowers this process's priority."""
-    os.nice(NICENESS)  # before the heavy imports
+    """Open run, source and bank, and fill the bank; at low priority if a training runs beside."""
+    if not config.frozen:  # a frozen bank is waited for, and nothing else
+        os.nice(NICENESS)  # before the heavy imports
     from gansynth.bank.drawing_workers import (
         Drawing,
         DrawingWorkers,
@@ -336,6 +348,7 @@ def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
         if config.producers > 1:
             workers = DrawingWorkers(drawing, config.producers, config.batch)
             draw = stack.enter_context(workers).draw
+            writer.count_drawing = workers.count
         try:
             produce(
                 writer,

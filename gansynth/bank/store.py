@@ -20,7 +20,7 @@ import stat
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
@@ -414,6 +414,7 @@ class BankWriter:
         # and usual seconds of a batch, None before the first
         self.working_since: float | None = None
         self.usual: float | None = None
+        self.count_drawing: Callable[[], int] = lambda: 1  # for the heartbeat: processes that draw
         self.squeezed = False  # whether a full disk has reduced the size of a live bank
         self._beating = threading.Lock()
         try:
@@ -552,7 +553,7 @@ class BankWriter:
         self._held = {i: _on_disk(path.lstat().st_size) for i, path in paths.items()}
 
     def beat(self) -> None:
-        """Write the heartbeat: process id, samples made and held, state, work.
+        """Write the heartbeat: process id, samples made and held, state, work, drawing processes.
 
         Any thread may call it.
         """
@@ -566,6 +567,7 @@ class BankWriter:
                 "rejected": dict(sorted(self.rejected.copy().items())),
                 "working_since": self.working_since,
                 "usual": self.usual,
+                "drawing": self.count_drawing(),
                 "squeezed": self.squeezed,
             }
             try:  # not synced: after a crash the heartbeat is not needed

@@ -37,6 +37,7 @@ from gansynth.runtime.errors import (
     printed_fault,
 )
 from gansynth.runtime.files import disk_errors, write_json_atomic
+from gansynth.runtime.life import Life
 
 _POLL_SECONDS = 0.1
 _JOIN_SECONDS = 10.0
@@ -45,8 +46,9 @@ _LOG_BYTES = 1 << 16
 # Pause before the first restart, doubled before each further one in a row up to the longest.
 _BACKOFF_SECONDS, _LONGEST_SECONDS = 1.0, 30.0
 _LOOK_SECONDS = 1.0  # interval between two looks at the heartbeat
-# Time without a heartbeat after which a producer counts as hung; it has none either while a batch
-# takes far too long. And time limit for the first one: loading from a slow disk takes long.
+# Seconds without a heartbeat and without CPU time, or CPU seconds without a heartbeat, after which
+# a producer counts as hung; it has none either while a batch takes far too long. And the limit for
+# the first one: loading from a slow disk takes long.
 _SILENT_SECONDS, _START_SECONDS = 60.0, 600.0
 # By default glibc gives the memory of a large array back to the system, which fills it with zeros
 # for the next one. To keep it saves up to a fifth of a sample's time, and takes up to 0.4 GiB.
@@ -180,7 +182,8 @@ class ProducerSupervisor:
                 close_fds=False,
             )
         self._heartbeat: Mapping[str, Any] = {}  # the last one of this process
-        self._beat, self._silent, self._looked = 0, 0.0, time.monotonic()
+        self._beat, self._looked = 0, time.monotonic()
+        self._silent: Life | None = None  # since the last heartbeat; None if there was a new one
 
     def _newest(self) -> int:
         return max(map(int, list_samples(self._bank)), default=-1)
@@ -260,21 +263,22 @@ class ProducerSupervisor:
 
     def _hang_reason(self) -> str:
         """Look at the heartbeat now and then; return why the producer counts as hung, or ""."""
-        # Only time between looks counts, and not all of it: the machine may have been asleep.
-        passed = min(time.monotonic() - self._looked, 5 * _LOOK_SECONDS)
-        if passed < _LOOK_SECONDS:
+        if time.monotonic() - self._looked < _LOOK_SECONDS:
             return ""
         self._looked = time.monotonic()
         document, beat = read_heartbeat(self._bank), 0
         with contextlib.suppress(OSError):
             beat = (self._bank / HEARTBEAT).stat().st_mtime_ns
-        self._silent = self._silent + passed if beat == self._beat else 0.0
-        self._beat = beat
         if document.get("pid") == self.process.pid:
             self._heartbeat = document
-        if self._silent <= (_SILENT_SECONDS if self._heartbeat else _START_SECONDS):
-            return ""
-        return f"hung, no sign of life for {self._silent:.0f} s"
+        if beat != self._beat:
+            self._beat, self._silent = beat, None
+        elif self._silent is None:
+            self._silent = Life(self.process.pid)
+        else:
+            self._silent.look()
+        limit = _SILENT_SECONDS if self._heartbeat else _START_SECONDS
+        return "" if self._silent is None else self._silent.hung(limit)
 
     def _revive(self, why: GansynthError, code: int) -> bool:
         """Start it again after a pause; False if that would not help, or it was stopped."""

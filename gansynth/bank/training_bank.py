@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gansynth.bank.draw_log import MOST_DRAWS, DrawCounts, enough_samples, too_few
 from gansynth.bank.placement import place_bank
-from gansynth.bank.store import list_samples
+from gansynth.bank.store import list_samples, read_heartbeat
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, TrainingFault
@@ -51,6 +51,7 @@ class TrainingBank:
     dtype: Literal["float16", "float32"] = "float16"  # storage type of images
     progress: float = 0.0  # progress of the training when it starts, 0 to 1
     gpus: tuple[int, ...] = ()  # CUDA devices used by the training alone
+    producers: int = 1  # processes that draw samples
 
     bank: Path | None = field(init=False)  # to draw from; None if nothing synthetic will be drawn
     supervisor: ProducerSupervisor | None = field(init=False, default=None)  # of the producer
@@ -105,7 +106,7 @@ class TrainingBank:
                 reuse=request.pacing.reuse,
                 refresh=request.pacing.refresh,
                 max_bytes=request.size.bytes,
-                producers=request.producers,
+                producers=self.producers,
             ),
             self.output / "gansynth_producer.log",
             restarts=request.restarts,
@@ -170,6 +171,13 @@ class TrainingBank:
         if worn:
             self._warned_of_wear = True
             say(f"WARNING: {worn}")
+
+    @property
+    def drawing(self) -> int:
+        """Processes that draw samples, as the producer has started them; 0 without one."""
+        if self.supervisor is None or self.bank is None:
+            return 0
+        return int(read_heartbeat(self.bank).get("drawing", 1))
 
     # -- while training --------------------------------------------------------------------------
 

@@ -11,7 +11,20 @@ from gansynth.runtime.serialise import Document
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BYTES |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+MOST_PRODUCERS = 64
 OVERHEAD = 0.02  # default share by which a producer may slow its host down
+
+
+def parse_producers(text: str) -> int | None:
+    """Parse ``3``, or ``auto`` as None; UsageFault otherwise."""
+    if text == "auto":
+        return None
+    if re.fullmatch(r"\d+", text) and 1 <= int(text) <= MOST_PRODUCERS:
+        return int(text)
+    raise UsageFault(
+        "bank-options.producers-malformed",
+        f"--producers {text!r}: expected auto, or a number of processes from 1 to {MOST_PRODUCERS}",
+    )
 
 
 @dataclass(frozen=True)

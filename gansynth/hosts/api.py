@@ -257,6 +257,7 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     run_augment(before, NullReporter(), control=True, timed=False)  # before either trains
     for line in harm_lines(planned.document):
         reporter.say(line)
+    reporter.say(f"in both trainings {planned.session.shares(0)}")
     done = run_augment(arms["with"], reporter)
     control = run_augment(arms["without"], reporter, control=True)
     generator = "GENERATOR" if request.run is None else request.run.manifest["generator"]

@@ -53,6 +53,9 @@ def plan_training(
     }
     plan.update(request.samples.to_json())
     plan.update(_planned_bank(session, each))
+    producers = session.producers
+    plan |= {"loading_processes": session.host.loaders, "producers": producers}
+    plan["processes"] = session.shares(producers)
     plan.update(planned_filters(request.run, request.samples.filters))
     plan.update(session.planned())
     plan.update(hours)

@@ -315,6 +315,8 @@ class DataSetExport(ABC):
         """Draw the samples into a bank, or go on with it if request and generator are the same."""
         from gansynth.bank.api import fill
         from gansynth.bank.producer import ProducerConfig
+        from gansynth.bank.producer_count import count_producers
+        from gansynth.runtime.devices import producer_device
 
         request, run, reporter = self.request, self.request.run, self.reporter
         assert run is not None, "for there is no bank"
@@ -338,7 +340,9 @@ class DataSetExport(ABC):
             device=request.device,
             parent=os.getpid(),
             dtype="float32",
-            producers=request.producers,
+            producers=count_producers(
+                request.asked_producers, producer_device(request.device, ()), 0, self.drawn
+            ),
         )
         of_machine = ("parent", "device", "producers")
         order = {k: v for k, v in config.to_json().items() if k not in of_machine}

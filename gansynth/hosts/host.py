@@ -263,6 +263,11 @@ class Framework(ABC):
         picked = pick_device(self.device)
         return (picked.index or 0,) if picked.type == "cuda" else ()
 
+    @property
+    def loaders(self) -> int:
+        """Processes in which it loads and augments; 0 if it does so in its own."""
+        return 0
+
     def results_folder(self) -> Path:
         """Return the folder of the results."""
         chosen = self.options.output

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gansynth.bank.draw_log import DrawCounter, DrawCounts
+from gansynth.bank.producer_count import shares_of_cores
 from gansynth.bank.store import SPEC
 from gansynth.bank.training_bank import TrainingBank
 from gansynth.core.bank_options import BankCapacity
@@ -64,6 +65,9 @@ class Training:
         gpus: CUDA devices that the host occupies.
         dtype: of images in a bank.
         bank: size of the bank that the training makes.
+        host: its name in reports.
+        loaders: processes in which the host loads and augments.
+        producers: processes that draw samples.
         checkpoint_every: steps between checkpoints of ``Job.checkpoint``.
         restarts_rate: whether the rate begins anew when fine-tuning begins.
         described: what the record says of the session.
@@ -86,6 +90,9 @@ class Training:
     gpus: tuple[int, ...]
     dtype: Literal["float16", "float32"]
     bank: BankCapacity | None
+    host: str
+    loaders: int
+    producers: int
     checkpoint_every: int
     restarts_rate: bool
     described: Mapping[str, Any]
@@ -151,6 +158,7 @@ class Job:
             dtype=training.dtype,
             progress=self._now(),
             gpus=training.gpus,
+            producers=training.producers,
         )
         atexit.register(self.close)
 
@@ -290,6 +298,7 @@ class Job:
         if self.first < self.steps:
             bank.start()
             bank.wait()
+            self.say(shares_of_cores(self.training.host, self.training.loaders, bank.drawing))
         source, each = self.training.source, self.training.batches or 1
         there = bank.bank is not None and (bank.bank / SPEC).exists()  # else its producer died
         plan: MixerConfig[str] = MixerConfig.of(

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from gansynth.bank.placement import FILE_BYTES
+from gansynth.bank.producer_count import count_producers, shares_of_cores
 from gansynth.bank.reader import BankReader, verify_bank
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.identity import Compared, Door, HeldOut, refuse_seen
@@ -162,6 +163,22 @@ class Session:
         held = request.size.capacity(len(self.source.train_ids), size)
         held = max(1 if request.offline else 2, held)  # so that one can be retired
         return BankCapacity(held, (size + FILE_BYTES) * (held + 2))
+
+    @cached_property
+    def producers(self) -> int:
+        """Processes that draw samples; 0 if no bank is made."""
+        from gansynth.runtime.devices import producer_device
+
+        request, planned = self.request, self.bank_plan
+        if planned is None:
+            return 0
+        device = producer_device(request.device, self.host.gpus)
+        beside = 0 if request.offline else self.opened.loaders  # offline, they begin afterwards
+        return count_producers(request.asked_producers, device, beside, planned.held)
+
+    def shares(self, producers: int) -> str:
+        """Say how the host's loading processes and those that draw samples share the cores."""
+        return shares_of_cores(self.host.title or self.host.name, self.opened.loaders, producers)
 
     def planned(self) -> Mapping[str, Any]:
         """Return the plan of a training that passed ``check``, for dry runs."""
@@ -331,7 +348,8 @@ class Session:
         from gansynth.runtime.devices import pick_device, producer_device
 
         pick_device(request.device)
-        if request.producers > 1 and producer_device(request.device, self.host.gpus) != "cpu":
+        several = (request.asked_producers or 1) > 1
+        if several and producer_device(request.device, self.host.gpus) != "cpu":
             raise UsageFault(
                 "hosts.producers-need-cpu",
                 f"--producers {request.producers}: these draw on the CPU, expected --device cpu "
@@ -459,6 +477,9 @@ class Session:
             gpus=host.gpus,
             dtype=host.intake.dtype,
             bank=self.bank_plan,
+            host=host.title or host.name,
+            loaders=host.loaders,
+            producers=self.producers,
             checkpoint_every=getattr(host.options, "checkpoint_every", 1),
             restarts_rate=host.restarts_rate,
             described=self.described(),

@@ -20,7 +20,7 @@ from gansynth.runtime import watchdog
 from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault
 from tests.expected import raises_fault
 from tests.processes import until
-from tests.producers import config_of, put_stand_in
+from tests.producers import config_of, gone, put_stand_in
 
 LIMITS = "gansynth.bank.supervisor._%s_SECONDS"
 OURS = ("gansynth.bank.producer", watchdog.__file__)
@@ -178,7 +178,7 @@ def test_a_bank_that_a_full_disk_made_smaller_is_told_of_once(keep, monkeypatch)
     document["pid"] = pid_of(supervisor)
     said: list[str] = []
     until(lambda: bool(said.extend(supervisor.messages()) or said), step=0.01)  # type: ignore[func-returns-value]
-    until(lambda: supervisor._silent > 0.3, step=0.01)
+    until(lambda: supervisor._silent is not None, step=0.01)
     (line,) = said + supervisor.messages()
     assert "the bank holds 5 samples instead of 13" in line
 
@@ -194,14 +194,14 @@ def test_a_producer_counts_as_hung_by_its_heartbeat(keep, tmp_path, monkeypatch)
     monkeypatch.setattr("gansynth.bank.supervisor.time.monotonic", lambda: clock[0])
     for beats, moments, says in (
         (0, (1, 10, 20), ""),
-        (0, range(1, 22), "hung, no sign of life for 21 s"),
-        (1, range(1, 11), "hung, no sign of life for 9 s"),
+        (0, range(1, 23), "hung, no sign of life for 21 s"),
+        (1, range(1, 12), "hung, no sign of life for 9 s"),
         (1, (1, 1000), ""),  # the machine may have been asleep
         (99, range(1, 99), ""),
     ):
         file.unlink(missing_ok=True)
         supervisor._heartbeat, supervisor._beat = {}, 0
-        supervisor._looked = supervisor._silent = 0.0
+        supervisor._looked, supervisor._silent = 0.0, None
         for number, moment in enumerate(moments):
             clock[0] = float(moment)
             if number < beats:
@@ -213,14 +213,32 @@ def test_a_producer_counts_as_hung_by_its_heartbeat(keep, tmp_path, monkeypatch)
 
 @pytest.mark.fault(40)
 @pytest.mark.slow
-def test_a_hung_producer_is_killed_and_another_one_started(keep, tmp_path, monkeypatch):
-    monkeypatch.setattr(LIMITS % "SILENT", 8.0)
-    supervisor = keep(f"once freeze {tmp_path / 'marker'}")
+@pytest.mark.parametrize("what", ["freeze", "block"])
+def test_a_hung_producer_is_killed_and_another_one_started(keep, tmp_path, monkeypatch, what):
+    for name in ("SILENT", "START"):
+        monkeypatch.setattr(LIMITS % name, 8.0)
+    supervisor = keep(f"once {what} {tmp_path / 'marker'}")
     pid = pid_of(supervisor)
     supervisor.wait(13, 300)
     assert supervisor.restarts >= 1  # on a busy machine the next one may be silent for as long
     assert not psutil.pid_exists(pid)
     assert "hung, no sign of life for" in supervisor.messages()[0]
+
+
+@pytest.mark.fault(40)
+@pytest.mark.slow
+def test_a_producer_that_gets_little_of_the_cpu_is_not_taken_for_hung(keep, tmp_path, monkeypatch):
+    monkeypatch.setattr(LIMITS % "START", 3.0)
+    supervisor = keep()
+    process, began = psutil.Process(pid_of(supervisor)), time.monotonic()
+    while not (tmp_path / "bank" / HEARTBEAT).exists() and not gone(process):
+        process.suspend()
+        time.sleep(0.5)
+        process.resume()
+        time.sleep(0.05)
+    assert time.monotonic() - began > 3
+    supervisor.wait(13, 300)
+    assert supervisor.restarts == 0
 
 
 @pytest.mark.fault(37, 44)
@@ -281,9 +299,10 @@ def test_a_live_producer_is_nice_and_ends_in_good_order_on_sigterm(keep, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["slow", "stubborn"])
-def test_a_producer_in_the_midst_of_drawing_ends_on_sigterm(keep, tmp_path, where):
+def test_a_producer_that_is_waited_for_is_not_nice_and_ends_on_sigterm(keep, tmp_path, where):
     producer = keep(where)
     producer.wait(4, 300)
+    assert psutil.Process(pid_of(producer)).nice() == psutil.Process().nice()
     producer.stop()
     assert producer.process.returncode == 143
     BankWriter.attach(tmp_path / "bank").close()

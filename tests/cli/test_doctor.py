@@ -122,6 +122,11 @@ def found(**releases: str) -> dict[str, Any]:
     return {"gansynth_yolo.detectors.version_of": releases.get}
 
 
+def many_cores(usable: int, there: int) -> dict[str, Any]:
+    affinity = {"os.sched_getaffinity": lambda pid: set(range(usable))}
+    return {**affinity, "os.cpu_count": lambda: there}
+
+
 NOWHERE = Path(__file__) / "nowhere"  # inside a file: nobody can make it
 HIDDEN = "CUDA_VISIBLE_DEVICES"
 NO_DRIVER: dict[str, Any] = {"gansynth.runtime.devices.DRIVER": NOWHERE, HIDDEN: None}
@@ -160,10 +165,13 @@ SAID: list[tuple[Any, dict[str, Any], str, str]] = [
     (machine.shared_memory, disk(8 * GIB), "ok", "8.6 GB free"),
     (machine.shared_memory, GONE, "note", "not there~temporary folder"),
     (machine.temporary, disk(1 << 20), "note", "1.0 MB free~TMPDIR"),
-    (partial(nnunet.worker_line, 4), {WORKERS: None}, "note", f"export {WORKERS}=3"),
-    (partial(nnunet.worker_line, 16), {WORKERS: None}, "ok", ""),
-    (partial(nnunet.worker_line, 4), {WORKERS: "8"}, "note", f"export {WORKERS}=3"),
-    (partial(nnunet.worker_line, 4), {WORKERS: "many"}, "note", f"export {WORKERS}=3"),
+    (nnunet.worker_line, {**many_cores(4, 16), WORKERS: None}, "note",
+     f"nnU-Net augments in 12 processes, 4 by gansynth augment, on 4 cores~export {WORKERS}=3"),
+    (nnunet.worker_line, {**many_cores(2, 2), WORKERS: None}, "ok",
+     "not set: nnU-Net augments in 2 processes, 2 by gansynth augment, on 2 cores"),
+    (nnunet.worker_line, {**many_cores(16, 16), WORKERS: None}, "ok", "12 by gansynth"),
+    (nnunet.worker_line, {**many_cores(4, 16), WORKERS: "8"}, "note", f"export {WORKERS}=3"),
+    (nnunet.worker_line, {**many_cores(4, 4), WORKERS: "many"}, "note", f"export {WORKERS}=3"),
     (nnunet.ext_trainer_line, {EXT: None}, "note", f"export {EXT}={EXT_TRAINER}"),
     (nnunet.ext_trainer_line, {EXT: "/mine"}, "note", f"export {EXT}={EXT_TRAINER}:/mine"),
     (nnunet.ext_trainer_line, {EXT: f"/mine:{EXT_TRAINER}"}, "ok", ""),

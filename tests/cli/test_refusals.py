@@ -115,6 +115,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{AUGMENT} --target toyhorst": "Did you mean 'toyhost'?",
     f"{AUGMENT} -c impossible": "--configuration impossible: not in the plans",
     f"{AUGMENT} --bank-size 0": "--bank-size '0'",
+    f"{AUGMENT} --producers 0": "--producers '0': expected auto, or a number of processes",
     # Crops too small for the network, or for the training: the fit of larger ones is named.
     f"{OF_TOY} --network deepmedic": "gansynth fit means --data toy:3 --read size=64 -o ",
     f"{OF_TOY} --patch 64": "expected at least (64, 64, 64); train on smaller crops (--set patch=)",

@@ -78,8 +78,9 @@ class BankSection(Request):
     is measured; 4x, after so many uses on average; 10min, the whole bank in that time."""
     bank_dir: Annotated[Folder | None, Opt(needs="!bank")] = None
     """Folder for the bank, instead of shared memory."""
-    producers: Annotated[int, Opt(needs="!bank")] = Field(default=1, ge=1, le=64)
-    """Processes that draw samples side by side, on the CPU; each opens the generator."""
+    producers: Annotated[Text, Opt(metavar="N", needs="!bank")] = "auto"
+    """Processes that draw samples side by side, on the CPU; each opens the generator. auto: half of
+    the cores that the target's loading leaves, at least 1; 1 on a GPU."""
     restarts: Annotated[int, Opt(needs="!bank")] = Field(default=5, ge=0)
     """Restarts in a row of a producer that died."""
     strict: bool = False
@@ -191,7 +192,7 @@ class AugmentRequest(SampleSection, BankSection, RatioSection, ReadSection, Host
                         "rest is decided: gansynth augment KIND:WHERE",
                     )
             self.mix.refuse_without(self.generator, self.bank)
-        _ = self.ratio and self.mix, self.size, self.pacing
+        _ = self.ratio and self.mix, self.size, self.pacing, self.asked_producers
 
     @property
     def undecided(self) -> bool:
@@ -220,6 +221,13 @@ class AugmentRequest(SampleSection, BankSection, RatioSection, ReadSection, Host
         from gansynth.core.bank_options import RefreshPolicy
 
         return RefreshPolicy.parse(None if self.refresh is None else str(self.refresh))
+
+    @cached_property
+    def asked_producers(self) -> int | None:
+        """Processes that draw samples; None for as many as suit the machine."""
+        from gansynth.core.bank_options import parse_producers
+
+        return parse_producers(str(self.producers))
 
     @cached_property
     def run(self) -> RunFolder | None:

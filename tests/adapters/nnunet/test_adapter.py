@@ -23,6 +23,7 @@ from gansynth_nnunet.intake import NnunetIntake
 from gansynth_nnunet.launch import from_environment
 from gansynth_nnunet.results import newest_checkpoint, own_metrics
 from gansynth_nnunet.source import NnunetSource
+from gansynth_nnunet.workers import workers
 from tests.expected import raises_fault
 
 # nnU-Net and torch warn of each other's deprecations; which ones is not ours to say.
@@ -218,5 +219,7 @@ def test_a_dry_run_writes_the_file_and_the_command_for_nnunet(
     assert config.request.generator == fitted
     assert (config.request.pacing.reuse, config.request.set) == (4, {"num_epochs": "3"})
     assert config.held_out == ()  # read again when it trains
+    assert planned["loading_processes"] == workers()
+    assert (planned["producers"], planned["processes"][:17]) == (1, "nnU-Net loads in ")
     assert planned["seconds_an_epoch"] == 250 * 3 + 50  # a validation takes a third of a step
     assert planned["training_hours"] == pytest.approx(3 * 800 / 3600, abs=0.01)
