@@ -75,7 +75,7 @@ $(READY_DOCS): pyproject.toml constraints.txt | $(BIN)/python
 
 comma := ,
 
-demo: $(READY)            ## the whole way on phantoms, into runs/demo (two to four minutes)
+demo: $(READY)            ## the whole way on phantoms, into runs/demo (one to three minutes)
 	@$(BIN)/gansynth demo -o $(DEMO) --force $(ARGS)
 
 demo-long: $(READY)       ## the same on volumes of four channels, which takes longer

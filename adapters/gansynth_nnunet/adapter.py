@@ -119,6 +119,13 @@ class NnunetAdapter(Framework):
                 f"--settings-file {file}: is for nnU-Net's own command, expected --dry-run beside "
                 "it; add that, or leave --settings-file out to train now",
             )
+        if self.options.quick_validation and self.source.config.get("next_stage"):
+            raise UsageFault(
+                "nnunet.quick-validation-of-cascade",
+                f"--quick-validation yes: -c {self.source.configuration} is the first stage of a "
+                "cascade, and predicts for the second only in nnU-Net's own validation; expected "
+                "no; leave it out",
+            )
 
     @property
     def class_name(self) -> str:

@@ -82,6 +82,11 @@ class NnunetSettings(HostOptions):
         description="share of samples that nnU-Net's spatial transform also deforms elastically, "
         "from 0 to 1 (nnU-Net: 0)",
     )
+    quick_validation: bool | None = Field(
+        None,
+        description="predict held-out cases at the end in the training's own process and without "
+        "mirroring: for demonstrations (nnU-Net: mirrored, which predicts somewhat better)",
+    )
     trainer: str = Field(STOCK, description="nnU-Net's trainer to extend, e.g. nnUNetTrainerDA5")
     regions: str = Field(
         "",

@@ -53,6 +53,7 @@ from gansynth_nnunet.launch import (
     look_up,
 )
 from gansynth_nnunet.mixed import LastDraw, MixedNnunetDataset, location_keys
+from gansynth_nnunet.quick_validation import validate_quickly
 from gansynth_nnunet.workers import own_workers
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
     """
 
     elastic = 0.0
+    quick_validation = False
 
     def __init__(
         self,
@@ -287,7 +289,10 @@ class GANSynthMixin(Host):  # type: ignore[misc]
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         if self.local_rank == 0:
             show(say="nnU-Net predicts the held-out cases")
-        super().perform_actual_validation(save_probabilities)
+        if self.quick_validation:
+            validate_quickly(self, save_probabilities)
+        else:
+            super().perform_actual_validation(save_probabilities)
 
 
 class TellingLoader(nnUNetDataLoader):  # type: ignore[misc]

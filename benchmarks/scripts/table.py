@@ -285,6 +285,7 @@ MAKERS = {
     "throttle": throttle,
 }
 ELSEWHERE = (
+    "cohort",
     "evaluate.json",
     "faults.json",
     "fluid.json",

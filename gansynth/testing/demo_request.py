@@ -14,7 +14,7 @@ class DemoRequest(Request):
 
     Simulates brains with a glioma, and fits a generator on one fold of their slices. Trains an
     unmodified nnU-Net with samples mixed in on the fly, and as long without. Writes pictures and
-    a summary, in two to four minutes. Results on phantoms prove nothing about patients.
+    a summary, in one to three minutes. Results on phantoms prove nothing about patients.
     """
 
     settings: ClassVar[str] = ""

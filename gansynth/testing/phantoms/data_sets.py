@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from gansynth.data.case_writer import write_volume, yolo_lines
 from gansynth.data.nifti import interpolate_slices
 from gansynth.report.png import png_bytes
 from gansynth.runtime.files import disk_errors, whole_folder
+from gansynth.runtime.machine import cores
 from gansynth.testing.phantoms.brains import (
     CHANNELS,
     LABELS,
@@ -83,9 +85,13 @@ def write_phantoms(
     options = options or chosen.options
 
     def made() -> Iterator[Phantom]:
-        for index in range(n):
-            yield chosen.make(index, seed, options)
-            advance()
+        at_once = cores()
+        with ThreadPoolExecutor(at_once) as pool:
+            for first in range(0, n, at_once):  # no more of them in memory
+                numbers = range(first, min(first + at_once, n))
+                for phantom in pool.map(lambda index: chosen.make(index, seed, options), numbers):
+                    yield phantom
+                    advance()
 
     about: dict[str, Any] = {"description": chosen.description, "licence": chosen.licence}
     about |= {"labels": chosen.labels, "phantoms": {"seed": seed} | asdict(options)}

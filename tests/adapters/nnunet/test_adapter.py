@@ -57,6 +57,12 @@ def test_what_nnunet_would_not_understand_starts_nothing(
     assert not (source.root.results / f"{bank.name}_1-1_constant").exists()
 
 
+def test_a_cascades_first_stage_is_validated_by_nnunet_alone(source):
+    source.config = {**source.config, "next_stage": ["3d_cascade_fullres"]}
+    with raises_fault("nnunet.quick-validation-of-cascade"):
+        session(source, ratio="1:0", set={"quick_validation": "yes"}).check()
+
+
 def test_missing_preprocessing_is_named(toy_copy):
     (toy_copy.preprocessed / "dataset_fingerprint.json").unlink()
     with raises_fault("nnunet.preprocessed-file-missing"):

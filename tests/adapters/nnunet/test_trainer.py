@@ -1,6 +1,7 @@
 import json
 import pickle
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -192,6 +193,23 @@ def test_a_checkpoint_carries_the_variants_name_and_training_goes_on_from_it(tra
     assert again.output_folder == trainer.output_folder
     mine, theirs = trainer.network.state_dict(), again.network.state_dict()
     assert all((mine[key] == theirs[key]).all() for key in mine)
+
+
+@pytest.mark.slow
+def test_a_quick_validation_leaves_what_nnunets_own_would_without_mirroring(ready, monkeypatch):
+    monkeypatch.setenv("nnUNet_def_n_proc", "1")
+    trainer = ready(settings={"quick_validation": True})
+    trainer.inference_allowed_mirroring_axes = (0, 1, 2)
+    trainer.perform_actual_validation()
+    folder = Path(trainer.output_folder) / "validation"
+    quick = {file.name: file.read_bytes() for file in folder.iterdir()}
+    shutil.rmtree(folder)
+    trainer.quick_validation = False
+    trainer.inference_allowed_mirroring_axes = None
+    trainer.perform_actual_validation()
+    own = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert json.loads(quick.pop("summary.json")) == json.loads(own.pop("summary.json"))
+    assert quick == own
 
 
 def test_a_trainer_with_a_network_of_its_own_keeps_its_own_name():
