@@ -31,6 +31,7 @@ from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, known_
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
 from gansynth.data.batches import CaseCache
+from gansynth.data.context_maps import ContextMaps
 from gansynth.data.folds import training_cases
 from gansynth.runtime.errors import DataFault
 
@@ -44,8 +45,8 @@ SHOWS, TAKEN_OUT, VARIANT, WHOSE = 1, 2, 3, 4
 """Last parts of keys: of what a sample shows, of what is taken out, of the background's variant, of
 whether the background is an unlabelled scan."""
 SCANS = "unlabelled"  # provenance key: number of the source of an unlabelled scan
-BODIES, CONTEXTS, REMOVALS = 1 << 28, 1 << 28, 1 << 30
-"""Bytes of cases' bodies, of context channels at places of cases, and of what replaces lesions
+BODIES, ROOMS, REMOVALS = 1 << 28, 1 << 28, 1 << 30
+"""Bytes of cases' bodies, of the room for lesions at places of cases, and of what replaces lesions
 there, that are kept."""
 VARIANTS, BACKGROUNDS = 4, 256
 """Ways in which a case's lesions are replaced, fewer if these are more backgrounds in all: then
@@ -132,8 +133,9 @@ class ConditionSampler:
         self._in_turns = any(edit.in_turns for edit in self.edits)
         self._in_turns |= self.lesions is not None and self.lesions.in_turns
         self._bodies = _Bodies(self.space)
-        self._contexts = Kept[LabelArray | None](CONTEXTS, lambda c: 0 if c is None else c.nbytes)
-        self._rooms = Kept[float](CONTEXTS, lambda _: 0)
+        if self.context is not None:
+            self._contexts = ContextMaps(self.space, self.context)
+        self._rooms = Kept[float](ROOMS, lambda _: 0)
         self._removals = Kept[Removal](REMOVALS, lambda removal: removal.nbytes)
         self._ids = source.train_ids
         if self.classes is not None:
@@ -179,7 +181,7 @@ class ConditionSampler:
         placed = self.space.to_generator(case, placement) if ready is None else ready.case
         labels: LabelArray | None = None
         follows = self.context is not None and self.context_follows
-        context = self._context(placed, placement) if follows else None
+        context = self._context(placed, placement, case) if follows else None
         given_channels = self.given(placed) if self.given is not None else None
         steps: list[dict[str, Any]] = []
         # What only some conditions have, and what their provenance says of it.
@@ -256,11 +258,12 @@ class ConditionSampler:
         number, name = self._scans[case.id]
         return {"dataset": self.scans[number].name, "case": name, SCANS: number}
 
-    def _context(self, placed: Case, placement: Placement) -> LabelArray | None:
-        """Return the context channels of a case at a place, which are made once."""
+    def _context(self, placed: Case, placement: Placement, case: Case) -> LabelArray | None:
+        """Return the context channels of a case at a place, made once where that can be."""
         assert self.context is not None
-        make = partial(self.context, placed)
-        context = self._contexts((placed.id, placement), make)
+        if self.lesions is not None:  # its own may have been taken out
+            return self.context(placed)
+        context = self._contexts(placed, placement, case.image.shape[1:], lambda: case)
         return None if context is None else context.copy()  # a generator may write into it
 
     def _case_context(
