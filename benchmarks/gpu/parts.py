@@ -35,6 +35,7 @@ from bench_gan_step import (
     ours,
     peer_steps,
 )
+from bench_loading import BATCH, CLASSES, Large, fed
 from common import alternate, machine, ratio, training_step
 from torch.autograd import DeviceType
 from torch.profiler import profile, supported_activities
@@ -46,6 +47,7 @@ from gansynth.fitting.recipe import find_recipe
 from gansynth.nn.networks.blocks import one_hot
 from gansynth.runtime.devices import tf32
 from gansynth.runtime.options import split_settings
+from gansynth.training.loading import threads_for
 from gansynth.training.loop import FitOptions
 from gansynth.training.replay import Compile
 
@@ -323,6 +325,26 @@ def doncenco(args: argparse.Namespace) -> Document:
     return {"size": list(size), "sides": found}
 
 
+def real_fit(args: argparse.Namespace) -> Document:
+    """Steps of ``cgan3d`` fed by the loop's own threads, beside those of one constant batch."""
+    name = str(args.size or 64)
+    size, shape = ((16,) * 3, (24,) * 3) if args.tiny else CLASSES[name][:2]
+    own: Document = {"width": 4, "d_width": 4} if args.tiny else {}
+    steps = 1 if args.tiny else 40
+    source, found = Large(shape), dict[str, Any]()
+    for label in ("constant batch", "real fit"):
+
+        def side(label: str = label) -> Callable[[], float]:
+            generator, batches = fed(source, size, **own)
+            same = batches(0, Stage(), range(BATCH))
+            read = batches if label == "real fit" else lambda *_: same
+            return training_step(generator, read, steps, "cuda", batch_size=BATCH)
+
+        found[label] = measured(side, 1 if args.tiny else 5)
+    threads = threads_for(CUDA)
+    return {"size": list(size), "case": list(shape), "threads": threads, "sides": found}
+
+
 # -- the tests for a GPU ---------------------------------------------------------------------------
 
 
@@ -339,7 +361,9 @@ def tests(args: argparse.Namespace) -> Document:
     return {"file": Path(args.file).name, "exit_code": done.returncode, **found, "lines": failures}
 
 
-PARTS = {part.__name__: part for part in (gan_step, gan_2d, kernels, volume, doncenco, tests)}
+PARTS = {
+    part.__name__: part for part in (gan_step, gan_2d, real_fit, kernels, volume, doncenco, tests)
+}
 
 
 def main() -> None:

@@ -55,6 +55,8 @@ for size in "${sizes[@]}"; do for dtype in fp32 bf16; do
 done; done
 measure gan_step_128_bf16_texture gan_step --size 128 --dtype bf16 --shape texture
 for size in "${planes[@]}"; do measure "gan_2d_$size" gan_2d --size "$size"; done
+measure real_fit_64 real_fit --size 64
+((${#tiny[@]})) || measure real_fit_128 real_fit --size 128
 for name in kernels volume doncenco; do measure $name $name; done
 live live_2 0.02 1 --producer-device cuda:0
 live live_free 100 1 --producer-device cuda:0

@@ -21,6 +21,8 @@ HEADS = {
     "gan_step": "GAN step beside MONAI's pair of equal FLOPs, batch 1 "
     "| precision | side | ms a step | peak GB | time / MONAI's | first call, s",
     "gan_2d": "2D | GAN, precision | images/s | peak GB",
+    "real_fit": "a fit's step, crops of larger cases, batch 2 | threads that read | batches"
+    " | ms a step | peak GB",
     "kernels": "a training step | GAN | kernels | copies | waits | ms busy",
     "volume": "one sample | how | s | peak GB | pool GB",
     "doncenco": "Doncenco's recipe, batch 1 | how | s a step | peak GB",
@@ -82,6 +84,12 @@ def gan_2d(doc: dict[str, Any]) -> Rows:
         yield f"{doc['size']}^2, batch {doc['batch_size']}{beside}", side, speed, _gb(found)
 
 
+def real_fit(doc: dict[str, Any]) -> Rows:
+    """A step on cases that are read, and on a constant batch."""
+    for side, found in doc["sides"].items():
+        yield " x ".join(map(str, doc["size"])), str(doc["threads"]), side, *_time(found, 1e3)
+
+
 def kernels(doc: dict[str, Any]) -> Rows:
     """What a step has the GPU do."""
     for side, found in doc["sides"].items():
@@ -119,7 +127,10 @@ def tests(doc: dict[str, Any]) -> Rows:
     yield doc["file"], *counts, "; ".join(doc["lines"]) or (doc["exit_code"] or "")
 
 
-ROWS = {make.__name__: make for make in (gan_step, gan_2d, kernels, volume, doncenco, live, tests)}
+ROWS = {
+    make.__name__: make
+    for make in (gan_step, gan_2d, real_fit, kernels, volume, doncenco, live, tests)
+}
 
 
 def _precision(doc: dict[str, Any]) -> str:

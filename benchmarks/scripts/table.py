@@ -265,6 +265,22 @@ def resampling(doc: dict[str, Any]) -> list[str]:
     return rows
 
 
+def loading(doc: dict[str, Any]) -> list[str]:
+    """What the threads of a fit need for a step's batch, and a core for a sample."""
+    rows = []
+    for found in doc["results"].values():
+        crop, case = (" x ".join(map(str, found[key])) for key in ("crop", "case"))
+        for way, name in (("cut", "context cut from the whole case's"), ("anew", "made anew")):
+            by_threads = {k: v for k, v in found[way].items() if k.isdigit()}
+            cpu = ", ".join(f"{v['cpu']:.0f} ({k})" for k, v in by_threads.items())
+            rows.append(
+                f"| a fit reads a batch of {doc['batch']}, {crop} of {case}, 4 channels, {name}: "
+                f"CPU ms (threads); ms a sample by 8 cores | {cpu}; "
+                f"{found[way]['ms_a_sample_by_8_cores']:.1f} | <= {found['gpu_step_ms']:g} |"
+            )
+    return rows
+
+
 MAKERS = {
     "deepmedic": deepmedic,
     "detector": detector,
@@ -277,6 +293,7 @@ MAKERS = {
     "label_recovery": label_recovery,
     "lesion": lesion,
     "live": live,
+    "loading": loading,
     "reads": reads,
     "realism": realism,
     "resample": resampling,

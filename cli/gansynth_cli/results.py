@@ -75,6 +75,8 @@ def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"{run}: {progress} already; {cases}"
     else:
         took = clock_text(report["seconds"])
+        if report.get("waited_share") is not None:
+            took += f", {report['waited_share']:.0%} of it waiting for data"
         yield f"{run}: {progress}{on} in {took}; {cases}, {report['held_out_cases']} held out"
     if report.get("rollbacks"):
         yield f"went back to a checkpoint {counted(report['rollbacks'], 'time')}: not finite"

@@ -33,6 +33,7 @@ from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, known_
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
 from gansynth.data.batches import CaseCache
+from gansynth.data.context_maps import ContextMaps
 from gansynth.data.folds import training_cases
 from gansynth.runtime.errors import DataFault
 
@@ -46,8 +47,8 @@ SHOWS, TAKEN_OUT, VARIANT, WHOSE = 1, 2, 3, 4
 """Last parts of keys: of what a sample shows, of what is taken out, of the background's variant, of
 whether the background is an unlabelled scan."""
 SCANS = "unlabelled"  # provenance key: number of the source of an unlabelled scan
-BODIES, CONTEXTS, REMOVALS = 1 << 28, 1 << 28, 1 << 30
-"""Bytes of cases' bodies, of context channels at places of cases, and of what replaces lesions
+BODIES, ROOMS, REMOVALS = 1 << 28, 1 << 28, 1 << 30
+"""Bytes of cases' bodies, of the room for lesions at places of cases, and of what replaces lesions
 there, that are kept."""
 VARIANTS, BACKGROUNDS = 4, 256
 """Ways in which a case's lesions are replaced, fewer if these are more backgrounds in all: then
@@ -70,10 +71,21 @@ class _Pools:
 
     def kept(self, case_id: str, what: str, make: Callable[[], Arrays]) -> Arrays:
         """Return what is kept of a case, or scan; see ``TrainingCases.kept``."""
+        cases, name = self._of(case_id)
+        return cases.kept(name, what, make)
+
+    def mapped(
+        self, case_id: str, what: str, how: str, make: Callable[[], Arrays]
+    ) -> Arrays | None:
+        """Return what is kept so of a case, or scan; see ``TrainingCases.mapped``."""
+        cases, name = self._of(case_id)
+        return cases.mapped(name, what, how, make)
+
+    def _of(self, case_id: str) -> tuple[TrainingCases, str]:
         if case_id not in self.scans:
-            return self.cases.kept(case_id, what, make)
+            return self.cases, case_id
         number, name = self.scans[case_id]
-        return self._scans[number].kept(name, what, make)
+        return self._scans[number], name
 
 
 class _Bodies:
@@ -165,8 +177,7 @@ class ConditionSampler:
         self.schema = self.space.generator_schema(lender.schema)
         self._in_turns = any(edit.in_turns for edit in self.edits)
         self._in_turns |= self.lesions is not None and self.lesions.in_turns
-        self._contexts = Kept[LabelArray | None](CONTEXTS, lambda c: 0 if c is None else c.nbytes)
-        self._rooms = Kept[float](CONTEXTS, lambda _: 0)
+        self._rooms = Kept[float](ROOMS, lambda _: 0)
         self._removals = Kept[Removal](REMOVALS, lambda removal: removal.nbytes)
         self._ids = source.train_ids
         if self.classes is not None:
@@ -181,6 +192,8 @@ class ConditionSampler:
         self._pools = _Pools(self.cases, self.scans)
         self._scans = self._pools.scans
         self._bodies = _Bodies(self.space, self._pools)
+        if self.context is not None:
+            self._contexts = ContextMaps(self.space, self.context, self._pools.mapped)
         self._scan_names = tuple(self._scans)
         cases = len(self._ids) + len(self._scans)
         self._variants = max(1, min(VARIANTS, BACKGROUNDS // cases))
@@ -209,7 +222,7 @@ class ConditionSampler:
         placed = self.space.to_generator(case, placement) if ready is None else ready.case
         labels: LabelArray | None = None
         follows = self.context is not None and self.context_follows
-        context = self._context(placed, placement) if follows else None
+        context = self._context(placed, placement, case) if follows else None
         given_channels = self.given(placed) if self.given is not None else None
         steps: list[dict[str, Any]] = []
         # What only some conditions have, and what their provenance says of it.
@@ -286,11 +299,12 @@ class ConditionSampler:
         number, name = self._scans[case.id]
         return {"dataset": self.scans[number].name, "case": name, SCANS: number}
 
-    def _context(self, placed: Case, placement: Placement) -> LabelArray | None:
-        """Return the context channels of a case at a place, which are made once."""
+    def _context(self, placed: Case, placement: Placement, case: Case) -> LabelArray | None:
+        """Return the context channels of a case at a place, made once where that can be."""
         assert self.context is not None
-        make = partial(self.context, placed)
-        context = self._contexts((placed.id, placement), make)
+        if self.lesions is not None:  # its own may have been taken out
+            return self.context(placed)
+        context = self._contexts(placed, placement, case.image.shape[1:], lambda: case)
         return None if context is None else context.copy()  # a generator may write into it
 
     def _case_context(

@@ -105,6 +105,17 @@ class TrainingCases:
         store = store_as_read(source, case_id)
         return make() if store is None else store.arrays(what, make)
 
+    def mapped(
+        self, case_id: str, what: str, how: str, make: Callable[[], Arrays]
+    ) -> Arrays | None:
+        """Return larger ones as maps of files; None where nothing can be kept.
+
+        ``how``: everything else that they depend on; others of that name are removed.
+        """
+        self.admit(case_id)
+        store = store_as_read(_READERS[self].source, case_id)
+        return None if store is None else store.read_as(how).mapped(what, make)
+
     def subject(self, case_id: str) -> str:
         """Return the subject of a case."""
         self._refuse_others(case_id)

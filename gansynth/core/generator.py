@@ -268,9 +268,28 @@ class Generator(ABC):
     def context(self, case: Case) -> Any:
         """Return context channels int16 (D, H, W) of a case in the generator's space, or None.
 
-        At most 64 distinct values; used if it takes ``context``.
+        At most 64 distinct values; used if it takes ``context``. Several threads may call it.
         """
         return None
+
+    def whole_context(self, case: Case) -> Any:
+        """Return what contexts of crops are cut from, int8 (D, H, W), or None for nothing.
+
+        Made once for a whole case, in the generator's voxels and intensities. Useful where a
+        voxel's context depends on few voxels around it.
+        """
+        return None
+
+    def whole_context_key(self) -> str:
+        """Return what whole contexts depend on beside the case; empty, as here: none are kept."""
+        return ""
+
+    def cut_context(self, case: Case, whole: Any, corner: Sequence[int]) -> Any:
+        """Return what ``context`` returns of a crop, bit for bit, from ``whole_context``.
+
+        ``corner``: the crop's first voxel in the whole case, negative where it begins beyond it.
+        """
+        return self.context(case)
 
     def reject_reason(self, sample: Sample) -> str:
         """Return why to reject a sample of this generator, or nothing.
@@ -309,6 +328,32 @@ def learn(generator: Generator, cases: Iterable[Case]) -> dict[str, Any]:
     return state
 
 
+@dataclass(frozen=True)
+class ContextOf:
+    """Makes a generator's context of cases, as ``context_of`` does, whole or cut."""
+
+    generator: Generator
+
+    def __call__(self, case: Case) -> Any:
+        """Return the context of a case."""
+        return context_of(self.generator, case)
+
+    @property
+    def key(self) -> str:
+        """See ``Generator.whole_context_key``."""
+        return self.generator.whole_context_key()
+
+    def whole(self, case: Case) -> Any:
+        """Return what ``cut`` needs of a whole case; None if contexts are not cut from it."""
+        if "context" not in self.generator.capabilities.takes:
+            return None
+        return self.generator.whole_context(case)
+
+    def cut(self, case: Case, whole: Any, corner: Sequence[int]) -> Any:
+        """Return the context of a crop that begins at ``corner`` of a whole case."""
+        return _checked(self.generator, self.generator.cut_context(case, whole, corner))
+
+
 def context_of(generator: Generator, case: Case) -> Any:
     """Return a generator's context of a case, int16 (D, H, W); None if it takes none.
 
@@ -316,7 +361,10 @@ def context_of(generator: Generator, case: Case) -> Any:
         IntegrityFault: it has other values than integers, or more than 64 distinct ones.
     """
     takes_context = "context" in generator.capabilities.takes
-    context = generator.context(case) if takes_context else None
+    return _checked(generator, generator.context(case) if takes_context else None)
+
+
+def _checked(generator: Generator, context: Any) -> Any:
     if context is None:
         return None
     array = np.asarray(context)

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from gansynth.core.source import (
     store_as_read,
 )
 from gansynth.core.space import Space, cut_boxes
+from gansynth.data.context_maps import ContextMaps
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.machine import cache_memory
 
@@ -279,6 +280,7 @@ ASKED = 0x61736B  # separates the random numbers of edits from those of places
 class CaseBatches:
     """Batches of real training cases; the same seed, step and number give the same sample.
 
+    Several threads may ask for batches at once.
     ``context`` makes context channels of a case. ``accepts`` says whether to train on a case at its
     place; if not, another is drawn. ``asked`` makes the label map of a synthetic sample.
     """
@@ -294,6 +296,8 @@ class CaseBatches:
     def __post_init__(self) -> None:
         self._whole: dict[str, tuple[PlacedCase, Case]] = {}
         self._bytes = 0
+        mapped = self.cases.mapped if isinstance(self.cases, TrainingCases) else None
+        self._maps = None if self.context is None else ContextMaps(self.space, self.context, mapped)
 
     def __call__(self, step: int, stage: Stage, which: range) -> Batch:
         """Return real cases of one step, on the CPU: image (B, C, D, H, W), labels (B, D, H, W).
@@ -303,7 +307,8 @@ class CaseBatches:
         """
         accepted = [self._accepted(step, number) for number in which]
         drawn, cases = [placed for placed, _ in accepted], [case for _, case in accepted]
-        batch = batch_of(cases, self.context)
+        batch = batch_of(cases)
+        batch.context = _stacked([self._context(*each) for each in accepted])
         batch.padding = self._padding(drawn)
         batch.asked, batch.asked_context = self._asked(step, which, drawn, cases)
         return batch
@@ -321,8 +326,13 @@ class CaseBatches:
             for number, placed, case in zip(which, drawn, cases, strict=True)
         ]
         labels = torch.from_numpy(np.stack([pair[0] for pair in maps_of]).astype(np.int64))
-        maps = [context for _, context in maps_of if context is not None]
-        return labels, torch.from_numpy(np.stack(maps).astype(np.int64)) if maps else None
+        return labels, _stacked([context for _, context in maps_of])
+
+    def _context(self, drawn: PlacedCase, case: Case) -> LabelArray | None:
+        if self._maps is None:
+            return None
+        read = partial(self.cases, case.id)
+        return self._maps(case, drawn.origin, drawn.shape, read)
 
     def _accepted(self, step: int, number: int) -> tuple[PlacedCase, Case]:
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, step, number)))
@@ -352,7 +362,7 @@ class CaseBatches:
         placed = self.cases.place(case_id, self.space, rng)
         case = self._cut(placed)
         entry = placed._replace(case=case), case  # the case as it was read may go
-        if self._bytes + case.image.nbytes <= WHOLE:
+        if self._bytes + case.image.nbytes <= WHOLE and case_id not in self._whole:
             self._bytes += case.image.nbytes
             self._whole[case_id] = entry
         return entry
@@ -384,12 +394,19 @@ def batch_of(
     labels = None
     if len(labelled) == len(cases):
         labels = torch.from_numpy(np.stack(labelled).astype(np.int64))
-    maps = [m for m in map(context, cases) if m is not None] if context else []
-    made = torch.from_numpy(np.stack(maps).astype(np.int64)) if maps else None
+    made = _stacked(list(map(context, cases))) if context else None
     numbers = [c.label_class for c in cases if c.label_class is not None]
     classes = torch.tensor(numbers) if len(numbers) == len(cases) else None
     boxes, kinds = stack_boxes([c.boxes for c in cases], image.ndim - 2)
     return Batch(image, labels, made, classes=classes, boxes=boxes, box_labels=kinds)
+
+
+def _stacked(maps: Sequence[LabelArray | None]) -> Tensor | None:
+    """Stack the maps there are, int64 (B, D, H, W); None without any."""
+    import torch
+
+    there = [each for each in maps if each is not None]
+    return torch.from_numpy(np.stack(there).astype(np.int64)) if there else None
 
 
 def stack_boxes(boxes: Sequence[Boxes | None], axes: int) -> tuple[Tensor | None, Tensor | None]:

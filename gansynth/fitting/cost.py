@@ -44,6 +44,7 @@ from gansynth.runtime.progress import Reporter
 from gansynth.runtime.signals import Interrupted, StopRequest
 from gansynth.sampling.sampler import sampler_for
 from gansynth.training.checkpoint_manager import TrainingCallbacks
+from gansynth.training.loading import threads_for
 from gansynth.training.loop import FitOptions, steps_for, train
 from gansynth.training.replay import WARM_UP
 
@@ -144,7 +145,9 @@ class Steps:
     """Steps of one stage: how many the fit takes, and the means of those measured."""
 
     count: int
-    seconds: float
+    seconds: float  # as long as it takes to read a batch, if that is longer than the step itself
+    working: float  # seconds of the step itself
+    loading: float  # seconds in which a thread reads its batch
     flops: float | None  # None where they cannot be counted
     saving: float  # seconds of a checkpoint
 
@@ -202,6 +205,14 @@ def measure(job: FitJob, out: Path) -> dict[str, Any]:
     if counted and len(counted) == len(measured):
         document["flops_per_step"] = sum(counted) / options.steps
         document["flops_total"] = sum(counted)
+    if measured:
+        loading = sum(steps.count * steps.loading for steps in measured)
+        working = sum(steps.count * steps.working for steps in measured)
+        document |= {
+            "loading_seconds_per_step": round(loading / options.steps, 4),
+            "loading_threads": threads_for(job.device),
+            "waited_share": round(1 - working / total, 4),
+        }
     document |= {
         "seconds_per_step": round(total / options.steps, 4) if measured else None,
         "time_from": "measured" + f" in each of {len(measured)} stages" * (len(measured) > 1),
@@ -237,16 +248,24 @@ def stage_steps(options: FitOptions, stages: Sequence[Stage]) -> list[tuple[Stag
 
 
 def _steps(job: FitJob, stage: Stage, count: int) -> Steps:
-    """Take steps of a stage: first those whose FLOPs are counted, then those that are timed."""
+    """Take steps of a stage: first those whose FLOPs are counted, then those that are timed.
+
+    So few are fed by what was read before them. In the long run, a step takes as long as the
+    threads need to read a batch.
+    """
     intervals = [phase.interval for phase in job.generator.phases()]
     turn = min(LONGEST_TURN, math.lcm(*intervals))
     counter, stop = FlopCounter(), StopRequest()
     ticks: list[float] = []
+    waits: list[float] = []
+    reads: list[float] = []
     counted = 0
 
-    def tick(step: int, values: object) -> None:
+    def tick(step: int, values: Mapping[str, float]) -> None:
         nonlocal counted
         ticks.append(time.perf_counter())
+        waits.append(values["waited"])
+        reads.append(values["loading"])
         late = ticks[-1] - began > PATIENCE
         if not counted and (late or step == turn):
             counted = step
@@ -275,7 +294,11 @@ def _steps(job: FitJob, stage: Stage, count: int) -> Steps:
                 raise
     *timed, saving = np.diff(ticks[counted - 1 :]).tolist()
     timed = timed[min(captured, len(timed) - 1) :]
-    return Steps(count, float(np.mean(timed)), counter.flops / counted or None, saving)
+    shares = np.array(waits[-len(timed) :])
+    working = float(np.mean(timed * (1 - shares)))
+    loading = float(np.nanmedian(reads))
+    seconds = max(working, loading / threads_for(job.device))
+    return Steps(count, seconds, working, loading, counter.flops / counted or None, saving)
 
 
 def _seconds_of_sheet(job: FitJob) -> float:

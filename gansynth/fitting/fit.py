@@ -252,6 +252,7 @@ def _finish(job: FitJob, run: Run, trained: TrainReport, reporter: Reporter) -> 
         "resumed_at": trained.resumed_at,
         "rollbacks": trained.rollbacks,
         "seconds": round(trained.seconds, 2),
+        "waited_share": round(trained.waited, 4) if job.trains else None,
         "memory_mib": peak_mib(job.device),
         "losses": dict(trained.losses),
         "spectrum_ratio": [

@@ -32,6 +32,7 @@ CURVES = Path("samples", "curves.png")
 KEPT_KEYS = (
     "held_out_cases",
     "seconds",
+    "waited_share",
     "memory_mib",
     "losses",
     "spectrum_ratio",

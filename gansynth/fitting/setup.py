@@ -18,7 +18,7 @@ import yaml
 
 from gansynth.conditions.edit_chain import EditedLabelMaps, build_edits
 from gansynth.core.case_pool import CasePool, TrainingCases
-from gansynth.core.generator import Generator, capabilities_of, context_of, learn
+from gansynth.core.generator import ContextOf, Generator, capabilities_of, learn
 from gansynth.core.lineage import LOOKS_ALONE, Lineage, same_training_cases
 from gansynth.core.registry import installed, such_as
 from gansynth.core.run_folder import MANIFEST, read_manifest, write_manifest
@@ -201,7 +201,7 @@ def resolve(
         images = loop.epochs * len(source.train_ids)
         steps = steps_for(images, list(built.stages()), loop.batch_size)
         loop = loop.model_copy(update={"steps": steps, "epochs": None})
-    context = partial(context_of, built)
+    context = ContextOf(built)
     cut = partial(CaseBatches, cases, seed=loop.seed, context=context, accepts=built.accepts)
     crops = cut(space)
     small = space if loop.patch is None else _patch_space(space, loop.patch)
@@ -230,7 +230,7 @@ def _asked_maps(generator: Generator, space: Space, cases: TrainingCases) -> Edi
                 f"expected {edit.name} without it, for example {edit.name}:pairs=any",
             )
     pool = CasePool(cases, space)
-    context = partial(context_of, generator)
+    context = ContextOf(generator)
     return EditedLabelMaps(pool, edits, context=context, follows=can.follows)
 
 

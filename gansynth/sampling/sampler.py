@@ -22,7 +22,7 @@ from gansynth.conditions.lesion_placement import lesion_drawer, no_room
 from gansynth.conditions.sampler import SCANS, ConditionSampler
 from gansynth.core.case_pool import CaseCheck
 from gansynth.core.filter import FilterRequest
-from gansynth.core.generator import Generator, context_of, generated, given_of
+from gansynth.core.generator import ContextOf, Generator, generated, given_of
 from gansynth.core.intake import Intake
 from gansynth.core.lineage import Lineage, guard_host
 from gansynth.core.run_folder import RunFolder
@@ -344,7 +344,7 @@ def sampler_for(
         space,
         build_edits(request.edits or ()),
         seed=request.seed,
-        context=partial(context_of, generator),
+        context=ContextOf(generator),
         context_follows=can.follows,
         given=partial(given_of, generator),
         labelled=can.from_labels,

@@ -16,6 +16,9 @@ from gansynth.runtime.files import disk_errors, write_bytes_atomic
 
 FILE = "metrics.csv"
 FOLDER = "logs"
+CLOCKS = "seconds", "waited", "loading"
+"""Columns of times, which differ from run to run: since the start; the share of those since the
+last line in which the device had no batch; to read a step's batch, in one thread."""
 
 
 class MetricsLog:
@@ -65,12 +68,15 @@ class MetricsLog:
             total, count = self._sums.get(name, (0.0, 0))
             self._sums[name] = total + value, count + 1
 
-    def write(self, step: int, images: int, seconds: float) -> dict[str, float]:
-        """End a tick: write and return the averages since the last tick."""
+    def write(
+        self, step: int, images: int, seconds: float, clocks: Mapping[str, float] | None = None
+    ) -> dict[str, float]:
+        """End a tick: write, with other ``CLOCKS``, and return the averages since the last tick."""
         means = {name: total / count for name, (total, count) in self._sums.items()}
         self._sums.clear()
         if self._path is not None:
             row = {"step": str(step), "images": str(images), "seconds": f"{seconds:.2f}"}
+            row.update({name: f"{value:.3g}" for name, value in (clocks or {}).items()})
             row.update({name: f"{mean:.6g}" for name, mean in means.items()})
             self._rows.append(row)
             # A new term, e.g. of a lazy regulariser, is a new column.

@@ -38,7 +38,7 @@ from gansynth.training.checkpoint_manager import (
     TrainingCallbacks,
 )
 from gansynth.training.half_precision import cast_at_once, exact_on_short_axes
-from gansynth.training.loading import BatchLoader
+from gansynth.training.loading import BatchLoader, threads_for
 from gansynth.training.loggers import MetricsLog, short_losses
 from gansynth.training.replay import Compile, StepReplay
 from gansynth.training.state import PendingLosses, TrainingState
@@ -47,7 +47,7 @@ from gansynth.training.update import PlayersUpdate
 Batches = Callable[[int, Stage, range], Batch]
 """(step, stage, numbers of samples) -> real cases on the CPU, the same for the same arguments.
 
-A thread calls it for the next step, on a GPU for the next two.
+A thread calls it for the next step; for a GPU several do at once, for the next ones.
 
 The whole batch of a step has the numbers 0 to ``batch_size - 1``."""
 
@@ -123,6 +123,7 @@ class TrainReport:
     resumed_at: int  # step from which it was resumed, 0 for a new training
     seconds: float
     losses: Mapping[str, float]  # the last logged averages
+    waited: float = 0.0  # share of the seconds in which the device had no batch
     rollbacks: int = 0  # number of rollbacks to a checkpoint because of non-finite numbers
     notes: list[str] = field(default_factory=list)  # for the user, e.g. about a skipped checkpoint.
 
@@ -204,11 +205,13 @@ def train(
     fading = torch.ones((), device=device)
     rngs = [torch.Generator(device) for _ in range(options.accumulate)]
     began, last_losses, previewed = time.perf_counter(), dict[str, float](), False
+    logged_at = waited = 0.0
+    shown: dict[str, object] = {}
 
     # -- The loop.
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-        BatchLoader(device) as loader,
+        BatchLoader(device, threads_for(device, process_group.size)) as loader,
         StepReplay(update, options.compile, device, callbacks.reporter, loader.settle) as replays,
         cast_at_once(generator.nets.values() if casts else ()),
         exact_on_short_axes(generator.nets.values() if mended else ()),
@@ -284,9 +287,14 @@ def train(
             # Log; checkpoint; write a preview grid; stop on a signal, after a checkpoint.
             if not fault:
                 if ticked:
-                    last_losses = log.write(done, images_seen, at)
-                    callbacks.metrics(done, last_losses)
-                bar.advance(1, **short_losses(last_losses))
+                    seconds, loading = loader.spent()
+                    clocks = {"waited": min(1.0, seconds / (at - logged_at)), "loading": loading}
+                    logged_at, waited = at, waited + seconds
+                    last_losses = log.write(done, images_seen, at, clocks)
+                    callbacks.metrics(done, last_losses | clocks)
+                    shown = dict(short_losses(last_losses))
+                    shown["waits"] = f"{clocks['waited']:.0%}"
+                bar.advance(1, **shown)
                 if published:
                     fault = shelf.publish(done)
                 if due and not fault:
@@ -313,8 +321,9 @@ def train(
         shelf.preview(0)
     # -- Load the averaged weights.
     training_state.load_averages()
+    seconds = time.perf_counter() - began
     return TrainReport(
-        max(steps, start), training_state.images, start, time.perf_counter() - began, last_losses,
+        max(steps, start), training_state.images, start, seconds, last_losses, waited / seconds,
         training_state.rollbacks, notes,
     )  # fmt: skip
 

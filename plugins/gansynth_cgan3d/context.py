@@ -10,12 +10,15 @@ import numpy.typing as npt
 
 from gansynth import OUTSIDE, Case, ChannelStatistics, FloatArray, LabelArray
 from gansynth.core.body_mask import body_mask
+from gansynth.core.resample import crop_pad
 from gansynth.data.label_statistics import label_share
 from gansynth_cgan3d.options import CGAN3DOptions
 
-SMOOTHING = 1.0
-"""Standard deviation in voxels of the blur before clustering; it removes fine texture."""
+SMOOTHING, REACH = 1.0, 4
+"""Standard deviation in voxels of the blur before clustering, which removes fine texture, and the
+voxels to each side that it reaches."""
 VOXELS_PER_CASE = 2000
+BLOCK = 1 << 13  # voxels whose distances are computed at once, in a core's own cache
 
 
 EXPLAINED, CLUSTERS = 0.4, 4
@@ -58,6 +61,9 @@ def _deviation(crops: Sequence[Case]) -> float:
     return float(np.exp(np.log(statistics.deviation).mean()))
 
 
+Clusters = npt.NDArray[np.int8]
+
+
 class ContextClusters:
     """K-means clusters of intensities over all channels; a count of 0 switches them off."""
 
@@ -84,16 +90,59 @@ class ContextClusters:
 
     def map(self, case: Case) -> LabelArray:
         """Return clusters 1..K of the background, int16 (D, H, W); 0 on foreground and outside."""
+        return _of_surroundings(case, self.of_image(case.image))
+
+    def of_image(self, image: FloatArray) -> Clusters:
+        """Return clusters 1..K of all voxels of an image (C, D, H, W), int8 (D, H, W)."""
+        return self._of_part(image, tuple([slice(0, n) for n in image.shape[1:]]))
+
+    def cut(self, case: Case, whole: Clusters, corner: Sequence[int]) -> LabelArray:
+        """Return what ``map`` returns of a crop, bit for bit, from the clusters of its whole case.
+
+        Anew is only what the blur reaches from where the image was cut, or begins to be padding.
+
+        Args:
+            case: the crop.
+            whole: ``of_image`` of the case that it was cut from.
+            corner: the crop's first voxel in that case; negative where it begins beyond it.
+        """
+        size = case.image.shape[1:]
+        clusters = crop_pad(whole, corner, size, 0)
+        inner = [slice(0, n) for n in size]
+        for axis, (first, n, of_whole) in enumerate(zip(corner, size, whole.shape, strict=True)):
+            low = 0 if first == 0 else max(-first, 0) + REACH
+            high = n if first + n == of_whole else min(n, of_whole - first) - REACH
+            if low >= high:
+                return self.map(case)
+            for rim in (slice(0, low), slice(high, n)):
+                if rim.start < rim.stop:
+                    part = (*inner[:axis], rim, *inner[axis + 1 :])
+                    clusters[part] = self._of_part(case.image, part)
+            inner[axis] = slice(low, high)
+        return _of_surroundings(case, clusters)
+
+    def _of_part(self, image: FloatArray, part: tuple[slice, ...]) -> Clusters:
+        """Return the clusters of a part of an image: the nearest centre, the first of several.
+
+        Squares are added channel by channel: a matrix product would round by the kind of the CPU.
+        """
         assert self.centres is not None, "context clusters are fitted by observe() first"
-        smooth = _smooth(case.image)
-        distance = np.stack(
-            [
-                np.square(smooth - c.reshape(-1, *[1] * (smooth.ndim - 1))).sum(0)
-                for c in self.centres
-            ]
-        )
-        clusters = (distance.argmin(0) + 1).astype(np.int16)
-        return np.where(_surroundings(case), clusters, np.int16(0))
+        smooth = _smooth(image, part)
+        shape = smooth.shape[1:]
+        values = smooth.reshape(len(smooth), -1)
+        clusters = np.ones(values.shape[1], np.int8)
+        for start in range(0, len(clusters), BLOCK):
+            block, found = values[:, start : start + BLOCK], clusters[start : start + BLOCK]
+            least = np.full(block.shape[1], np.inf)
+            for number, centre in enumerate(self.centres, 1):
+                distance = np.zeros(block.shape[1])
+                for channel, value in zip(block, centre, strict=True):
+                    gap = channel - value
+                    gap *= gap
+                    distance += gap
+                found[distance < least] = number
+                np.minimum(least, distance, out=least)
+        return clusters.reshape(shape)
 
     def to_json(self) -> dict[str, Any]:
         """Return cluster centres per channel, in the generator's intensity units."""
@@ -141,7 +190,20 @@ def _surroundings(case: Case) -> npt.NDArray[np.bool_]:
     return background
 
 
-def _smooth(image: FloatArray) -> FloatArray:
-    from scipy.ndimage import gaussian_filter
+def _of_surroundings(case: Case, clusters: Clusters) -> LabelArray:
+    return np.where(_surroundings(case), clusters, np.int16(0))
 
-    return np.stack([gaussian_filter(channel, SMOOTHING) for channel in image])
+
+def _smooth(image: FloatArray, part: tuple[slice, ...] | None = None) -> FloatArray:
+    """Return a part of the blurred image, blurring no more of it than that depends on."""
+    from scipy.ndimage import gaussian_filter1d
+
+    part = part or tuple([slice(0, n) for n in image.shape[1:]])
+    begin = [max(wanted.start - REACH, 0) for wanted in part]
+    near = [slice(first, wanted.stop + REACH) for first, wanted in zip(begin, part, strict=True)]
+    image = image[(slice(None), *near)]
+    for axis, (first, wanted) in enumerate(zip(begin, part, strict=True), 1):
+        image = gaussian_filter1d(image, SMOOTHING, axis=axis)
+        of_axis = slice(wanted.start - first, wanted.stop - first)
+        image = image[(slice(None),) * axis + (of_axis,)]
+    return image

@@ -5,6 +5,7 @@ Shin et al. 2018, Doncenco 2022 and Sun et al. 2020 (MM-GAN) used it for tumours
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, cast
@@ -35,7 +36,7 @@ from gansynth.data.connected_components import lesion_values
 from gansynth.nn import losses
 from gansynth.nn.networks.perceptor import Perceptor
 from gansynth.runtime.devices import numbers_on
-from gansynth_cgan3d.context import BodyChannel, ContextClusters, automatic, body_map
+from gansynth_cgan3d.context import BodyChannel, Clusters, ContextClusters, automatic, body_map
 from gansynth_cgan3d.inserter import ImageUnits
 from gansynth_cgan3d.model import (
     CGAN,
@@ -160,6 +161,20 @@ class CGAN3D(CGAN):
         if self.options.body:
             return body_map(case, self.bodies)
         return self.clusters.map(case) if self.options.context else None
+
+    def whole_context(self, case: Case) -> Clusters | None:
+        """Return clusters of all voxels; a body is not to be found from crop to crop."""
+        clustered = bool(self.options.context) and not self.options.body
+        return self.clusters.of_image(case.image) if clustered else None
+
+    def whole_context_key(self) -> str:
+        """Return the clusters' centres."""
+        clustered = bool(self.options.context) and not self.options.body
+        return json.dumps(self.clusters.to_json()) if clustered else ""
+
+    def cut_context(self, case: Case, whole: Clusters, corner: Sequence[int]) -> LabelArray:
+        """Return clusters of a crop's background, int16 (D, H, W)."""
+        return self.clusters.cut(case, whole, corner)
 
     def inputs_of_batch(self, batch: Batch, step: TrainingStep | None = None) -> ConditionInputs:
         """Return labels, context and given channels of a batch."""

@@ -15,7 +15,7 @@ DRAWN = {"drawn_real": 24, "drawn_synthetic": 24, "realised_synthetic_share": 0.
          "asked_synthetic_share": 0.5}  # fmt: skip
 FITTED = {
     "run": "runs/g0", "run_id": "066b6569dd8a", "train_cases": 4, "held_out_cases": 1, "steps": 150,
-    "resumed_at": 53, "rollbacks": 1, "seconds": 70.7, "memory_mib": 695,
+    "resumed_at": 53, "rollbacks": 1, "seconds": 70.7, "waited_share": 0.031, "memory_mib": 695,
     "losses": {"generator/adversarial": 0.31, "generator/l1": 0.1, "discriminator/adversarial": 0.5,
                "rate": 1.0},
     "spectrum_ratio": [[1.0, 0.5, 0.1, 0.05, 0.04, 0.04, 0.2, 0.4], [1.0] * 6 + [0.9, None]],
@@ -53,7 +53,8 @@ EVERY: dict[str, tuple[Any, list[str]]] = {
     "fit": (
         results.lines_of_fit(FITTED),
         [
-            "runs/g0: step 150 (went on from 53) in 1:11; 4 training cases, 1 held out",
+            "runs/g0: step 150 (went on from 53) in 1:11, 3% of it waiting for data; "
+            "4 training cases, 1 held out",
             "went back to a checkpoint 1 time: not finite",
             "losses: G 0.41  D 0.5",
             "finest detail: 0.30 to 0.90 of the real power (1 is as in real images)",

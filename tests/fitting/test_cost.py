@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,22 @@ def test_steps_are_measured_in_whole_turns_of_the_players_or_two_of_them_if_slow
     monkeypatch.setattr(cost, "PATIENCE", patience)
     assert measure(job, Path("-"))["seconds_per_step"] > 0
     assert seen == steps
+
+
+def test_a_step_takes_no_less_than_the_reading_of_its_batch(toy_source):
+    job = resolve("cgan3d", SourceRequest("toy", "2"), TINY, None, "cpu")
+    read = job.batches
+
+    def slow(*which: Any) -> Any:
+        time.sleep(0.5)
+        return read(*which)
+
+    job.batches = slow
+    found = measure(job, Path("-"))
+    assert found["loading_threads"] == 1
+    assert found["seconds_per_step"] >= found["loading_seconds_per_step"] >= 0.5
+    assert found["waited_share"] > 0
+    assert "ms a step in 1 thread" in "\n".join(lines_of_cost(found))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS has no limit of private memory")

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.core.schema import OUTSIDE, Condition
+from gansynth.core.generator import ContextOf, Stage
+from gansynth.core.schema import OUTSIDE, Case, Condition
+from gansynth.core.space import Space
+from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.testing import ToySource
 from gansynth_cgan3d import model
 from gansynth_cgan3d.context import ContextClusters, automatic
@@ -91,6 +94,29 @@ def test_context_are_clusters_of_the_surroundings_by_brightness():
     again.fit(known)
     assert np.array_equal(again.centres, clusters.centres)  # type: ignore[arg-type]
     assert (clusters.map(replace(known[0], labels=None)) > 0).all()
+
+
+@pytest.mark.parametrize("size", [(12, 12, 12), (9, 24, 30), (11, 13)], ids=str)
+def test_contexts_of_crops_are_cut_from_whole_cases_and_remain_what_they_were(size, monkeypatch):
+    source = ToySource(len(size), side=24)
+    space = Space("crop", size)
+    generator = CGAN3D(source.schema, size, CGAN3DOptions(context=3, width=4, d_width=4, levels=1))
+    generator.load_state(generator.observe(map(source.load, source.train_ids)))
+    made, make = list[str](), generator.whole_context
+
+    def noted(case: Case) -> Any:
+        made.append(case.id)
+        return make(case)
+
+    monkeypatch.setattr(generator, "whole_context", noted)
+    batches = CaseBatches(CaseCache(source), space, context=ContextOf(generator))
+    for number in range(40):
+        batch: Any = batches(number, Stage(), range(6))
+        for image, labels, context in zip(batch.image, batch.labels, batch.context, strict=True):
+            crop = Case("crop", "crop", image.numpy(), labels.numpy().astype(np.int16))
+            made_anew: Any = generator.context(crop)
+            assert np.array_equal(made_anew, context.numpy())
+    assert sorted(made) == list(source.train_ids), "each is made once"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""A training step does not wait for its device, and launches few operators.
+"""A training step waits for none but earlier ones, and launches few operators.
+
+It may wait for the last but two to end, by an event: batches of more would fill the device.
 
 An operator is one that PyTorch dispatches below autograd and that launches at least one kernel or
 copy: no view, no allocation; one that takes lists of tensors counts once. A GPU launches more:
@@ -105,7 +107,8 @@ MOST = {
 
 
 @pytest.mark.parametrize(("name", "size"), MOST)
-def test_a_step_never_waits_and_launches_no_more_than_it_did(name, size):
+def test_a_step_waits_for_earlier_ones_alone_and_launches_no_more_than_it_did(name, size):
     counts = TRAININGS[name].counts(size)
-    assert not counts.waits
+    assert {where.partition(" ")[2] for where in counts.waits} <= {"event.synchronize"}
+    assert counts.waits.total() <= 1
     assert counts.operators.total() <= MOST[name, size] + 0.01, counts.operators.most_common()

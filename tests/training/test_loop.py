@@ -2,6 +2,7 @@ import csv
 import json
 import random
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,6 +21,7 @@ from gansynth.runtime.files import digest_of, sha256_file
 from gansynth.training import checkpoint
 from gansynth.training import loop as training
 from gansynth.training.checkpoint_manager import TrainingCallbacks
+from gansynth.training.loggers import CLOCKS
 from gansynth.training.loop import FitOptions, _stage_at, train
 from tests.expected import raises_fault
 from tests.recorder import Recorder
@@ -137,10 +139,22 @@ def test_a_reader_that_fails_is_heard():
         run(None, batches=batches)
 
 
+def test_a_run_says_how_much_of_its_time_it_waits_for_data(tmp_path):
+    def slow(step: int, stage: Stage, which: range) -> Batch:
+        time.sleep(0.1)
+        return noise(step, stage, which)
+
+    report = run(tmp_path, batches=slow)
+    written = read_metrics(tmp_path / "metrics.csv")
+    assert 0.2 < report.waited <= 1
+    assert max(written["waited"]) > 0.2
+    assert min(written["loading"][:-1]) >= 0.1
+
+
 def test_a_run_killed_between_two_lines_ends_with_the_lines_of_a_whole_one(tmp_path):
     def lines() -> list[list[str]]:
         rows = csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines())
-        return [[v for k, v in row.items() if k != "seconds"] for row in rows]
+        return [[v for k, v in row.items() if k not in CLOCKS] for row in rows]
 
     run(tmp_path, log_every=3)
     whole = lines()

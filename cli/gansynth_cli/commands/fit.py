@@ -79,6 +79,11 @@ def lines_of_cost(report: Mapping[str, Any]) -> list[str]:
         ("time", time, _paper(report, "hours")),
         ("memory", memory, _paper(report, "memory_gb", "card_gb")),
     ]
+    if "waited_share" in report:
+        loading = f"{1e3 * report['loading_seconds_per_step']:.3g} ms a step"
+        threads = counted(report["loading_threads"], "thread")
+        waits = f"the device waits for it {report['waited_share']:.0%} of the time"
+        rows.append(("loading", f"{loading} in {threads}; {waits}", "-"))
     if "parameters" in report:
         nets = ", ".join([f"{name} {_short(n)}" for name, n in report["parameters"].items()])
         rows.append(("parameters", nets or "none", _paper(report, "parameters")))
