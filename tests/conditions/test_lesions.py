@@ -187,21 +187,6 @@ def test_a_lesion_with_nothing_but_air_around_it_becomes_the_tissue_that_it_is_f
     assert abs(image[0, hole] - 80).max() < 5
 
 
-@pytest.mark.parametrize("mixing", ["lesion", "carve"])
-def test_a_lesion_that_is_moved_only_where_the_crop_shows_it_is_the_same_lesion(
-    monkeypatch, mixing
-):
-    text = f"swap,{ROOMY},shown=0.1,mixing={mixing}"
-    crops = {"base": False, "edits": ("rotate", "elastic"), "space": Space("crop", (10, 10))}
-    drawn = [placed(sampler(text, source=tumours(), **crops), 12)]
-    monkeypatch.setattr(EditedLesion, "needed_in", lambda *_: None)
-    drawn.append(placed(sampler(text, source=tumours(), **crops), 12))
-    assert any((c.lesion[[0, -1]] > 0).any() for c in drawn[0])
-    for one, other in zip(*drawn, strict=True):
-        assert np.array_equal(one.donor, other.donor)
-        assert np.array_equal(one.labels, other.labels)
-
-
 def tumours() -> Waves:
     return Waves({f"p{i}": with_ball(body((64, 64)), (20 + i, 22), 9) for i in range(3)}, FLAT)
 
