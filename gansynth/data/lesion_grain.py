@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gansynth.core.geometry import Mask, Matrix, Rng, bounding_box
+from gansynth.core.geometry import Mask, Matrix, Rng, bounding_box, distance_within
 from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.core.small_matrices import of_axes, principal_axes, product
 from gansynth.data.connected_components import LesionPart
@@ -25,7 +25,7 @@ NEAR, FAR = 1.5, 4.5  # distances in voxels between which the tissue around a le
 AROUND = int(FAR) + 1  # voxels beside a lesion that hold this tissue
 LEAST_VOXELS = 8  # least voxels to measure a texture in
 BORDER = 0.5  # Gaussian between the levels of neighbouring classes, voxels
-EVEN = 1.0  # Gaussian that evens the steps of a mask's edge, voxels
+EVEN, BLURRED = 1.0, 4  # Gaussian that evens the steps of a mask's edge, and its reach, voxels
 DEPTHS = np.array([-1.5, -0.5, 0.5, 1.5, 2.5, 4.0, 6.0, 9.0, 13.0, 18.0, 25.0])
 """Depths below a lesion's edge, below 0 beyond it, at which its profile is measured. Depths and
 lags are in voxels of the finest axis."""
@@ -106,15 +106,8 @@ def ring_around(part: LesionPart) -> tuple[tuple[slice, ...], Mask]:
 
 def near(mask: Mask) -> Mask:
     """Return the voxels near a lesion's mask, beyond its edge."""
-    squares = np.where(mask, 0, 100).astype(np.uint8)  # of distances, exact where that near
-    for axis, length in enumerate(mask.shape):
-        nearest, lead = squares.copy(), (slice(None),) * axis
-        for step in range(1, min(int(FAR), length - 1) + 1):
-            low, high = (*lead, slice(None, -step)), (*lead, slice(step, None))
-            for here, there in ((low, high), (high, low)):
-                np.minimum(nearest[here], squares[there] + np.uint8(step**2), out=nearest[here])
-        squares = nearest
-    return np.asarray((squares > NEAR**2) & (squares <= FAR**2))
+    away = distance_within(mask, (1.0,) * mask.ndim, FAR)
+    return np.asarray((away > NEAR) & (away <= FAR))
 
 
 def value_limits(images: Iterable[FloatArray | Matrix]) -> Matrix:
@@ -156,7 +149,7 @@ def measured(
     for mask, row in zip(masks, contrast, strict=True):
         if mask.sum() >= LEAST_VOXELS:
             row[:] = rest[:, mask].mean(axis=1)
-    depth = _even(_distance(labels > 0, spacing), spacing)
+    depth = _even(_distance(labels > 0, spacing, RIM), spacing)
     profile = np.zeros((len(DEPTHS), len(image)))
     everywhere = np.ones(labels.shape, bool)
     level = _level(labels, values, np.nan_to_num(contrast), everywhere).reshape(rest.shape)
@@ -197,8 +190,8 @@ def drawn(
     ``effect``: share of the lesion's level.
     """
     mask = labels > 0
-    distance = _distance(mask, spacing)
     reach = max(rim_mm / min(spacing), 1.0) if rim_mm else 0.0
+    distance = _distance(mask, spacing, reach)
     changed = mask | (free & (distance > 0.5 - reach - SLACK))
     # From here on each array is of the N changed voxels, (C, N), which are a small part of all.
     depth, before, classes = _even(distance, spacing)[changed], image[:, changed], labels[changed]
@@ -223,15 +216,19 @@ def _even(distance: Matrix, spacing: Sequence[float]) -> Matrix:
     from scipy.ndimage import gaussian_filter
 
     sigmas = [EVEN * min(spacing) / mm for mm in spacing]
-    return np.asarray(gaussian_filter(distance, sigmas, mode="nearest"))
+    return np.asarray(gaussian_filter(distance, sigmas, mode="nearest", truncate=BLURRED))
 
 
-def _distance(mask: Mask, spacing: Sequence[float]) -> Matrix:
-    """Return how deep each voxel lies below a mask's edge, in voxels of the finest axis."""
+def _distance(mask: Mask, spacing: Sequence[float], reach: float) -> Matrix:
+    """Return how deep each voxel lies below a mask's edge, in voxels of the finest axis.
+
+    Beyond ``reach``, and what is evened there, all lie as deep.
+    """
     from scipy.ndimage import distance_transform_edt
 
     box = bounding_box(mask, margin=1)  # no voxel beyond is the nearest one to the mask's
-    distance = -distance_transform_edt(~mask, sampling=spacing)
+    most = (max(reach, RIM) + BLURRED + 1) * min(spacing)
+    distance = -np.minimum(distance_within(mask, spacing, most), most)
     distance[box] += distance_transform_edt(mask[box], sampling=spacing)
     return np.asarray(distance / min(spacing) - np.where(mask, 0.5, -0.5))
 
@@ -373,7 +370,8 @@ def _tiles(steps: tuple[float, ...]) -> list[FloatArray]:
         # A Gaussian in space is the product of those along its axes, and so is its spectrum.
         for axis, (length, step) in enumerate(zip(size, steps, strict=True)):
             lags = np.minimum(np.arange(length), length - np.arange(length)) * step
-            power = fft.fft(_parts(lags)[number]).real[: spectrum.shape[axis]]
+            kept = _parts(lags)[number].round(9)  # last bits of an exponential are the CPU's
+            power = fft.fft(kept).real[: spectrum.shape[axis]]
             shape = [-1 if a == axis else 1 for a in range(len(size))]
             share = np.sqrt(np.maximum(power, 0)).astype(np.float32).reshape(shape)
             spectrum.real *= share  # a product of complex numbers is rounded as the CPU does it
