@@ -9,6 +9,8 @@ transforms in turn with the batches, and the ratio; rejected samples, memory bef
 the counted samples, a SHA-256 over all of them, by which two commits are compared, and CPU seconds
 of the fit, if the run was not there: ``--as`` names the state, and other states in the result stay.
 
+With ``--held SHARE`` only this share of the cases fits into memory, and others are read again.
+
 With ``--producers N`` instead: samples a second of a real producer that fills a bank, by the times
 of its files.
 
@@ -71,11 +73,22 @@ def request_of(size: str, home: Path) -> SourceRequest:
     return SourceRequest("slices", "nnunet:999", read=read, view=view, **told)
 
 
-def measured(run: Path, source: CaseSource, count: int, first: int) -> dict[str, Any]:
-    """Draw, check, note and write samples as a producer does, after some that do not count."""
+def measured(
+    run: Path, source: CaseSource, count: int, first: int, held: float | None
+) -> dict[str, Any]:
+    """Draw, check, note and write samples as a producer does, after some that do not count.
+
+    ``held``: share of the cases that the cache has room for; None: of its usual size.
+    """
+    cache = CaseCache(source)
+    if held is not None:
+        case = source.load(source.train_ids[0])
+        assert case.labels is not None
+        size = len(source.train_ids) * (case.image.nbytes + case.labels.nbytes)
+        cache = CaseCache(source, int(held * size))
     intake = intake_of("nnunet", source) if source.request.kind == "nnunet" else None
     sampler, _ = open_drawer(
-        source, intake, RunFolder(run), SampleRequest(), device="cpu", cache=CaseCache(source)
+        source, intake, RunFolder(run), SampleRequest(), device="cpu", cache=cache
     )
     generator, settings = sampler.run.generator, settings_of(sampler, BATCH, "float16", None)
     drawn, inner = [0.0], generator.sample
@@ -206,6 +219,7 @@ def main() -> None:
     parser.add_argument("--runs", nargs="+", default=list(RUNS))
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--first", type=int, default=400, help="samples that do not count")
+    parser.add_argument("--held", type=float, help="share of the cases that memory has room for")
     parser.add_argument("--producers", type=int)
     parser.add_argument("--name", default="sampling")
     args = parser.parse_args()
@@ -225,7 +239,7 @@ def main() -> None:
                 row = filled(run, source, args.producers, args.samples, args.first)
                 name += f", {args.producers} producers"
             else:
-                row = measured(run, source, args.samples, args.first)
+                row = measured(run, source, args.samples, args.first, args.held)
                 row |= {"fit_seconds": spent} if fitted else {}
             states.setdefault(args.state, {})[f"{size} {name}"] = row
             print_table([(f"{size} {name}", *row.values())])

@@ -157,7 +157,6 @@ class EditedLesion:
     ) -> None:
         self._donor = donor  # whose image it is, if it is one's
         self._reach_mm = reach_mm  # how far from its labels the image is needed; None: everywhere
-        self._needed: tuple[slice, ...] = ()  # and in which part of the array; () for all of it
         self.case_context, self.schema = case_context, case_context.schema
         self.values = (0, *self.schema.foreground)
         self.steps: list[dict[str, Any]] = []  # edits with their parameters
@@ -180,16 +179,6 @@ class EditedLesion:
             self._context = after
         return self
 
-    def needed_in(self, corner: Sequence[int], shape: Sequence[int]) -> None:
-        """Say that only what lies in an array of this shape is needed, where it starts at a corner.
-
-        To be said before the image is read.
-        """
-        ends = zip(corner, shape, self.labels.shape, strict=True)
-        self._needed = tuple(
-            [slice(max(-start, 0), min(max(edge - start, 0), own)) for start, edge, own in ends]
-        )
-
     @property
     def touches(self) -> bool:
         """Whether foreground reaches a face of the array."""
@@ -211,16 +200,12 @@ class EditedLesion:
         """Where the image is needed; None for everywhere, as where its classes are looked up."""
         from scipy.ndimage import maximum_filter1d
 
-        if not self.together or (self._reach_mm is None and not self._needed):
+        if not self.together or self._reach_mm is None:
             return None
-        near = np.ones(self.labels.shape, np.uint8)
-        if self._reach_mm is not None:
-            near = (self.labels > 0).astype(np.uint8)
-            for axis, mm in enumerate(self.schema.spacing):
-                near = maximum_filter1d(near, 2 * math.ceil(self._reach_mm / mm) + 1, axis)
-        needed = np.zeros(near.shape, bool)
-        needed[self._needed] = True
-        return np.asarray(near.astype(bool) & needed)
+        near = (self.labels > 0).astype(np.uint8)
+        for axis, mm in enumerate(self.schema.spacing):
+            near = maximum_filter1d(near, 2 * math.ceil(self._reach_mm / mm) + 1, axis)
+        return near.astype(bool)
 
     @cached_property
     def _stack(self) -> FloatArray:
@@ -689,6 +674,9 @@ def fill_emptied(
 
 
 SHAM = 1  # second part of the seeds of shams
+PLACES = 2  # samples, one after the other, that an edited lesion is put into
+EDITED, EDITED_BYTES = 2, 1 << 26
+"""Second part of the seeds of edited lesions; bytes of the last ones, which are kept."""
 CUTS = 3  # margins that are tried, each twice as wide, until one holds the edited lesion
 CLIPPED = 2 / 3  # share of `inside` that suffices where no lesion has room, as in small crops
 DONORS = 4  # lesions that are tried until one has room
@@ -831,12 +819,19 @@ class PlacedLesion:
 class LesionDrawer:
     """Draws lesions and their places: seeded and recorded.
 
+    Cutting a lesion out and editing it takes a quarter of a sample's time, so ``PLACES`` samples in
+    a row share edited lesions where these do not depend on the background. Which lesions these are
+    follows from the seed and the number of the first of the samples, whoever draws them.
+
     ``images``: whether a donor's image is moved with its lesion; without, the background stands
     there, but where ``where`` or ``mixing`` needs the image.
     """
 
     def __init__(self, options: LesionOptions | None = None, *, images: bool = True) -> None:
         self.options, self.images = options or LesionOptions.model_validate({}), images
+        self._edited = Kept[_Attempt | None](
+            EDITED_BYTES, lambda attempt: 0 if attempt is None else attempt.donor.nbytes
+        )
 
     @property
     def in_turns(self) -> bool:
@@ -860,12 +855,14 @@ class LesionDrawer:
         edits: Sequence[Edit],
         rng: Rng,
         *,
+        sampler_seed: int = 0,
         shows: Shows = "lesion",
         removal: Mapping[str, Any] | None = None,
     ) -> PlacedLesion:
         """Draw a lesion, changed by edits, for a background; or what else the sample shows.
 
-        ``removal``: provenance of how the background's own lesions were taken out.
+        ``sampler_seed``: with the number of the sample, the seed of the edited lesion; ``rng`` is
+        of the rest. ``removal``: provenance of how the background's own lesions were taken out.
         """
         seed = int(rng.integers(2**32))
         classes = self.classes(case_context.case_pool.schema)
@@ -890,7 +887,7 @@ class LesionDrawer:
         ground = self._ground(case_context, classes)
         provenance["into"] = None if self.options.into is None else list(self.options.into)
         provenance["apart_mm"] = self.options.apart_mm
-        for attempt, placement in self._places(ground, edits, rng):
+        for attempt, placement in self._places(ground, edits, sampler_seed, rng):
             record = provenance | attempt.provenance | placement
             record["room"] = True
             if self.options.mixing == "carve":
@@ -939,47 +936,56 @@ class LesionDrawer:
             carves=options.mixing == "carve",
         )
 
-    def _cuts(
-        self, case_context: CaseContext, classes: tuple[int, ...], rng: Rng
-    ) -> list[LesionCrop]:
-        case_pool, depth = case_context.case_pool, depth_of(case_context)
-        options = DonorEditOptions.model_validate({"pairs": self.options.pairs})
-        ids = donor_ids(options, case_context, classes, rng, DONORS)
-        into = lesion_provenance(self.options.into, classes, case_pool.schema)
-        margin_mm = self.options.margin_mm if self._shows_donors else MARGIN_OF_SHAPES
-        cuts = []
-        for number in range(DONORS if ids else 0):
-            case_id = ids[number % len(ids)]
-            plane = draw_plane(case_pool, case_id, classes, depth, rng)
-            labels = case_pool.uncut(case_id, plane).labels
-            if labels is None or not mask_of(labels, classes).any():
-                continue
-            part = None
-            if self.options.what == "one":
-                part = int(rng.integers(len(parts(labels, case_pool.schema, classes))))
-            cuts.append(LesionCrop(case_id, plane, part, classes, into, margin_mm))
-        return cuts
+    def _first(self, case_context: CaseContext) -> int:
+        """Return the number of the first of the samples that share edited lesions."""
+        for_all = self.options.pairs == "any" and depth_of(case_context) is None
+        return case_context.index - (case_context.index % PLACES if for_all else 0)
 
     def _attempts(
-        self, case_context: CaseContext, edits: Sequence[Edit], rng: Rng
+        self, case_context: CaseContext, edits: Sequence[Edit], sampler_seed: int
     ) -> Iterator[tuple[_Attempt, bool]]:
         """Yield edited lesions to try; then all again, for places that clip them."""
+        options = DonorEditOptions.model_validate({"pairs": self.options.pairs})
+        classes = self.classes(case_context.case_pool.schema)
+        key = (sampler_seed, self._first(case_context), EDITED)
+        ids = donor_ids(options, case_context, classes, seeded(*key), DONORS)
         tried = []
-        for cut in self._cuts(case_context, self.classes(case_context.case_pool.schema), rng):
-            carved = self.options.mixing == "carve"  # it may take what is far from the lesion
-            attempt = _change(cut, case_context, edits, rng, carved=carved)
+        for number in range(DONORS if ids else 0):
+            case_id, again = ids[number % len(ids)], number // len(ids)
+            own_key = (*key, case_context.case_pool.ids.index(case_id), again)
+            find = partial(self._edit, case_context, case_id, edits, seeded(*own_key))
+            attempt = self._edited(own_key, find)
             if attempt is not None:
                 tried.append(attempt)
                 yield attempt, False
         for attempt in tried:
             yield attempt, True
 
+    def _edit(
+        self, case_context: CaseContext, case_id: str, edits: Sequence[Edit], rng: Rng
+    ) -> _Attempt | None:
+        """Draw a lesion of a case, and its edits; None if it has none, or edits leave none."""
+        case_pool, classes = case_context.case_pool, self.classes(case_context.case_pool.schema)
+        into = lesion_provenance(self.options.into, classes, case_pool.schema)
+        margin_mm = self.options.margin_mm if self._shows_donors else MARGIN_OF_SHAPES
+        plane = draw_plane(case_pool, case_id, classes, depth_of(case_context), rng)
+        labels = case_pool.label_map(case_id)  # kept, so the case need not be read
+        labels = labels if plane is None else labels[plane]
+        if not mask_of(labels, classes).any():
+            return None
+        part = None
+        if self.options.what == "one":
+            part = int(rng.integers(len(parts(labels, case_pool.schema, classes))))
+        cut = LesionCrop(case_id, plane, part, classes, into, margin_mm)
+        carved = self.options.mixing == "carve"  # it may take what is far from the lesion
+        return _change(cut, case_pool, self._first(case_context), edits, rng, carved=carved)
+
     def _places(
-        self, ground: PlacementRegion, edits: Sequence[Edit], rng: Rng
+        self, ground: PlacementRegion, edits: Sequence[Edit], sampler_seed: int, rng: Rng
     ) -> Iterator[tuple[_Attempt, dict[str, Any]]]:
         """Yield edited lesions with room, and their places; second choices last."""
         second = []
-        for attempt, tight in self._attempts(ground.case_context, edits, rng):
+        for attempt, tight in self._attempts(ground.case_context, edits, sampler_seed):
             placement = self._place(ground, attempt, rng, tight=tight)
             if placement is None:
                 continue
@@ -1047,16 +1053,27 @@ def lesion_provenance(
     return tuple(v for v in values if v > 0 and v not in classes)
 
 
+def seeded(*numbers: int) -> Rng:
+    """Return a generator of random numbers that these numbers seed."""
+    return np.random.default_rng(np.random.SeedSequence(numbers))
+
+
 def _change(
-    cut: LesionCrop, case_context: CaseContext, edits: Sequence[Edit], rng: Rng, *, carved: bool
+    cut: LesionCrop,
+    case_pool: CasePool,
+    index: int,
+    edits: Sequence[Edit],
+    rng: Rng,
+    *,
+    carved: bool,
 ) -> _Attempt | None:
     """Cut a lesion out and draw its edits; None if edits leave nothing."""
     for widened in range(CUTS):
         wide = replace(cut, margin_mm=cut.margin_mm * 2**widened)
-        donor = wide(case_context.case_pool)
-        donor_scene = scene_of(donor, case_context.index, case_context.case_pool)
+        donor = wide(case_pool)
         reach = None if carved else cut.margin_mm
-        change = EditedLesion(donor_scene, donor.known, donor, reach).draw(edits, rng)
+        scene = scene_of(donor, index, case_pool)
+        change = EditedLesion(scene, donor.known, donor, reach).draw(edits, rng)
         if not (change.labels > 0).any():
             return None
         if not change.touches:
@@ -1070,7 +1087,6 @@ def _brought(
     ground: PlacementRegion, change: EditedLesion, provenance: dict[str, Any]
 ) -> PlacedLesion:
     case_context = ground.case_context
-    change.needed_in(provenance["corner"], case_context.labels.shape)
     image, usable = matched_intensities(change, provenance["seed"])
     labels, taken = change.labels, None
     if "carve_mm" in provenance:

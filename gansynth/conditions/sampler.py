@@ -234,7 +234,9 @@ class ConditionSampler:
             fields["ignored"] = case_context.case.ignored
             edits = self.edits if given_channels is None else ()
             if self.lesions is not None:
-                inserted = self.lesions.draw(case_context, edits, rng, shows=shows, removal=removal)
+                inserted = self.lesions.draw(
+                    case_context, edits, rng, sampler_seed=self.seed, shows=shows, removal=removal
+                )
                 labels, steps = inserted.labels, inserted.steps
                 notes["lesions"] = inserted.provenance
                 fields |= {"background": placed.image, "body": case_context.body}

@@ -184,6 +184,23 @@ def random_direction(n: int, rng: np.random.Generator) -> Matrix:
     return np.asarray(vector / math.hypot(*vector))
 
 
+def distance_within(mask: Mask, spacing: Sequence[float], most: float) -> FloatArray:
+    """Return the distance of each voxel from a mask, in mm; of those beyond ``most`` it is more.
+
+    Where ``most`` is a few voxels it takes less time than a distance transform. float32.
+    """
+    squares = np.where(mask, np.float32(0), np.float32(np.inf))
+    for axis, mm in enumerate(spacing):
+        nearest, lead = squares.copy(), (slice(None),) * axis
+        for step in range(1, min(math.ceil(most / mm), mask.shape[axis] - 1) + 1):
+            low, high = (*lead, slice(None, -step)), (*lead, slice(step, None))
+            for here, there in ((low, high), (high, low)):
+                away = squares[there] + np.float32((step * mm) ** 2)
+                np.minimum(nearest[here], away, out=nearest[here])
+        squares = nearest
+    return np.asarray(np.sqrt(squares))
+
+
 def fill_nearest(
     values: LabelArray, gaps: Mask, valid: Mask, spacing: Sequence[float]
 ) -> LabelArray:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gansynth.core.geometry import Mask, Matrix, bounding_box
+from gansynth.core.geometry import Mask, Matrix, Rng, bounding_box, distance_within
 from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.core.small_matrices import of_axes, principal_axes, product
 from gansynth.data.connected_components import LesionPart
@@ -24,7 +25,7 @@ NEAR, FAR = 1.5, 4.5  # distances in voxels between which the tissue around a le
 AROUND = int(FAR) + 1  # voxels beside a lesion that hold this tissue
 LEAST_VOXELS = 8  # least voxels to measure a texture in
 BORDER = 0.5  # Gaussian between the levels of neighbouring classes, voxels
-EVEN = 1.0  # Gaussian that evens the steps of a mask's edge, voxels
+EVEN, BLURRED = 1.0, 4  # Gaussian that evens the steps of a mask's edge, and its reach, voxels
 DEPTHS = np.array([-1.5, -0.5, 0.5, 1.5, 2.5, 4.0, 6.0, 9.0, 13.0, 18.0, 25.0])
 """Depths below a lesion's edge, below 0 beyond it, at which its profile is measured. Depths and
 lags are in voxels of the finest axis."""
@@ -37,7 +38,8 @@ WIDTHS = (0.7, 1.2, 2.0, 3.5, 6.0)
 """Gaussian autocovariances whose sum, with white noise, is a texture's."""
 SLACK = 1e-6  # rounding of distances
 STEPS = (1, 2, 3, 4, 6, 9, 13)  # voxels along an axis by which those lie apart that are compared
-UNRELATED = 18.0  # lag from which a texture's voxels do not depend on each other
+TILE, TILES = {2: 512, 3: 96}, 97
+"""Edge of the periodic fields that textures are cut from, by the number of axes; their seed."""
 FEW_PAIRS = 100  # pairs of voxels that weigh half as much as many
 ROBUST = 0.457
 """Fourth power of the mean root of a difference, over its mean square (Cressie & Hawkins 1980)."""
@@ -104,15 +106,8 @@ def ring_around(part: LesionPart) -> tuple[tuple[slice, ...], Mask]:
 
 def near(mask: Mask) -> Mask:
     """Return the voxels near a lesion's mask, beyond its edge."""
-    squares = np.where(mask, 0, 100).astype(np.uint8)  # of distances, exact where that near
-    for axis, length in enumerate(mask.shape):
-        nearest, lead = squares.copy(), (slice(None),) * axis
-        for step in range(1, min(int(FAR), length - 1) + 1):
-            low, high = (*lead, slice(None, -step)), (*lead, slice(step, None))
-            for here, there in ((low, high), (high, low)):
-                np.minimum(nearest[here], squares[there] + np.uint8(step**2), out=nearest[here])
-        squares = nearest
-    return np.asarray((squares > NEAR**2) & (squares <= FAR**2))
+    away = distance_within(mask, (1.0,) * mask.ndim, FAR)
+    return np.asarray((away > NEAR) & (away <= FAR))
 
 
 def value_limits(images: Iterable[FloatArray | Matrix]) -> Matrix:
@@ -154,7 +149,7 @@ def measured(
     for mask, row in zip(masks, contrast, strict=True):
         if mask.sum() >= LEAST_VOXELS:
             row[:] = rest[:, mask].mean(axis=1)
-    depth = _even(_distance(labels > 0, spacing), spacing)
+    depth = _even(_distance(labels > 0, spacing, RIM), spacing)
     profile = np.zeros((len(DEPTHS), len(image)))
     everywhere = np.ones(labels.shape, bool)
     level = _level(labels, values, np.nan_to_num(contrast), everywhere).reshape(rest.shape)
@@ -195,16 +190,16 @@ def drawn(
     ``effect``: share of the lesion's level.
     """
     mask = labels > 0
-    distance = _distance(mask, spacing)
     reach = max(rim_mm / min(spacing), 1.0) if rim_mm else 0.0
+    distance = _distance(mask, spacing, reach)
     changed = mask | (free & (distance > 0.5 - reach - SLACK))
     # From here on each array is of the N changed voxels, (C, N), which are a small part of all.
     depth, before, classes = _even(distance, spacing)[changed], image[:, changed], labels[changed]
-    texture = np.zeros(before.shape)
+    texture, fields = np.zeros(before.shape), _fields(len(image), mask, spacing, rng)
     for number, value in enumerate(values):
         where = classes == value
         if where.any():
-            new = _texture_like(look, number, labels == value, spacing, rng)
+            new = _texture_like(look, number, fields[:, :, where[classes > 0]])
             texture[:, where] = _over_tissue(new, before[:, where], np.exp(look.spread[number]))
     level = _level(labels, values, look.contrast, changed) * _filled(depth)
     level += _at_depth(depth, look.profile)
@@ -221,15 +216,19 @@ def _even(distance: Matrix, spacing: Sequence[float]) -> Matrix:
     from scipy.ndimage import gaussian_filter
 
     sigmas = [EVEN * min(spacing) / mm for mm in spacing]
-    return np.asarray(gaussian_filter(distance, sigmas, mode="nearest"))
+    return np.asarray(gaussian_filter(distance, sigmas, mode="nearest", truncate=BLURRED))
 
 
-def _distance(mask: Mask, spacing: Sequence[float]) -> Matrix:
-    """Return how deep each voxel lies below a mask's edge, in voxels of the finest axis."""
+def _distance(mask: Mask, spacing: Sequence[float], reach: float) -> Matrix:
+    """Return how deep each voxel lies below a mask's edge, in voxels of the finest axis.
+
+    Beyond ``reach``, and what is evened there, all lie as deep.
+    """
     from scipy.ndimage import distance_transform_edt
 
     box = bounding_box(mask, margin=1)  # no voxel beyond is the nearest one to the mask's
-    distance = -distance_transform_edt(~mask, sampling=spacing)
+    most = (max(reach, RIM) + BLURRED + 1) * min(spacing)
+    distance = -np.minimum(distance_within(mask, spacing, most), most)
     distance[box] += distance_transform_edt(mask[box], sampling=spacing)
     return np.asarray(distance / min(spacing) - np.where(mask, 0.5, -0.5))
 
@@ -332,28 +331,69 @@ def _variogram(
             yield step * spacing[axis] / min(spacing), len(at), half
 
 
-def _texture_like(
-    look: Look, number: int, mask: Mask, spacing: Sequence[float], rng: np.random.Generator
-) -> Matrix:
-    """Draw the texture of a class's N voxels, of mean 0: (C, N)."""
+def _fields(channels: int, mask: Mask, spacing: Sequence[float], rng: Rng) -> FloatArray:
+    """Draw what a texture is a sum of: white noise, and smooth fields of each of ``WIDTHS``.
+
+    Each is a piece of a tile, from a place and in a direction of its own, of variance 1. Returns
+    float32 (1 + widths, C, N), at the mask's N voxels.
+    """
+    tiles = _tiles(tuple([mm / min(spacing) for mm in spacing]))
+    voxels = [at - at.min() for at in np.nonzero(mask)]
+    lengths = [int(at.max()) + 1 for at in voxels]
+    out = np.empty((1 + len(WIDTHS), channels, len(voxels[0])), np.float32)
+    out[0] = rng.standard_normal(out.shape[1:], np.float32)
+    for tile, fields in zip(tiles, out[1:], strict=True):
+        starts = rng.integers(tile.shape[0], size=(channels, len(voxels)))
+        steps = rng.choice((-1, 1), starts.shape)
+        for field, *places in zip(fields, starts, steps, strict=True):
+            at = np.zeros(len(voxels[0]), np.intp)
+            for voxel, length, start, step in zip(voxels, lengths, *places, strict=True):
+                along = (start + step * np.arange(length)) % tile.shape[0]
+                at = at * tile.shape[0] + along[voxel]
+            field[:] = tile.ravel()[at]
+    return out
+
+
+@cache
+def _tiles(steps: tuple[float, ...]) -> list[FloatArray]:
+    """Return a periodic field of each of ``WIDTHS``, of mean 0 and variance 1, float32.
+
+    Textures are cut from them, since a field of its own for each lesion takes ten times as long.
+    ``steps``: size of voxels, the finest axis 1.
+    """
     from scipy import fft
 
-    inner = mask[bounding_box(mask)]
-    size, spectra = _spectra(inner.shape, spacing)
-    # White noise whose channels correlate as the look's: a root of that matrix times white noise.
+    rng, size = np.random.default_rng(TILES), (TILE[len(steps)],) * len(steps)
+    tiles = []
+    for number in range(1, 1 + len(WIDTHS)):
+        spectrum = fft.rfftn(rng.standard_normal(size, np.float32))
+        # A Gaussian in space is the product of those along its axes, and so is its spectrum.
+        for axis, (length, step) in enumerate(zip(size, steps, strict=True)):
+            lags = np.minimum(np.arange(length), length - np.arange(length)) * step
+            kept = _parts(lags)[number].round(9)  # last bits of an exponential are the CPU's
+            power = fft.fft(kept).real[: spectrum.shape[axis]]
+            shape = [-1 if a == axis else 1 for a in range(len(size))]
+            share = np.sqrt(np.maximum(power, 0)).astype(np.float32).reshape(shape)
+            spectrum.real *= share  # a product of complex numbers is rounded as the CPU does it
+            spectrum.imag *= share
+        tile = fft.irfftn(spectrum, size)
+        tiles.append((tile - tile.mean()) / tile.std())
+    return tiles
+
+
+def _texture_like(look: Look, number: int, fields: FloatArray) -> Matrix:
+    """Return the texture of a class's N voxels, of mean 0: (C, N).
+
+    ``fields``: of ``_fields``, at these voxels.
+    """
+    # Fields whose channels correlate as the look's: a root of that matrix times the fields.
     values, axes = principal_axes(look.channels[number])
-    root = of_axes(np.sqrt(np.maximum(values, 0)), axes).astype(np.float32)
-    white = product(root, rng.standard_normal((len(values), *size), np.float32))
-    whole = tuple([slice(length) for length in inner.shape])
-    out = []
-    for channel, spread in enumerate(look.spread[number]):
-        power = _power(look.shares[number][:, channel], spectra, size)
-        spectrum, share = fft.rfftn(white[channel]), np.sqrt(np.maximum(power, 0))
-        spectrum.real *= share  # a product of complex numbers is rounded as the CPU does it
-        spectrum.imag *= share
-        held = fft.irfftn(spectrum, size)[whole][inner]
-        out.append(np.exp(spread) * (held - held.mean()))
-    return np.stack(out)
+    root = of_axes(np.sqrt(np.maximum(values, 0)), axes)
+    weights = np.sqrt(np.maximum(look.shares[number], 0))[:, :, None] * root  # (parts, C, C)
+    rows = weights.transpose(1, 0, 2).reshape(len(root), -1).astype(np.float32)
+    held = product(rows, fields.reshape(rows.shape[1], -1))
+    held -= held.mean(axis=1, keepdims=True)
+    return np.asarray(np.exp(look.spread[number])[:, None] * held)
 
 
 def _over_tissue(texture: Matrix, tissue: FloatArray, spread: Matrix) -> Matrix:
@@ -369,50 +409,12 @@ def _over_tissue(texture: Matrix, tissue: FloatArray, spread: Matrix) -> Matrix:
     return np.asarray(shown[:, None] * detail + rest[:, None] * texture)
 
 
-def _power(shares: Matrix, spectra: Sequence[Matrix], size: Sequence[int]) -> Matrix:
-    """Return the power spectrum of a texture: the sum of its parts by their shares.
-
-    ``shares``: of white noise and of each of ``WIDTHS``. ``spectra``, ``size``: of ``_spectra``.
-    """
-    power: Any = shares[1:, None].astype(np.float32)
-    for spectrum in spectra[:-1]:
-        power = (power[:, :, None] * spectrum[:, None]).reshape(len(WIDTHS), -1)
-    smooth = product(power.T, spectra[-1]).reshape(*size[:-1], -1)
-    return np.asarray(smooth + np.float32(shares[0]))  # white noise: the same at all frequencies
-
-
 def _interior(mask: Mask) -> Mask:
     """Return a mask without its outermost voxels, if enough are left; else the mask."""
     from scipy.ndimage import binary_erosion
 
     inner = np.asarray(binary_erosion(mask))
     return inner if inner.sum() >= LEAST_VOXELS else mask
-
-
-def _spectra(
-    shape: Sequence[int], spacing: Sequence[float]
-) -> tuple[tuple[int, ...], list[Matrix]]:
-    """Return the size of a periodic array, and the spectra of Gaussians of ``WIDTHS`` in it.
-
-    A Gaussian in space is the product of those along its axes, and so is its spectrum. The array is
-    so large that voxels of ``shape`` do not depend on each other round its edges.
-
-    Returns:
-        The size, and for each axis (widths, frequencies); of the last axis, half of the
-        frequencies, as ``rfftn`` has them.
-    """
-    from scipy import fft
-
-    size, spectra = list[int](), list[Matrix]()
-    for length, mm in zip(shape, spacing, strict=True):
-        edge = fft.next_fast_len(length + int(np.ceil(UNRELATED * min(spacing) / mm)))
-        lags = np.minimum(np.arange(edge), edge - np.arange(edge)) * mm / min(spacing)
-        smooth = _parts(lags)[1:]
-        last = len(size) == len(shape) - 1
-        size.append(edge)
-        spectrum = fft.rfft(smooth) if last else fft.fft(smooth)
-        spectra.append(spectrum.real.astype(np.float32))
-    return tuple(size), spectra
 
 
 def _parts(lags: Matrix) -> Matrix:

@@ -9,7 +9,6 @@ from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filt
 
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_placement import (
-    EditedLesion,
     class_statistics,
     lesion_drawer,
     no_room,
@@ -189,19 +188,25 @@ def test_a_lesion_with_nothing_but_air_around_it_becomes_the_tissue_that_it_is_f
     assert abs(image[0, hole] - 80).max() < 5
 
 
-@pytest.mark.parametrize("mixing", ["lesion", "carve"])
-def test_a_lesion_that_is_moved_only_where_the_crop_shows_it_is_the_same_lesion(
-    monkeypatch, mixing
-):
-    text = f"swap,{ROOMY},shown=0.1,mixing={mixing}"
-    crops = {"base": False, "edits": ("rotate", "elastic"), "space": Space("crop", (10, 10))}
-    drawn = [placed(sampler(text, source=tumours(), **crops), 12)]
-    monkeypatch.setattr(EditedLesion, "needed_in", lambda *_: None)
-    drawn.append(placed(sampler(text, source=tumours(), **crops), 12))
-    assert any((c.lesion[[0, -1]] > 0).any() for c in drawn[0])
-    for one, other in zip(*drawn, strict=True):
-        assert np.array_equal(one.donor, other.donor)
-        assert np.array_equal(one.labels, other.labels)
+def test_two_samples_in_a_row_hold_an_edited_lesion_at_two_places_whoever_draws_them():
+    drawn = [sampler(ROOMY, edits=EDITS).draw(index).provenance for index in range(6)]
+    source = sampler(ROOMY, edits=EDITS)
+    assert [source.draw(index).provenance for index in reversed(range(6))] == drawn[::-1]
+    for first, second in zip(drawn[::2], drawn[1::2], strict=True):
+        assert first["edits"] == second["edits"]
+        assert first["lesions"]["donor"] == second["lesions"]["donor"]
+        assert first["lesions"]["corner"] != second["lesions"]["corner"]
+    assert len({json.dumps(each["edits"]) for each in drawn}) == 3
+
+
+@pytest.mark.parametrize(
+    ("ndim", "text"), [(3, "pairs=nearest"), (3, "pairs=ordered"), (2, "pairs=any")]
+)
+def test_edits_of_lesions_that_hang_on_the_background_are_each_samples_own(ndim, text):
+    space = Space("slice", (24, 24)) if ndim == 2 else None
+    source = sampler(f"{ROOMY},{text}", edits=EDITS, source=ToySource(3), space=space)
+    told = [json.dumps(c.provenance["edits"]) for c in placed(source, 6) if c.lesion.any()]
+    assert len(set(told)) == len(told)
 
 
 def tumours() -> Waves:

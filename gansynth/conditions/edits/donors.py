@@ -164,9 +164,13 @@ def donor_ids(
         nearest = _nearest(case_context, holding)[: options.among]
         return [nearest[int(rng.integers(len(nearest)))]] if nearest else []
     lenders: list[str] = []
-    for number in rng.permutation(len(others))[:TRIES].tolist():
-        if holds(others[number]):
-            lenders.append(others[number])
+    # All cases in turn: scenes of other subjects then have the same lenders of the same ``rng``.
+    ids = case_context.case_pool.ids
+    order = [ids[number] for number in rng.permutation(len(ids))]
+    able = set(others)
+    for case_id in [case_id for case_id in order if case_id in able][:TRIES]:
+        if holds(case_id):
+            lenders.append(case_id)
         if len(lenders) == count:  # label maps of the others need not be read
             break
     return lenders
