@@ -12,13 +12,13 @@ from gansynth.core.requests.fit import FitRequest
 from gansynth.data.api import source_of
 from gansynth.fitting.composite_fit import fit_composite
 from gansynth.fitting.composite_spec import asked_for
-from gansynth.fitting.cost import parse_bytes
 from gansynth.fitting.fit import fit as fit_one
 from gansynth.fitting.recipe import Recipe, find_recipe
 from gansynth.fitting.recipe_fit import fit_recipe
 from gansynth.fitting.recipe_plan import plan_recipe
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import bytes_of
 from gansynth.sampling.api import FittedRun
 from gansynth.training.loggers import check_tensorboard
 
@@ -55,10 +55,10 @@ def run_fit(request: FitRequest) -> FittedRun:
     why = why_cpu(request.device)
     if why is not None:
         reporter.say(why)
-    parent = absolute(request.init_from)
+    parent, most = absolute(request.init_from), request.max_memory
     report = begin(
         device=request.device,
-        memory=None if request.max_memory is None else parse_bytes(request.max_memory),
+        memory=None if most is None else bytes_of(most, "--max-memory"),
         init_from=None if parent is None else Path(parent),
         resume=request.resume,
         dry_run=request.dry_run,

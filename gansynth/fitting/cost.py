@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import subprocess
 import sys
 import tempfile
@@ -37,7 +36,6 @@ from gansynth.runtime.errors import (
     FAULTS,
     EnvironmentFault,
     GansynthError,
-    UsageFault,
     printed_fault,
 )
 from gansynth.runtime.progress import Reporter
@@ -54,22 +52,8 @@ LONGEST_TURN = 16
 """Most steps measured to meet each kind: players take turns, penalties are lazy."""
 PATIENCE = 10.0
 """Seconds after which no further step of a stage is begun; two are always done."""
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 SMALLEST_PATCH = 32
 """Least edge of training crops that are halved to fit a memory, in voxels."""
-
-
-def parse_bytes(text: str) -> int:
-    """Parse ``16GB``, ``800MB``, ``12GiB``, ``5000000``. Raises UsageFault: anything else."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
-    if match is None or float(match[1]) == 0:
-        raise UsageFault(
-            "fitting.max-memory-not-a-size",
-            f"--max-memory {text!r}: expected a size, for example 16GB or 800MiB",
-        )
-    unit = match[2].upper()
-    scale = 1024 ** "KMGT".index(unit) * 1024 if unit and match[3] else UNITS[unit]
-    return int(float(match[1]) * scale)
 
 
 # -- memory ----------------------------------------------------------------------------------------

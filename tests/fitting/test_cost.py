@@ -12,8 +12,9 @@ import torch
 from gansynth.core.generator import Phase, Stage, TrainingStep
 from gansynth.core.source import SourceRequest
 from gansynth.fitting import cost
-from gansynth.fitting.cost import FlopCounter, fit_into, measure, parse_bytes, stage_steps
+from gansynth.fitting.cost import FlopCounter, fit_into, measure, stage_steps
 from gansynth.fitting.setup import resolve
+from gansynth.runtime.files import bytes_of
 from gansynth.runtime.progress import NullReporter
 from gansynth.testing import ToySource
 from gansynth.training.loop import FitOptions
@@ -127,10 +128,10 @@ def test_a_reader_sees_the_paper_beside_it():
 )
 def test_sizes_are_read_as_they_are_written_and_others_refused(text, size):
     if size is not None:
-        assert parse_bytes(text) == size
+        assert bytes_of(text, "--max-memory") == size
         return
-    with raises_fault("fitting.max-memory-not-a-size"):
-        parse_bytes(text)
+    with raises_fault("files.not-a-size"):
+        bytes_of(text, "--max-memory")
 
 
 @pytest.fixture
