@@ -52,7 +52,7 @@ def threads() -> DoctorLine:
 
 def refuse_beyond_memory(needed: int, what: str) -> None:
     """Refuse (EnvironmentFault) what takes more bytes than there are free."""
-    free = _free_memory()
+    free = free_memory()
     if needed > free:
         raise EnvironmentFault(
             "machine.needs-more-memory-than-free",
@@ -61,7 +61,7 @@ def refuse_beyond_memory(needed: int, what: str) -> None:
         )
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
     """Return the free bytes of memory, within a container's limit."""
     import psutil
 
