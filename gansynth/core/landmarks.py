@@ -58,7 +58,8 @@ _WORDS, _LENGTH = 24, 12  # words of a landmark, and values in each
 _COMMON = 0.02  # share of images from which a word says nothing
 _CANDIDATES, _PAIRS = 3, {2: 2000, 3: 200}  # for each image; in all, if they are few
 _COLUMNS = 500
-_PARTNERS, _FREQUENT = 12, 256  # of an image among all: candidates; images that share a rare word
+_PARTNERS, _ALL_PAIRS = 12, 8000  # candidates of each among all images; in all, if they are few
+_FREQUENT = 256  # images that may share a word which counts
 _VOTES = 0.25  # share of ``AGREED`` that landmarks which stand upright alike must give to one turn
 
 
@@ -323,7 +324,8 @@ def likely_pairs(images: Sequence[Landmarks], ndim: int) -> Iterator[tuple[int, 
     """
     stood = [_stood_upright(image, ndim) for image in images]
     pairs = set[tuple[int, int]]()
-    for one, other in candidates(images, images, ndim, 1 + _PARTNERS, _FREQUENT):
+    partners = max(_PARTNERS, _ALL_PAIRS // max(len(images), 1))
+    for one, other in candidates(images, images, ndim, 1 + partners, _FREQUENT):
         if one != other:
             pairs.add((min(one, other), max(one, other)))
     for one, group in itertools.groupby(sorted(pairs), itemgetter(0)):
