@@ -29,6 +29,8 @@ MARGIN = 1.15
 """Least factor between the mean gradient at a better place and at others, for it to count."""
 SAME_PLACE_SHARE = 0.8
 """Share of the cases whose best place must be the same wrong one."""
+CLEAR_MARGIN, PART_SHARE = 2.0, 0.4
+"""That margin, and that share, where only a part of a data set is turned."""
 Gradients = npt.NDArray[np.float32]
 
 
@@ -56,9 +58,10 @@ def _misplaced(drawn: Sequence[Place]) -> str:
         for name, gain in gains.items():
             totals[name] += gain
     likeliest = max(totals, key=totals.__getitem__)
-    better = [gains[likeliest] for gains in turned if gains.get(likeliest, 0) >= MARGIN]
-    if len(better) >= SAME_PLACE_SHARE * len(drawn):
-        return f"{_description(better, len(drawn))} {likeliest}"
+    for margin, share in ((MARGIN, SAME_PLACE_SHARE), (CLEAR_MARGIN, PART_SHARE)):
+        better = [gains[likeliest] for gains in turned if gains.get(likeliest, 0) >= margin]
+        if len(better) >= share * len(drawn):
+            return f"{_description(better, len(drawn))} {likeliest}"
     others = [each.best({o.name: o.border for o in drawn if o is not each}) for each in drawn]
     named = [(each.name, *found) for each, found in zip(drawn, others, strict=True) if found[0]]
     if len({name for _, name, _ in named}) < SAME_PLACE_SHARE * len(drawn):
