@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import base64
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -29,6 +29,7 @@ from gansynth.core.landmarks import (
     candidate_scores,
     landmarks,
     levelled,
+    likely_pairs,
     read_landmarks,
     shown_in,
     span,
@@ -49,6 +50,7 @@ _WINDOW, _FLOOR = 2.0, 0.2  # of the local contrast: sigma in cells, and what is
 _STEPS = 2.0  # quantisation levels in a standard deviation; 15 levels in all
 _BINS, _IN_PLANE = 128, 0.02
 _ROWS = 2048
+_BLOCK = 512  # prints of which all are compared with all of another such block at once
 _HUGE = 1e15  # largest value whose squares float32 holds with ease
 _LEAST_SHARED = 0.2  # share of all cells in which two images must both show something
 _MAYBE = 0.5  # correlation, as a share of ``ALIKE``, from which the common cells are looked at
@@ -123,24 +125,17 @@ def look_alikes(images: Sequence[Prints], ndim: int) -> set[tuple[int, int]]:
     """Return all pairs of images that share landmarks or look the same, the smaller index first."""
     rows, table = _table(images, ndim)
     found = set[tuple[int, int]]()
-    for start in range(0, len(rows), _ROWS):
-        close = closeness(table, table[start : start + _ROWS], ndim) >= ALIKE[ndim]
-        found |= {(int(rows[row]), int(rows[start + column])) for row, column in np.argwhere(close)}
-    ordered = sorted(_all_landmarks(images, ndim), key=lambda one: one.image)
-    for first, second in _halves(ordered):
-        for row, column, score in candidate_scores(first, second, ndim):
-            if score >= AGREED[ndim]:
-                found.add((first[row].image, second[column].image))
-    return {(one, other) for one, other in found if one < other}
-
-
-def _halves(images: list[Landmarks]) -> Iterator[tuple[list[Landmarks], list[Landmarks]]]:
-    """Yield both halves of a list, then those of each half, until any two have been apart."""
-    middle = len(images) // 2
-    if middle:
-        yield images[:middle], images[middle:]
-        yield from _halves(images[:middle])
-        yield from _halves(images[middle:])
+    for start in range(0, len(rows), _BLOCK):
+        for later in range(start, len(rows), _BLOCK):
+            first, second = table[start : start + _BLOCK], table[later : later + _BLOCK]
+            close = closeness(first, second, ndim) >= ALIKE[ndim]
+            for row, column in np.argwhere(close):
+                found.add((int(rows[start + row]), int(rows[later + column])))
+    del table
+    everyone = _all_landmarks(images, ndim)
+    for one, other in likely_pairs(everyone, ndim):
+        found.add((everyone[one].image, everyone[other].image))
+    return {(min(pair), max(pair)) for pair in found if pair[0] != pair[1]}
 
 
 def sharing(
@@ -174,20 +169,57 @@ def closeness(
     Those that may matter are of the cells that both images show, in their best turn; else of all
     cells, where one that is left out counts as 0.
     """
-    best = np.full((len(first), len(second)), -1, np.float32)
-    turned = np.zeros(best.shape, np.uint8)
-    for number, turn in enumerate(_turns(ndim)):
-        found = first @ second[:, turn].T
-        turned[found > best] = number
-        np.maximum(best, found, out=best)
-    turns = np.stack(_turns(ndim))
+    best, order_of = _closest_orders(first, second, ndim)
+    turns = np.stack(_turns(ndim)).reshape(-1, 2**ndim, first.shape[1])
     for row, column in np.argwhere(best >= _MAYBE * ALIKE[ndim]):
-        one, other = first[row], second[column, turns[turned[row, column]]]
+        flipped = second[column][turns[order_of[row, column]]]
+        one, other = first[row], flipped[(flipped @ first[row]).argmax()]
         both = (one != 0) & (other != 0)
         norms = float(np.linalg.norm(one[both]) * np.linalg.norm(other[both]))
         enough = both.mean() >= _LEAST_SHARED and norms > 0
         best[row, column] = one[both] @ other[both] / norms if enough else 0
     return best
+
+
+def _closest_orders(
+    first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], ndim: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """Return the correlations (N, M) of the best turn or flip, and its order of the axes.
+
+    A flip changes but the signs of a print's odd parts. So the products of all parts, 2 along each
+    axis, make the correlations of all flips at the cost of one.
+    """
+    best = np.full((len(first), len(second)), -1, np.float32)
+    order_of = np.zeros(best.shape, np.uint8)
+    grid = [CELLS[ndim]] * ndim
+    known = _parities(first.reshape(-1, *grid))
+    others = second.reshape(-1, *grid)
+    for number, order in enumerate(itertools.permutations(range(ndim))):
+        parts = _parities(others.transpose(0, *[1 + axis for axis in order]))
+        found = np.matmul(known, parts.transpose(0, 2, 1))  # (parts, N, M)
+        for axis in range(ndim):  # sums and differences, of all flips along one axis
+            even, odd = np.moveaxis(found.reshape(2**axis, 2, -1, *best.shape), 1, 0)
+            even += odd
+            odd *= -2
+            odd += even
+        closest = found.max(axis=0)
+        order_of[closest > best] = number
+        np.maximum(best, closest, out=best)
+    return best, order_of
+
+
+def _parities(cells: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the parts of prints (N, ...) that are even or odd along each axis: (parts, N, cells).
+
+    Their products add up to that of the prints.
+    """
+    parts = cells[None]
+    for axis in range(2, parts.ndim):
+        half = parts.shape[axis] // 2
+        near, far = np.split(parts, [half], axis)
+        far = np.flip(far, axis)
+        parts = np.concatenate([near + far, near - far]) * np.float32(np.sqrt(0.5))
+    return np.ascontiguousarray(parts.reshape(len(parts), len(cells), -1))
 
 
 def unpacked(text: str) -> npt.NDArray[np.float32]:

@@ -28,6 +28,7 @@ import numpy.typing as npt
 from gansynth.core.geometry import other_axes
 
 Floats = npt.NDArray[np.float32]
+Signs = npt.NDArray[np.int8]
 
 AGREED = {2: 8.0, 3: 5.0}
 """Landmarks that count as the same, weighted by their closeness (to 1), from which images do."""
@@ -51,11 +52,15 @@ _DOUBTFUL, _SURE = 0.15, 0.25  # their weight there, and how much more makes it 
 _SIZES, _NEAR = np.arange(-3, 4) / 3, 0.35  # changes of size, as powers of 2: tried, tolerated
 _SMALLEST, _LEAST_TRACE = 0.45, 0.13  # of size and, from all axes, of a turn's matrix: 20 degrees
 _TURN, _SLACK = 0.3, 1.3  # turn in radians that is tolerated at first; distance in cells
+_SPREAD = {2: 0.0, 3: 0.55}  # least spread of those that agree, as a share of either image's all
 # Which images are compared.
 _WORDS, _LENGTH = 24, 12  # words of a landmark, and values in each
 _COMMON = 0.02  # share of images from which a word says nothing
 _CANDIDATES, _PAIRS = 3, {2: 2000, 3: 200}  # for each image; in all, if they are few
 _COLUMNS = 500
+_PARTNERS, _ALL_PAIRS = 12, 8000  # candidates of each among all images; in all, if they are few
+_FREQUENT = 256  # images that may share a word which counts
+_VOTES = 0.25  # share of ``AGREED`` that landmarks which stand upright alike must give to one turn
 
 
 class Landmarks(NamedTuple):
@@ -263,23 +268,36 @@ def read_landmarks(text: str, image: int = 0) -> Landmarks:
 
 
 def candidates(
-    known: Sequence[Landmarks], others: Sequence[Landmarks], ndim: int
+    known: Sequence[Landmarks],
+    others: Sequence[Landmarks],
+    ndim: int,
+    fewest: int = _CANDIDATES,
+    frequent: int = _CANDIDATES,
 ) -> Iterator[tuple[int, int]]:
-    """Yield pairs (known, other) with most words in common."""
+    """Yield pairs (known, other) with most words in common.
+
+    Args:
+        fewest: pairs of each other image, at least.
+        frequent: images that may have a word which counts, at least.
+    """
     if not known or not others:
         return
-    known_words = _words(known, ndim)
-    words = np.unique(known_words)
-    first = _word_table(known, known_words, words)
+    words, place = np.unique(_words(known, ndim), return_inverse=True)
+    first = _word_table(known, place.ravel(), len(words))
     counts = np.bincount(first.indices, minlength=len(words))
-    rare = counts <= max(_CANDIDATES, _COMMON * len(known))
-    first.data *= (rare / np.sqrt(np.maximum(counts, 1)))[first.indices]
-    first.eliminate_zeros()
-    index = first.T.tocsr()
-    least = max(_CANDIDATES, _PAIRS[ndim] // len(others))
+    rare = counts <= max(frequent, _COMMON * len(known))
+    weighted = first.copy()
+    weighted.data *= (rare / np.sqrt(np.maximum(counts, 1)))[first.indices]
+    weighted.eliminate_zeros()
+    index = weighted.T.tocsr()
+    least = max(fewest, _PAIRS[ndim] // len(others))
     for start in range(0, len(others), _COLUMNS):
         some = others[start : start + _COLUMNS]
-        common = _word_table(some, _words(some, ndim), words) @ index
+        if others is known:
+            table = first[start : start + _COLUMNS]
+        else:
+            table = _word_table(some, _places(_words(some, ndim), words), len(words))
+        common = table @ index
         for row in range(common.shape[0]):
             own = slice(common.indptr[row], common.indptr[row + 1])
             most = np.argsort(-common.data[own], kind="stable")[:least]
@@ -298,29 +316,78 @@ def candidate_scores(
             yield row, column, agreement(known[row], there[column], turns, ndim)
 
 
-def _words(images: Sequence[Landmarks], ndim: int) -> npt.NDArray[np.int64]:
+def likely_pairs(images: Sequence[Landmarks], ndim: int) -> Iterator[tuple[int, int]]:
+    """Yield pairs of images with the same landmarks, as indices of ``images``.
+
+    Each is compared with those that have most words in common with it, and in the turns that such
+    landmarks vote for: of two pictures of different things, hardly any turn is left.
+    """
+    stood = [_stood_upright(image, ndim) for image in images]
+    pairs = set[tuple[int, int]]()
+    partners = max(_PARTNERS, _ALL_PAIRS // max(len(images), 1))
+    for one, other in candidates(images, images, ndim, 1 + partners, _FREQUENT):
+        if one != other:
+            pairs.add((min(one, other), max(one, other)))
+    for one, group in itertools.groupby(sorted(pairs), itemgetter(0)):
+        here, turns_here = _normed(stood[one][0]), stood[one][1]
+        for _, other in group:
+            there, turns_there = _normed(stood[other][0]), stood[other][1]
+            _, row, column, weights = _mutual((here @ there.T)[None], ndim)
+            between = _between(ndim)[turns_here[row], turns_there[column]]
+            votes = np.bincount(between, weights, 1)
+            turns = np.flatnonzero(votes >= _VOTES * AGREED[ndim])
+            if len(turns):
+                moved = turned(images[other], ndim, turns)
+                if agreement(images[one], images[other], moved, ndim, turns) >= AGREED[ndim]:
+                    yield one, other
+
+
+def _stood_upright(image: Landmarks, ndim: int) -> tuple[Signs, npt.NDArray[np.intp]]:
+    """Return an image's landmarks upright, as signs (N, values), and the turn of each."""
+    upright = np.sign(_upright(image.around, ndim)).reshape(len(image.places), -1)
+    return upright.astype(np.int8), _upright_turns(image.around, ndim)
+
+
+def _normed(signs: Signs) -> Floats:
+    values = signs.astype(np.float32)
+    return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9))
+
+
+@cache
+def _between(ndim: int) -> npt.NDArray[np.intp]:
+    """Return which turn of another image brings it to one, by the turns that stand both upright."""
+    matrices = [turn for turn, _ in _turns(ndim)]
+    number_of = {tuple(turn.ravel().tolist()): number for number, turn in enumerate(matrices)}
+    between = [[number_of[tuple((a.T @ b).ravel().tolist())] for b in matrices] for a in matrices]
+    return np.array(between, np.intp)
+
+
+def _words(images: Sequence[Landmarks], ndim: int) -> npt.NDArray[np.int32]:
     """Return the words of all landmarks of some images, (landmarks, words)."""
     around = np.concatenate([image.around for image in images])
     values = np.sign(_upright(around, ndim)).reshape(len(around), -1) + 1
-    words = (values @ _digits(ndim)).astype(np.int64) + np.arange(_WORDS) * 3**_LENGTH
-    return np.asarray(words, np.int64)
+    words = (values @ _digits(ndim)).astype(np.int32)
+    words += np.arange(_WORDS, dtype=np.int32) * np.int32(3**_LENGTH)
+    return words
 
 
-def _word_table(
-    images: Sequence[Landmarks], words: npt.NDArray[np.int64], listed: npt.NDArray[np.int64]
-) -> Any:
-    """Return how often images, whose ``words`` are given, have each listed word, which are sorted.
+def _word_table(images: Sequence[Landmarks], place: npt.NDArray[np.intp], count: int) -> Any:
+    """Return how often images have each of ``count`` words, a sparse float32 (images, words).
 
-    Returns:
-        A sparse float32 (images, listed).
+    ``place``: which of them each word of the images is; -1 where it is none.
     """
     from scipy.sparse import csr_matrix
 
-    image = np.repeat(np.arange(len(images)), [words.shape[1] * len(one.places) for one in images])
-    place = np.minimum(np.searchsorted(listed, words.ravel()), len(listed) - 1)
-    known = listed[place] == words.ravel()
+    image = np.repeat(np.arange(len(images)), [_WORDS * len(one.places) for one in images])
+    known = place >= 0
     ones = np.ones(int(known.sum()), np.float32)
-    return csr_matrix((ones, (image[known], place[known])), (len(images), len(listed)))
+    return csr_matrix((ones, (image[known], place[known])), (len(images), count))
+
+
+def _places(words: npt.NDArray[np.int32], listed: npt.NDArray[np.int32]) -> npt.NDArray[np.intp]:
+    """Return where words stand in a sorted list; -1 where they do not."""
+    place = np.minimum(np.searchsorted(listed, words.ravel()), len(listed) - 1)
+    return np.where(listed[place] == words.ravel(), place, -1)
 
 
 @cache
@@ -334,12 +401,15 @@ def _digits(ndim: int) -> Floats:
 
 def _upright(around: Floats, ndim: int) -> Floats:
     """Turn and flip landmarks so that their mean direction is positive, largest axis first."""
-    mean, upright = around.sum(axis=1), np.empty_like(around)
-    weights = 2.0 ** -np.arange(ndim)
-    best = np.argmax([(mean @ turn.T) @ weights for turn, _ in _turns(ndim)], axis=0)
-    for number, (turn, order) in enumerate(_turns(ndim)):
-        upright[best == number] = (around[best == number] @ turn.T)[:, order]
-    return upright
+    best = _upright_turns(around, ndim)
+    matrices, orders, _ = _all_turns(ndim)
+    moved = around @ matrices[best].transpose(0, 2, 1)
+    return np.take_along_axis(moved, orders[best][..., None], axis=1)
+
+
+def _upright_turns(around: Floats, ndim: int) -> npt.NDArray[np.intp]:
+    heights = around.sum(axis=1) @ _all_turns(ndim)[2]
+    return np.asarray(heights.argmax(axis=1), np.intp)
 
 
 @cache
@@ -355,29 +425,50 @@ def _turns(ndim: int) -> tuple[tuple[Floats, npt.NDArray[np.intp]], ...]:
     return tuple(found)
 
 
-def turned(image: Landmarks, ndim: int) -> Floats:
-    """Return what is around an image's landmarks in all turns and flips: (turns, N, values)."""
-    each = [(image.around @ turn.T)[:, order] for turn, order in _turns(ndim)]
+@cache
+def _all_turns(ndim: int) -> tuple[Floats, npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """Return ``_turns`` as arrays, and what tells how upright each makes a direction."""
+    matrices = np.stack([turn for turn, _ in _turns(ndim)])
+    orders = np.stack([order for _, order in _turns(ndim)])
+    return matrices, orders, (2.0 ** -np.arange(ndim) @ matrices).T
+
+
+def turned(image: Landmarks, ndim: int, turns: npt.NDArray[np.intp] | None = None) -> Floats:
+    """Return what is around an image's landmarks in all turns and flips: (turns, N, values).
+
+    ``turns``: numbers of those that are wanted.
+    """
+    chosen = range(len(_turns(ndim))) if turns is None else turns
+    each = [(image.around @ _turns(ndim)[n][0].T)[:, _turns(ndim)[n][1]] for n in chosen]
     return np.stack(each).reshape(len(each), len(image.places), -1)
 
 
-def agreement(known: Landmarks, other: Landmarks, other_turned: Floats, ndim: int) -> float:
+def agreement(
+    known: Landmarks,
+    other: Landmarks,
+    other_turned: Floats,
+    ndim: int,
+    turns: npt.NDArray[np.intp] | None = None,
+) -> float:
     """Return how many landmarks of two images agree, at most over turns and flips.
 
-    Below ``AGREED`` it is no more than an upper bound.
+    Below ``AGREED`` it is no more than an upper bound, or 0 where those that agree lie close
+    together: one object that both show, such as a marker, makes no image of the other.
+
+    Args:
+        known: landmarks of one image.
+        other: those of another.
+        other_turned: of ``turned``.
+        ndim: number of axes.
+        turns: numbers of these turns; all if None.
     """
     if not len(known.places) or not len(other.places):
         return 0.0
     flat = known.around.reshape(len(known.places), -1)
     close = (other_turned.reshape(-1, flat.shape[1]) @ flat.T).reshape(*other_turned.shape[:2], -1)
-    # Pairs of which each is the other's nearest.
-    nearest, back = close.argmax(axis=2), close.argmax(axis=1)
-    mutual = np.take_along_axis(back, nearest, 1) == np.arange(close.shape[1])
-    turn, here = np.nonzero(mutual & (close.max(axis=2) >= _SAME[ndim]))
-    there = nearest[turn, here]
-    found = close[turn, here, there]
-    weights = np.minimum((found - _SAME[ndim]) / _SURE + _DOUBTFUL, 1)
+    turn, here, there, weights = _mutual(close, ndim)
     bounds = np.bincount(turn, weights, len(close))
+    extent = _extent(known.places), _extent(other.places)
     best = 0.0
     for number in np.argsort(-bounds, kind="stable"):
         least = max(AGREED[ndim], best)
@@ -385,19 +476,44 @@ def agreement(known: Landmarks, other: Landmarks, other_turned: Floats, ndim: in
             return best or float(bounds[number])
         mine = turn == number
         row, column = here[mine], there[mine]
-        places = other.places[row] @ _turns(ndim)[number][0].T
+        matrix, _ = _turns(ndim)[number if turns is None else turns[number]]
         sizes = np.log2(other.scales[row] / known.scales[column])
-        pairs = known.places[column], places, sizes, weights[mine]
-        best = max(best, _moved_together(*pairs, least))
+        pairs = known.places[column], other.places[row] @ matrix.T, sizes, weights[mine]
+        best = max(best, _moved_together(*pairs, extent, least))
     return best
 
 
+def _mutual(
+    close: Floats, ndim: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp], Floats]:
+    """Return turn, row and column of the close (turns, N, M) of which each is the other's nearest.
+
+    The last are the weights with which they count.
+    """
+    nearest, back = close.argmax(axis=2), close.argmax(axis=1)
+    mutual = np.take_along_axis(back, nearest, 1) == np.arange(close.shape[1])
+    turn, row = np.nonzero(mutual & (close.max(axis=2) >= _SAME[ndim]))
+    column = nearest[turn, row]
+    weights = np.minimum((close[turn, row, column] - _SAME[ndim]) / _SURE + _DOUBTFUL, 1)
+    return turn, row, column, weights
+
+
+def _extent(places: Floats) -> float:
+    """Return how far places lie from their middle, root mean square."""
+    return float(np.sqrt(((places - places.mean(axis=0)) ** 2).sum(axis=1).mean()))
+
+
 def _moved_together(
-    one: Floats, other: Floats, sizes: Floats, weights: Floats, least: float
+    one: Floats,
+    other: Floats,
+    sizes: Floats,
+    weights: Floats,
+    extent: tuple[float, float],
+    least: float,
 ) -> float:
     """Return the weight of the pairs that a movement, small turn and change of size explains.
 
-    Where that cannot reach ``least``, it may be 0.
+    Where that cannot reach ``least``, it may be 0. ``extent``: of all landmarks of either image.
     """
     best = 0.0
     for size in _SIZES:
@@ -412,11 +528,17 @@ def _moved_together(
         for start in np.argsort(-sums, kind="stable")[:4]:
             # What a movement explains is part of what agrees with one of its pairs.
             if sums[start] >= max(least, best):
-                best = max(best, _explained(here, there, weight, agree[start]))
+                best = max(best, _explained(here, there, weight, extent, agree[start]))
     return best
 
 
-def _explained(here: Floats, there: Floats, weight: Floats, chosen: npt.NDArray[np.bool_]) -> float:
+def _explained(
+    here: Floats,
+    there: Floats,
+    weight: Floats,
+    extent: tuple[float, float],
+    chosen: npt.NDArray[np.bool_],
+) -> float:
     ndim = here.shape[1]
     for slack in (2 * _SLACK, 1.4 * _SLACK, _SLACK):
         if chosen.sum() < ndim + 2:
@@ -426,6 +548,12 @@ def _explained(here: Floats, there: Floats, weight: Floats, chosen: npt.NDArray[
             return 0.0
         off = np.linalg.norm(size * here @ turn.T + moved - there, axis=1) / (slack * max(1, size))
         chosen = off <= 1
+    if not chosen.any():
+        return 0.0
+    # A copy's landmarks are spread over all of one image at least, which may be a part of another.
+    spread = max(_extent(here[chosen]) / extent[0], _extent(there[chosen]) / extent[1])
+    if spread < _SPREAD[ndim]:
+        return 0.0
     # Many landmarks at one place say no more than one.
     distinct = len(np.unique(np.rint(here[chosen] / 3), axis=0))
     return min(float((weight * (1 - off**2))[chosen].sum()), float(distinct))

@@ -100,6 +100,8 @@ class CheckReport:
 
     ``request``: of the data that were checked; ``source``: opened, if they have no error.
     ``lineage_verified``: whether a run's record is that of the data; None if nobody asked.
+    ``looked``: what ``gansynth.data.plausibility`` says of label maps, which may be nothing; None
+    if it was not asked.
     """
 
     name: str
@@ -109,6 +111,7 @@ class CheckReport:
     request: SourceRequest | None = None
     source: CaseSource | None = None
     lineage_verified: bool | None = None
+    looked: str | None = None
 
 
 Check = Callable[[SourceRequest, Callable[[int, int], None]], CheckReport]

@@ -1,4 +1,4 @@
-"""Check a data set of volumes in one pass, with one case in memory at a time."""
+"""Check a data set of volumes in one pass, in processes that hold one file each at a time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -24,14 +27,20 @@ from gansynth.data.grid import (
     likely_labels,
     mismatches,
     odd_labels,
+    oriented,
     other_qform,
     rounded_mm,
     same_spacing,
 )
 from gansynth.data.listing import CaseFiles, VolumeSet, missing
+from gansynth.data.plausibility import Chosen, Place
 from gansynth.data.read_options import VolumeOptions
 from gansynth.runtime.errors import GansynthError
-from gansynth.runtime.files import NiftiVolume, read_nifti
+from gansynth.runtime.files import NiftiVolume, read_nifti, read_nifti_header
+from gansynth.runtime.workers import in_processes, processes_for
+
+COPIES = 4
+"""How many times the voxels of its largest file a process takes of memory at most."""
 
 
 class VolumeReader(Protocol):
@@ -52,18 +61,39 @@ def check_volumes(
 
     ``read``: of files that are not NIfTI; then the channels of a case's files are added up.
     """
-    check = _VolumeCheck(listing, options, read)
+    check = _VolumeCheck(listing, options, request)
     check.findings += [Finding.of(f.case, f.file, f.error) for f in listing.faults]
     check.findings += few_cases(listing.where, len(listing.entries))
     check.findings += other_cases_named(listing)
     if listing.entries and not listing.labelled:
         text = "has no label maps; only generators that draw from noise, without masks, learn"
         check.say("warning", None, listing.where, f"{text} from it")
-    for number, entry in enumerate(listing.entries, start=1):
-        check.case(entry)
-        progress(number, len(listing.entries))
-    check.whole(request)
-    return CheckReport(listing.name, len(listing.entries), in_order(check.findings))
+    # Whether a case's place is still wanted is asked when a process is free to read it.
+    tasks = ((entry, check.chosen.wants(entry.case)) for entry in listing.entries)
+    count = _processes(listing.entries)
+    with closing(in_processes(CaseReader(listing, options, read), tasks, count)) as pass_over:
+        for number, (entry, found) in enumerate(zip(listing.entries, pass_over, strict=True), 1):
+            check.add(entry, found)
+            progress(number, len(listing.entries))
+    check.whole()
+    looked = None if options.between is not None else check.chosen.words()
+    return CheckReport(listing.name, len(listing.entries), in_order(check.findings), looked=looked)
+
+
+def _processes(entries: Sequence[CaseFiles]) -> int:
+    """Return in how many processes the files of cases are read."""
+    sizes = {}
+    for entry in entries:
+        for file in entry.files:
+            with suppress(OSError):
+                sizes[file] = file.stat().st_size
+    if not sizes:
+        return 1
+    largest = max(sizes, key=sizes.__getitem__)
+    need = sizes[largest]
+    with suppress(GansynthError):
+        need = read_nifti_header(largest).nbytes
+    return processes_for(len(sizes), sum(sizes.values()), COPIES * need)
 
 
 def in_order(findings: list[Finding]) -> list[Finding]:
@@ -122,45 +152,49 @@ def _case_name(file: Path, folders: bool) -> str:
     return "" if number is None else number[0]
 
 
-class _VolumeCheck:
-    """What is found, and what is collected over all cases to compare them with each other.
+@dataclass
+class CaseFound:
+    """What one pass over a case's files has found.
 
-    ``allowed``: label values the data set names; None if it names none. ``channels``: number of
-    channels of a stacked file. ``prints``: case -> those of its first image. ``values``: label
-    value -> the first file that has it. ``spacing``: case -> (z, y, x) in mm. ``content``: hash of
-    a case's images -> the cases. ``notes``: what many files may share, such as what headers leave
-    open -> the cases and files.
+    ``notes``: what many files may share, such as what headers leave open, and the file. ``values``:
+    label value -> the file that has it. ``content``: hash of its images; empty if they are constant
+    or not all can be read. ``prints``: of its first image. ``shapes``: of its images, if all can be
+    read. ``marked``: files that gansynth made. ``place``: where its label map lies, if asked for.
     """
 
-    def __init__(self, listing: VolumeSet, options: VolumeOptions, read: VolumeReader) -> None:
-        labels = options.labels or listing.labels
-        self.listing = listing
-        self.options = options
-        self.read = read
-        self.findings: list[Finding] = []
-        self.allowed = None if labels is None else frozenset(labels.values())
-        self.ignore = None if labels is None else labels.get("ignore")
-        self.channels = listing.total or len(options.channels or ()) or None
-        self.values: dict[int, Path] = {}
-        self.spacing: dict[str, tuple[float, ...]] = {}
-        self.content: dict[str, list[str]] = defaultdict(list)
-        self.prints: dict[str, Prints] = {}
-        self.marked: list[Path] = []  # files that gansynth made
-        self.notes: dict[str, list[tuple[str, Path]]] = defaultdict(list)
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[tuple[str, Path]] = field(default_factory=list)
+    values: dict[int, Path] = field(default_factory=dict)
+    spacing: tuple[float, ...] | None = None
+    content: str = ""
+    prints: Prints | None = None
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+    marked: list[Path] = field(default_factory=list)
+    place: Place | None = None
 
     def say(
         self, level: Literal["error", "warning"], case: str | None, file: Path, text: str
     ) -> None:
+        """Add a finding that begins with the file."""
         self.findings.append(Finding(level, case, file, f"{file}: {text}"))
 
-    def case(self, entry: CaseFiles) -> None:
-        """Read a case's files and compare each with its labels, or with its first image."""
-        case, listing = entry.case, self.listing
+
+@dataclass(frozen=True)
+class CaseReader:
+    """Reads a case's files one after another; compares each with its labels, or its first image."""
+
+    listing: VolumeSet
+    options: VolumeOptions
+    read: VolumeReader
+
+    def __call__(self, task: tuple[CaseFiles, bool]) -> CaseFound:
+        """Return what is found of a case; the second of a task asks for its label map's place."""
+        entry, placed = task
+        case, listing, found = entry.case, self.listing, CaseFound()
         reference: tuple[Path, NiftiVolume] | None = None
         digest = hashlib.sha256()
-        absent = list(missing_files(entry))
-        self.findings += absent
-        flat, whole, shapes = True, not absent, []
+        found.findings += missing_files(entry)
+        flat, whole, shapes = True, not found.findings, []
         for file in entry.files:
             if not os.path.isfile(file):
                 continue
@@ -170,70 +204,72 @@ class _VolumeCheck:
                 volume = self.read(file, ndim=ndim, labels=drawn)
             except GansynthError as error:
                 whole = False
-                self.findings.append(Finding.of(case, file, error))
+                found.findings.append(Finding.of(case, file, error))
                 continue
-            for note in volume.notes:
-                self.notes[note].append((case, file))
+            found.notes += [(note, file) for note in volume.notes]
+            if file == entry.reference:
+                found.spacing = canonical_spacing(volume.affine)
+            fits = reference is None or self._pair(found, case, file, volume, *reference)
+            if reference is None:  # of which only shape and place are needed from here on
+                empty = np.broadcast_to(volume.array[:1, :1, :1], volume.array.shape)
+                reference = file, volume._replace(array=empty)
             if drawn:
                 rounded = listing.by_voxel and volume.array.dtype.kind == "f"
-                self._label_map(case, file, np.rint(volume.array) if rounded else volume.array)
+                array = np.rint(volume.array) if rounded else volume.array
+                labelled = self._label_map(found, case, file, array)
+                if labelled and placed:
+                    found.place = self._place(case, volume._replace(array=array))
             else:
                 flat &= _add_to_hash(digest, volume.array)
-                self._image(case, file, volume.array)
+                self._image(found, case, file, volume.array)
                 shapes.append(volume.array.shape)
-                self.marked += [file] * is_marked(file)
+                found.marked += [file] * is_marked(file)
                 if file == entry.images[0]:
-                    self.prints[case] = _prints(volume)
-            if file == entry.reference:
-                self.spacing[case] = canonical_spacing(volume.affine)
-            if reference is None:
-                reference = file, volume
-            else:
-                self._pair(case, file, volume, *reference)
-        if whole and listing.stacked:
-            self._channels(case, entry.images[0], shapes)
-        if whole and not flat:
-            self.content[digest.hexdigest()].append(case)
+                    found.prints = _prints(volume)
+                if found.place is not None and fits:
+                    self._gradients(found.place, volume, reference[1].affine)
+        if whole:
+            found.shapes = shapes
+            found.content = "" if flat else digest.hexdigest()
+        return found
 
     def _pair(
-        self, case: str, file: Path, volume: NiftiVolume, other: Path, reference: NiftiVolume
-    ) -> None:
+        self,
+        found: CaseFound,
+        case: str,
+        file: Path,
+        volume: NiftiVolume,
+        other: Path,
+        reference: NiftiVolume,
+    ) -> bool:
+        """Report how a file differs from the one of reference; return whether it fits."""
         if self.listing.by_voxel:
             volume = volume._replace(affine=reference.affine, qform=reference.qform)
         problems = mismatches(file, volume, other, reference)
-        self.findings += [Finding("error", case, file, problem) for problem in problems]
+        found.findings += [Finding("error", case, file, problem) for problem in problems]
         odd = None if problems else other_qform(file, volume, other, reference)
-        if odd is not None and (case, odd[0]) not in self.notes[odd[1]]:
-            self.notes[odd[1]].append((case, odd[0]))
+        if odd is not None and (odd[1], odd[0]) not in found.notes:
+            found.notes.append((odd[1], odd[0]))
+        return not problems
 
-    def _image(self, case: str, file: Path, array: npt.NDArray[Any]) -> None:
+    def _image(self, found: CaseFound, case: str, file: Path, array: npt.NDArray[Any]) -> None:
         channels = np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
         for number, channel in enumerate(channels):
             if channel.min() == channel.max():
                 of = f" of channel {number}" if array.ndim == 4 else ""
                 text = f"every voxel{of} is {channel.flat[0]}; an empty channel?"
-                self.say("warning", case, file, text)
+                found.say("warning", case, file, text)
 
-    def _channels(self, case: str, file: Path, shapes: Sequence[tuple[int, ...]]) -> None:
-        count = sum(shape[3] if len(shape) == 4 else 1 for shape in shapes)
-        self.channels = self.channels or count
-        if count != self.channels:
-            said = "listed" if self.listing.total else "in other cases"
-            text = (
-                f"{count} channel(s) of shape {shapes[0]}, expected {self.channels} as {said} in "
-                f"{self.listing.where.name}; correct the file, or leave the case out"
-            )
-            self.say("error", case, file, text)
-
-    def _label_map(self, case: str, file: Path, array: npt.NDArray[Any]) -> None:
+    def _label_map(self, found: CaseFound, case: str, file: Path, array: npt.NDArray[Any]) -> bool:
+        """Report odd label values; return whether a foreground is drawn."""
         values, allowed = np.unique(array), self.allowed
         if len(values) > LABELS:
             text = (
                 f"{len(values)} different values from {values[0]} to {values[-1]}, expected a "
                 "label map; was an image put in its place?"
             )
-            self.say("error", case, file, text)
-            return
+            found.say("error", case, file, text)
+            return False
         unknown = [
             v.item() if v % 1 else int(v)
             for v in values
@@ -250,13 +286,111 @@ class _VolumeCheck:
                 else f"label value(s) {unknown[:8]} are not in {named}, expected among "
                 f"{sorted(allowed)}; correct the file or {named}"
             )
-            self.say("error", case, file, text)
-        known = {int(v) for v in values.tolist() if v not in unknown}
-        self.values = dict.fromkeys(known, file) | self.values
-        if not set(values.tolist()) - {0, self.ignore}:
-            self.notes["no foreground, only background"].append((case, file))
+            found.say("error", case, file, text)
+        found.values = dict.fromkeys([int(v) for v in values.tolist() if v not in unknown], file)
+        foreground = bool(set(values.tolist()) - {0, self.ignore})
+        if not foreground:
+            found.notes.append(("no foreground, only background", file))
+        return foreground and not unknown
 
-    def whole(self, request: SourceRequest) -> None:
+    def _place(self, case: str, volume: NiftiVolume) -> Place:
+        labels = oriented(volume.array, volume.affine)
+        return Place(case, labels, self.ignore)
+
+    def _gradients(
+        self, place: Place, volume: NiftiVolume, affine: npt.NDArray[np.float64]
+    ) -> None:
+        channels = oriented(volume.array, affine)
+        picked = self.listing.picked
+        channels = channels if channels.ndim == 4 else channels[None]
+        for number in range(len(channels)) if picked is None else picked:
+            if number < len(channels):
+                place.add(channels[number])
+
+    @cached_property
+    def allowed(self) -> frozenset[int] | None:
+        """Label values the data set names; None if it names none."""
+        labels = self.options.labels or self.listing.labels
+        return None if labels is None else frozenset(labels.values())
+
+    @property
+    def ignore(self) -> int | None:
+        """The value of voxels without an annotation, if it is named."""
+        labels = self.options.labels or self.listing.labels
+        return None if labels is None else labels.get("ignore")
+
+
+class _VolumeCheck:
+    """What is found, and what is collected over all cases to compare them with each other.
+
+    ``channels``: number of channels of a stacked file. ``prints``: case -> those of its first
+    image. ``values``: label value -> the first file that has it. ``spacing``: case -> (z, y, x) in
+    mm. ``content``: hash of a case's images -> the cases. ``notes``: what many files may share ->
+    the cases and files. ``chosen``: cases whose label maps are compared with their images.
+    """
+
+    def __init__(self, listing: VolumeSet, options: VolumeOptions, request: SourceRequest) -> None:
+        self.listing = listing
+        self.options = options
+        self.findings: list[Finding] = []
+        labels = options.labels or listing.labels
+        self.allowed = None if labels is None else frozenset(labels.values())
+        self.channels = listing.total or len(options.channels or ()) or None
+        self.values: dict[int, Path] = {}
+        self.spacing: dict[str, tuple[float, ...]] = {}
+        self.content: dict[str, list[str]] = defaultdict(list)
+        self.prints: dict[str, Prints] = {}
+        self.marked: list[Path] = []
+        self.notes: dict[str, list[tuple[str, Path]]] = defaultdict(list)
+        self.subject_of: Mapping[str, str] = {}
+        self.folds: Mapping[str, FoldSplit] = {}
+        self.fold_fault: GansynthError | None = None
+        try:
+            self.subject_of = subjects_of(listing, request.subjects)
+            if len(listing.entries) > 1:
+                self.folds = folds_of(listing, self.subject_of, options)
+        except GansynthError as error:
+            self.fold_fault = error
+        ids = [entry.case for entry in listing.entries]
+        split = self.folds.get(request.fold)
+        self.chosen = Chosen(ids if split is None else [*split["train"], *split["val"]])
+
+    def say(
+        self, level: Literal["error", "warning"], case: str | None, file: Path, text: str
+    ) -> None:
+        self.findings.append(Finding(level, case, file, f"{file}: {text}"))
+
+    def add(self, entry: CaseFiles, found: CaseFound) -> None:
+        """Add what was found of a case."""
+        case = entry.case
+        self.findings += found.findings
+        for note, file in found.notes:
+            self.notes[note].append((case, file))
+        self.values = found.values | self.values
+        if found.spacing is not None:
+            self.spacing[case] = found.spacing
+        if found.prints is not None:
+            self.prints[case] = found.prints
+        self.marked += found.marked
+        if found.shapes and self.listing.stacked:
+            self._channels(case, entry.images[0], found.shapes)
+        if found.content:
+            self.content[found.content].append(case)
+        if found.place is not None:
+            self.chosen.add(found.place)
+
+    def _channels(self, case: str, file: Path, shapes: Sequence[tuple[int, ...]]) -> None:
+        count = sum(shape[3] if len(shape) == 4 else 1 for shape in shapes)
+        self.channels = self.channels or count
+        if count != self.channels:
+            said = "listed" if self.listing.total else "in other cases"
+            text = (
+                f"{count} channel(s) of shape {shapes[0]}, expected {self.channels} as {said} in "
+                f"{self.listing.where.name}; correct the file, or leave the case out"
+            )
+            self.say("error", case, file, text)
+
+    def whole(self) -> None:
         """Compare the cases with each other, and with the data set's folds."""
         where = self.listing.where
         for note, files in self.notes.items():
@@ -277,18 +411,14 @@ class _VolumeCheck:
             text = f"label value(s) {unused} occur in no case; remove them, or add cases that have"
             self.say("warning", None, where, f"{text} them")
         self._spacings()
-        try:
-            subject_of = subjects_of(self.listing, request.subjects)
-            several = len(self.listing.entries) > 1
-            folds = folds_of(self.listing, subject_of, self.options) if several else {}
-        except GansynthError as error:
-            self.findings.append(Finding.of(None, where, error))
+        if self.fold_fault is not None:
+            self.findings.append(Finding.of(None, where, self.fold_fault))
             return
         if not self.listing.unvalidated:
-            self._folds(subject_of, folds)
-        self._same_content(folds)
+            self._folds(self.subject_of, self.folds)
+        self._same_content(self.folds)
         if all(finding.level != "error" for finding in self.findings):
-            self._near(subject_of)
+            self._near(self.subject_of)
 
     def _spacings(self) -> None:
         if self.options.spacing is not None or not self.spacing:

@@ -27,11 +27,15 @@ def canonical(volume: NiftiVolume) -> tuple[npt.NDArray[Any], tuple[float, float
     Returns:
         The array (D, H, W), and its spacing (z, y, x) in mm.
     """
+    array = oriented(volume.array, volume.affine)
+    return np.ascontiguousarray(array), canonical_spacing(volume.affine)
+
+
+def oriented(array: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+    """Return a file's array as ``canonical`` does, (D, H, W) or (C, D, H, W), without a copy."""
     from nibabel import orientations
 
-    turn = orientations.io_orientation(volume.affine)
-    array = orientations.apply_orientation(volume.array, turn)
-    return np.ascontiguousarray(array.T), canonical_spacing(volume.affine)
+    return np.asarray(orientations.apply_orientation(array, orientations.io_orientation(affine)).T)
 
 
 def canonical_spacing(affine: npt.NDArray[np.float64]) -> tuple[float, float, float]:

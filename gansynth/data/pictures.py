@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -48,6 +48,7 @@ from gansynth.data.grid import in_eights, rounded_mm
 from gansynth.data.listing import located, picture_keys
 from gansynth.data.name_patterns import LIKE_LABELS, NamePattern, Pattern, files_fitting
 from gansynth.data.picture_files import (
+    MAX_PIXELS,
     SUFFIXES,
     PixelSpacing,
     Windows,
@@ -58,6 +59,7 @@ from gansynth.data.picture_files import (
     rescale,
     resize,
 )
+from gansynth.data.plausibility import Chosen, Place, place_of
 from gansynth.data.read_options import (
     OF_BOXES,
     OF_SPLITS,
@@ -75,6 +77,7 @@ from gansynth.runtime.files import walk_all
 from gansynth.runtime.nifti import DICOM, holds_dicom
 from gansynth.runtime.option_kinds import Size2
 from gansynth.runtime.options import Needs
+from gansynth.runtime.workers import in_processes, processes_for
 
 IMAGES = "images"
 MASKS = ("masks", "labels")
@@ -769,6 +772,68 @@ def check_pictures(request: SourceRequest, progress: Callable[[int, int], None])
     return check_source(PictureSource(request), progress)
 
 
+@dataclass
+class PictureFound:
+    """What is found of a picture and its masks; ``place``: of its label map, if asked for."""
+
+    findings: list[Finding] = field(default_factory=list)
+    kind: Kind | None = None
+    content: str = ""
+    prints: Prints = ()
+    marked: bool = False
+    place: Place | None = None
+
+
+@dataclass(frozen=True)
+class PictureReader:
+    """Decodes a picture and its masks, and asks ``more`` what it finds in its pixels."""
+
+    source: PictureSource
+    more: PictureCheck | None
+
+    def __call__(self, task: tuple[str, bool]) -> PictureFound:
+        """Return what is found of a case; the second of a task asks for its label map's place."""
+        case, placed = task
+        picture, found = self.source.found.pictures[case], PictureFound()
+        file, array = picture.image, None
+        try:
+            array = read_picture(file)
+            found.kind = kind_of(array)
+            found.marked = is_marked(file) or has_mark(array)
+            found.prints = prints_of(np.moveaxis(np.atleast_3d(array), -1, 0), (1.0, 1.0))
+            if array.min() == array.max():
+                text = f"{file}: every pixel is {array.flat[0]}; is it meant to be there?"
+                found.findings.append(Finding("warning", case, file, text))
+            else:
+                found.content = content_hash(array)
+                found.findings += self.more(picture, array) if self.more is not None else ()
+        except GansynthError as fault:
+            found.findings.append(Finding.of(case, file, fault))
+        drawn = []
+        for path in picture.masks:
+            try:
+                mask = read_picture(path, "mask")
+                shape = mask.shape if array is None else array.shape[:2]
+                drawn.append(self.source.read_mask(path, shape))
+            except GansynthError as fault:
+                found.findings.append(Finding.of(case, path, fault))
+        if placed and array is not None and drawn and not found.findings:
+            found.place = place_of(
+                case, _channels_first(array), np.asarray(np.maximum.reduce(drawn), np.int16)
+            )
+        return found
+
+
+def _processes(pictures: Mapping[str, PictureFiles]) -> int:
+    """Return in how many processes pictures are read."""
+    sizes = []
+    for picture in pictures.values():
+        for file in (picture.image, *picture.masks):
+            with suppress(OSError):
+                sizes.append(file.stat().st_size)
+    return processes_for(len(sizes), sum(sizes), MAX_PIXELS)
+
+
 def check_source(
     source: PictureSource, progress: Callable[[int, int], None], more: PictureCheck | None = None
 ) -> CheckReport:
@@ -779,29 +844,26 @@ def check_source(
     kinds: dict[Kind, list[str]] = defaultdict(list)
     prints: dict[str, Prints] = {}
     marked: list[Path] = []
-    for done, (case, picture) in enumerate(pictures.items()):
-        progress(done, len(pictures))
-        shape, file = None, picture.image
-        try:
-            array = read_picture(file)
-            shape = array.shape[:2]
-            kinds[kind_of(array)].append(case)
-            marked += [file] * (is_marked(file) or has_mark(array))
-            prints[case] = prints_of(np.moveaxis(np.atleast_3d(array), -1, 0), (1.0, 1.0))
-            if array.min() == array.max():
-                text = f"{file}: every pixel is {array.flat[0]}; is it meant to be there?"
-                findings.append(Finding("warning", case, file, text))
-            else:
-                content[content_hash(array)].append(case)
-                findings += more(picture, array) if more is not None else ()
-        except GansynthError as fault:
-            findings.append(Finding.of(case, file, fault))
-        for path in picture.masks:
-            try:
-                mask = read_picture(path, "mask")
-                source.read_mask(path, shape or mask.shape)
-            except GansynthError as fault:
-                findings.append(Finding.of(case, path, fault))
+    order = tuple(pictures)
+    with suppress(GansynthError):  # told elsewhere
+        order = (*source.train_ids, *source.held_out_ids)
+    chosen = Chosen(order)
+    # Whether a case's place is still wanted is asked when a process is free to read it.
+    tasks = ((case, chosen.wants(case)) for case in pictures)
+    count = _processes(pictures)
+    with closing(in_processes(PictureReader(source, more), tasks, count)) as pass_over:
+        for done, (case, found) in enumerate(zip(pictures, pass_over, strict=True)):
+            progress(done, len(pictures))
+            findings += found.findings
+            prints[case] = found.prints
+            if found.kind is not None:
+                kinds[found.kind].append(case)
+            if found.marked:
+                marked.append(pictures[case].image)
+            if found.content:
+                content[found.content].append(case)
+            if found.place is not None:
+                chosen.add(found.place)
     progress(len(pictures), len(pictures))
     findings += _check_set(source, content, kinds)
     findings += [Finding("warning", None, marked[0], synthetic_warning(marked))] if marked else []
@@ -815,7 +877,9 @@ def check_source(
             level: Literal["error", "warning"] = "error" if named else "warning"
             findings.append(Finding(level, None, listing.folder, text))
     findings.sort(key=lambda finding: finding.level)  # errors before warnings
-    return CheckReport(source.name, len(pictures), findings)
+    drawn = any(picture.masks for picture in pictures.values())
+    looked = chosen.words() if drawn else None
+    return CheckReport(source.name, len(pictures), findings, looked=looked)
 
 
 def _check_set(

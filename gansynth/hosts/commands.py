@@ -148,7 +148,7 @@ def run_check(request: CheckRequest) -> CheckReport:
             return report
         source = _opened(asked)
         if source is not None:
-            findings = [*report.findings, *_found_by_looking(source)]
+            findings = [*report.findings, *_found_by_looking(source, report.looked)]
             report = replace(report, findings=findings, source=source)
             cases = len(source.train_ids) + len(source.held_out_ids)
             text = recurring_people(source) or unnamed_subjects(
@@ -211,10 +211,15 @@ def _opened(request: SourceRequest) -> CaseSource | None:
         logging.disable(logging.NOTSET)
 
 
-def _found_by_looking(source: CaseSource) -> Iterator[Finding]:
-    """Warn of labels that are misplaced, or that nobody reads."""
+def _found_by_looking(source: CaseSource, looked: str | None) -> Iterator[Finding]:
+    """Warn of labels that are misplaced, or that nobody reads.
+
+    ``looked``: what was seen as the files were read; None: some cases are read again.
+    """
     where = Path(source.request.where).expanduser()
-    text = plausibility.look(source) if source.schema.foreground else ""
+    text = ""
+    if source.schema.foreground:
+        text = plausibility.look(source) if looked is None else looked
     if text:
         yield Finding(
             "warning",

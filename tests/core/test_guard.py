@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, rotate, zoom
 
-from gansynth.core.fingerprint import Prints, alike, prints_of, sharing
+from gansynth.core.fingerprint import Prints, alike, look_alikes, prints_of, sharing
 from gansynth.core.identity import Door, HeldOut, matches, refuse_seen
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.schema import Schema
@@ -335,3 +335,14 @@ def test_who_learns_of_drawn_cases_has_seen_what_their_generator_has(samples, to
 def test_who_is_said_to_have_drawn_cases_must_be_there(samples, tmp_path):
     with raises_fault("source.synthetic-source-unknown"):
         lineage_of(opened(samples, synthetic=str(tmp_path)))
+
+
+def test_volumes_that_show_one_object_at_different_places_are_not_alike():
+    prints = []
+    for number in range(100):
+        rng = np.random.default_rng(number)
+        image = rng.normal(100, 20, (16, 16, 16)).astype(np.float32)
+        image[tuple(slice(start, start + 6) for start in rng.integers(2, 8, 3))] += 80
+        prints.append(prints_of(image[None], (1, 1, 1)))
+    assert look_alikes(prints, 3) == set()
+    assert look_alikes([*prints, prints[5]], 3) == {(5, 100)}

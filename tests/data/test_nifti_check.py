@@ -9,6 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from gansynth.core.synthetic import marked
 from gansynth.runtime.errors import GansynthError
@@ -301,3 +302,40 @@ def test_slices_stored_as_volumes_are_checked_and_what_many_share_is_said_once(t
     told = succeed("check", f"nifti:{tmp_path}")
     (bare,) = [line for line in told.stdout.splitlines() if "no foreground" in line]
     assert bare.endswith("p7.nii.gz: no foreground, only background (2 files are so)")
+
+
+def phantoms(folder: Path, flipped: range) -> Path:
+    """40 volumes with a bright box, of which some have flipped label maps."""
+    for number in range(40):
+        rng = np.random.default_rng(number)
+        volume = 100 + 20 * gaussian_filter(rng.standard_normal((24,) * 3), 1)
+        drawn = np.zeros(volume.shape, np.uint8)
+        z, y, x = rng.integers(2, 10, 3)
+        drawn[z : z + 8, y : y + 7, x : x + 6] = 1
+        volume[drawn > 0] += 120
+        drawn = drawn[::-1] if number in flipped else drawn
+        save(folder / f"images/c{number:02}_0000.nii.gz", volume.astype(np.int16), np.eye(4))
+        save(folder / f"labels/c{number:02}.nii.gz", drawn, np.eye(4))
+    return folder
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_flipped_label_maps_are_found_on_either_side_of_the_fold(processes, tmp_path, monkeypatch):
+    monkeypatch.setattr("gansynth.data.check.processes_for", lambda *_: processes)
+    assert check(phantoms(tmp_path / "none", range(0))).looked == ""
+    for flipped in (range(24), range(16, 40)):
+        looked = check(phantoms(tmp_path / "some", flipped)).looked
+        assert looked is not None
+        assert "flipped along x" in looked
+
+
+def test_processes_find_what_one_finds_in_the_same_order(pairs, monkeypatch):
+    halve(pairs / "images/p1_l_0000.nii.gz")
+    not_finite(pairs / IMAGE)
+    save(pairs / "images/p2_l_0000.nii.gz", np.full(SHAPE, 7, np.int16))
+    found = []
+    for processes in (1, 3):
+        monkeypatch.setattr("gansynth.data.check.processes_for", lambda *_, n=processes: n)
+        found.append(check(pairs))
+    assert len(found[0].findings) > 2
+    assert found[0] == found[1]
