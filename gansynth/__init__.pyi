@@ -23,6 +23,7 @@ from .core.capabilities import Capabilities as Capabilities
 from .core.capabilities import Input as Input
 from .core.case_pool import CaseContext as CaseContext
 from .core.case_pool import TrainingCases as TrainingCases
+from .core.case_store import CaseStore as CaseStore
 from .core.edit import CaseEdit as CaseEdit
 from .core.edit import Edit as Edit
 from .core.edit import EditContext as EditContext
@@ -33,6 +34,7 @@ from .core.filter import FilterOptions as FilterOptions
 from .core.filter import FilterRequest as FilterRequest
 from .core.filter import FilterResult as FilterResult
 from .core.filter import FilterTrainingData as FilterTrainingData
+from .core.foreground import ForegroundIndex as ForegroundIndex
 from .core.generator import Batch as Batch
 from .core.generator import Generator as Generator
 from .core.generator import GeneratorOptions as GeneratorOptions
@@ -89,6 +91,7 @@ from .core.space import Space as Space
 from .core.writer import Item as Item
 from .core.writer import Writer as Writer
 from .core.writer import WriterOptions as WriterOptions
+from .data.batches import PatchSource as PatchSource
 from .data.blending import paste_soft as paste_soft
 from .data.blending import rim_voxels as rim_voxels
 from .data.case_writer import write_volume as write_volume

@@ -41,6 +41,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 DATA = Path(__file__).parents[1] / "../shared/data"
 
+KEPT = "gansynth_"  # what folders begin with that hold what is kept of cases
 CASES = ("p1_left", "p1_right", "p2_left", "p2_right", "p3_left", "p3_right")
 SHAPE = (24, 28, 24)
 CONFIGURATIONS = ("3d_fullres", "2d")
@@ -478,11 +479,11 @@ def unrendered():
 
 
 def content(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder."""
+    """SHA-256 of every file below a folder, but of what is kept of cases."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and not any(each.name.startswith(KEPT) for each in path.parents)
     }
 
 

@@ -8,13 +8,14 @@ import numpy as np
 
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest, case_content, case_record
 from gansynth.sampling.run_source import open_source
+from tests.conftest import KEPT
 
 
 def state(folder: Path) -> dict[str, tuple[int, int]]:
     """Size and date of all files below a folder, but of what is kept of cases; links have own."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        kept = any(parent.name.startswith("gansynth_") for parent in path.parents)
+        kept = any(parent.name.startswith(KEPT) for parent in path.parents)
         if not kept and (path.is_file() or path.is_symlink()):
             status = path.lstat()
             found[str(path.relative_to(folder))] = (status.st_size, status.st_mtime_ns)

@@ -87,9 +87,9 @@ def check_raw(request: SourceRequest, progress: Callable[[int, int], None]) -> C
     if raw.ending not in NIFTI:
         read = reader_of(raw)
         listing = replace(listing, stacked=True, total=len(listing.channels or ()))
-    findings = list(check_volumes(listing, request, options, progress, read).findings)
-    findings += _check_set(raw, prepares=request.kind != "nnunet-raw")
-    return CheckReport(name, len(listing.entries), in_order(findings))
+    report = check_volumes(listing, request, options, progress, read)
+    own = _check_set(raw, prepares=request.kind != "nnunet-raw")
+    return replace(report, name=name, findings=in_order([*report.findings, *own]))
 
 
 def _check_set(raw: RawSet, prepares: bool) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,11 +27,14 @@ from gansynth import (
     Case,
     CaseHeader,
     CaseSource,
+    CaseStore,
     DataFault,
     FloatArray,
     FoldSplit,
+    ForegroundIndex,
     GansynthError,
     LabelArray,
+    PatchSource,
     Schema,
     SourceRequest,
     Space,
@@ -41,10 +44,7 @@ from gansynth import (
     read_json,
     write_json_atomic,
 )
-from gansynth.core.case_store import Arrays, CaseStore
-from gansynth.core.foreground import ForegroundIndex, PlaneIndex
 from gansynth.core.synthetic import refuse_named
-from gansynth.data.batches import PatchSource
 from gansynth.data.folds import FoldFiles, json_text, one_fold, write_resplit, write_small
 from gansynth.data.grid import in_eights, whole_labels
 from gansynth.data.listing import CaseFiles
@@ -70,6 +70,7 @@ from gansynth_nnunet.plans import DEFAULT_PLANS, NnunetPlans
 
 log = logging.getLogger("gansynth")
 
+Arrays = Mapping[str, npt.NDArray[Any]]
 MARGIN = 4 / 3
 """Edge of the generator's arrays in patches: the reach of nnU-Net's rotations and crops."""
 CONSTANT = 1e-4
@@ -254,11 +255,8 @@ class NnunetSource(PatchSource):
         return voxel * sum([math.prod(self._shape(case)) for case in self.train_ids])
 
     def outline(self, case_id: str) -> ForegroundIndex:
-        found = self._outline(case_id)
-        planes = PlaneIndex(found["values"], found["counts"], found["boxes"])
-        return ForegroundIndex(
-            self._shape(case_id), planes.without(self.labels.ignore), partial(self._labels, case_id)
-        )
+        read = partial(self._labels, case_id)
+        return ForegroundIndex.from_arrays(self._outline(case_id), self.labels.ignore, read)
 
     def store_of(self, case_id: str) -> CaseStore:
         # Of a division in folds, these are links to the data set that it was made of.
@@ -287,11 +285,10 @@ class NnunetSource(PatchSource):
         return tuple(self._outline(case_id)["shape"].tolist())
 
     def _outline(self, case_id: str) -> Arrays:
-        """Shape of a case, and the fields of its ``PlaneIndex``."""
+        """Shape of a case, and where its labels lie."""
 
         def find() -> Arrays:
-            labels = self._labels(case_id)
-            return {"shape": np.array(labels.shape), **vars(PlaneIndex.of(labels))}
+            return ForegroundIndex.of_labels(self._labels(case_id)).to_arrays()
 
         if case_id not in self._outlines:
             self._outlines[case_id] = self.store_of(case_id).arrays("outline", find)

@@ -215,4 +215,5 @@ class _StepListener:
         yield self
 
     def advance(self, n: float = 1, **figures: Any) -> None:
-        self._job.step(**figures)
+        numbers = {name: value for name, value in figures.items() if not isinstance(value, str)}
+        self._job.step(**numbers)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -80,25 +79,6 @@ PRINTING = (
     click.option("-q", "--quiet", is_flag=True, help="No progress; warnings stay."),
     # The group reads --debug itself, so that it also applies to earlier errors.
     click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of errors."),
-)
-
-
-def _hold_at_most(context: click.Context, option: click.Parameter, size: str | None) -> None:
-    from gansynth.runtime.files import bytes_of
-    from gansynth.runtime.machine import CACHE_MEMORY
-
-    if size is not None:
-        bytes_of(size, "--cache-memory")
-        os.environ[CACHE_MEMORY] = size  # for the processes that this one starts, too
-
-
-MEMORY = click.option(
-    "--cache-memory",
-    metavar="SIZE",
-    expose_value=False,
-    callback=_hold_at_most,
-    help="Most memory for cases (8GB); others are read in parts.  [default: a quarter of what is "
-    "free]",
 )
 
 

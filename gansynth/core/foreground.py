@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,10 +70,27 @@ class ForegroundIndex:
     @classmethod
     def of(cls, case: Case, ignore: int | None = None) -> ForegroundIndex:
         """Return the outline of a case in memory."""
-        shape, labels = case.image.shape[1:], case.labels
-        if labels is None:
-            return cls(shape)
-        return cls(shape, PlaneIndex.of(labels).without(ignore), labels.__getitem__)
+        if case.labels is None:
+            return cls(case.image.shape[1:])
+        return cls.of_labels(case.labels, ignore)
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What was counted of a case with labels, to be kept."""
+        assert self.planes is not None, "labels were counted"
+        return {"shape": np.array(self.shape), **vars(self.planes)}
+
+    @classmethod
+    def from_arrays(
+        cls, kept: Mapping[str, npt.NDArray[Any]], ignore: int | None, read: ReadLabels
+    ) -> ForegroundIndex:
+        """Return what ``to_arrays`` was of, without the ignore value."""
+        planes = PlaneIndex(kept["values"], kept["counts"], kept["boxes"])
+        return cls(tuple(kept["shape"].tolist()), planes.without(ignore), read)
+
+    @classmethod
+    def of_labels(cls, labels: LabelArray, ignore: int | None = None) -> ForegroundIndex:
+        """Return the outline of a case whose labels are in memory."""
+        return cls(labels.shape, PlaneIndex.of(labels).without(ignore), labels.__getitem__)
 
     def foreground_voxel(self, rng: np.random.Generator) -> Voxel | None:
         """Draw a voxel of a label above 0, each label equally likely; None if there is none."""

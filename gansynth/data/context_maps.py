@@ -6,11 +6,14 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING
 
 from gansynth.core.case_store import Arrays
-from gansynth.core.generator import ContextOf
 from gansynth.core.schema import Case, LabelArray
 from gansynth.core.space import Placement, Space
+
+if TYPE_CHECKING:
+    from gansynth.core.generator import ContextOf
 
 Mapped = Callable[[str, str, str, Callable[[], Arrays]], Arrays | None]
 MOST_BYTES = 1 << 29  # of contexts that are kept; what comes later is made anew each time
@@ -53,6 +56,8 @@ class ContextMaps:
             if key not in self._kept:
                 return self._keep(key, self._context(placed))
             return self._kept[key]
+        from gansynth.core.generator import ContextOf  # which needs torch
+
         if self._space.grid == "crop" and isinstance(self._context, ContextOf):
             whole = self._whole(placed.id, self._context, shape, read)
             if whole is not None:

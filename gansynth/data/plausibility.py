@@ -214,9 +214,10 @@ def _gradient(channel: npt.NDArray[Any]) -> Gradients:
     low, high = np.percentile(channel, (1, 99))
     clipped = np.clip(channel, low, high).astype(np.float32)
     squares: Gradients = np.zeros_like(clipped)
-    for axis, length in enumerate(clipped.shape):
-        if length > 1:  # a slice that is stored as a volume has no slope across it
-            squares += np.square(np.gradient(clipped, axis=axis))
+    with np.errstate(over="ignore"):  # of values that no scanner makes
+        for axis, length in enumerate(clipped.shape):
+            if length > 1:  # a slice that is stored as a volume has no slope across it
+                squares += np.square(np.gradient(clipped, axis=axis))
     return np.asarray(np.sqrt(squares))
 
 

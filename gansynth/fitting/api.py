@@ -18,7 +18,8 @@ from gansynth.fitting.recipe_fit import fit_recipe
 from gansynth.fitting.recipe_plan import plan_recipe
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import bytes_of
+from gansynth.runtime.machine import hold_cases_in
+from gansynth.runtime.options import bytes_of
 from gansynth.sampling.api import FittedRun
 from gansynth.training.loggers import check_tensorboard
 
@@ -35,6 +36,7 @@ def run_fit(request: FitRequest) -> FittedRun:
         GansynthError: typed by cause, see ``gansynth.runtime.errors``.
         Interrupted: by SIGTERM or SIGINT, after a checkpoint.
     """
+    hold_cases_in(request.cache_memory)
     if request.tensorboard:
         check_tensorboard()
     source = source_of(request, idle=request.recipe is None)  # a recipe has its own reading options

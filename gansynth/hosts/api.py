@@ -41,6 +41,7 @@ from gansynth.hosts.timing import OF_SAMPLES, as_long_alone
 from gansynth.metrics.segmentation.evaluation import compared
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault, refuse_unknown
+from gansynth.runtime.machine import hold_cases_in
 from gansynth.runtime.options import put_setting
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.sampling.filters.fitted import learn_ahead
@@ -162,6 +163,7 @@ def run_augment(
         GansynthError: typed by cause; missing samples are in the result.
     """
     reporter = reporter or request.reporter
+    hold_cases_in(request.cache_memory)
     if request.data is not None and ":" not in request.data:
         request = request.replace(data=find_kind(request.data, request.root))
         reporter.say(f"the data are read as {request.data}")

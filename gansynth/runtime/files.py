@@ -282,23 +282,6 @@ def in_units(size: float | str) -> str:
     return f"{size:.0f} bytes"
 
 
-def bytes_of(text: str, named: str) -> int:
-    """Return the bytes of a size as ``16GB``, ``800MB``, ``12GiB`` or ``5000000``.
-
-    ``named``: the option or variable, for the message.
-
-    Raises:
-        UsageFault: it is none.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
-    if match is None or float(match[1]) == 0:
-        raise UsageFault(
-            "files.not-a-size", f"{named} {text!r}: expected a size, for example 16GB or 800MiB"
-        )
-    power = " KMGT".index(match[2].upper() or " ")
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
-
-
 def folder_bytes(folder: Path) -> int:
     """Return the bytes of all files in a folder, links not followed."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gansynth.runtime.errors import EnvironmentFault
-from gansynth.runtime.files import bytes_of, in_units
+from gansynth.runtime.files import in_units
+from gansynth.runtime.options import bytes_of
 
 SHARED = Path("/dev/shm")
 CGROUP = Path("/sys/fs/cgroup")
@@ -71,6 +72,12 @@ def free_memory() -> int:
     if limit.isdigit() and int(limit) < ram.total:
         return min(ram.available, int(limit) - int(used or 0))
     return ram.available
+
+
+def hold_cases_in(size: str | None) -> None:
+    """Limit the memory for cases, here and in processes that this one starts; None: as it was."""
+    if size is not None:
+        os.environ[CACHE_MEMORY] = size
 
 
 def cache_memory() -> int:

@@ -26,6 +26,7 @@ from gansynth.metrics.comparison import load_metrics, measure
 from gansynth.report.image_grid import write_sample_grid
 from gansynth.runtime.child import keep_to_cores
 from gansynth.runtime.files import folder_name
+from gansynth.runtime.machine import hold_cases_in
 from gansynth.runtime.options import read_settings
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.deidentify import (
@@ -71,6 +72,7 @@ def run_sample(words: SampleRunRequest) -> dict[str, Any]:
         IntegrityFault: a sample for sharing repeats a real image.
     """
     reporter = words.reporter
+    hold_cases_in(words.cache_memory)
     if words.replay is not None:
         words.check_alone()
         return replay_run(words, words.replay, reporter)
@@ -235,7 +237,7 @@ class _Drawn:
     writer_class: type[Writer]
     keep_flawed: bool
     reporter: Reporter
-    shown: int
+    shown: int = 0
 
     def __post_init__(self) -> None:
         self.kept = self.keep_flawed or self.writer_class.flawed

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gansynth.core.requests.hosts import AugmentRequest
-from gansynth_cli.common import MEMORY, Hint, Output, examples, summary, table
+from gansynth_cli.common import Hint, Output, examples, summary, table
 from gansynth_cli.requests import request_command
 from gansynth_cli.results import lines_of_training
 
@@ -60,7 +60,6 @@ command = request_command(
     "gansynth.hosts.api:run_augment",
     show,
     models=options_of_target,
-    options=[MEMORY],
     epilog=examples(
         "gansynth augment nnunet:004 --dry-run",
         "gansynth augment --target yolo --data yolo:data.yaml --generator runs/g1 "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gansynth.core.requests.fit import FitRequest
-from gansynth_cli.common import MEMORY, Output, examples, summary, table, then
+from gansynth_cli.common import Output, examples, summary, table, then
 from gansynth_cli.requests import request_command
 from gansynth_cli.results import counted, lines_of_fit
 
@@ -37,7 +37,6 @@ command = request_command(
     show,
     options=[
         click.option("--verbose", is_flag=True, help="With --dry-run: print every setting, too."),
-        MEMORY,
     ],
     needs={"verbose": "dry_run"},
     epilog=examples(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.core.requests.samples import SampleRunRequest
-from gansynth_cli.common import MEMORY, Output, examples, summary
+from gansynth_cli.common import Output, examples, summary
 from gansynth_cli.requests import request_command
 from gansynth_cli.results import lines_of_samples
 
@@ -24,7 +24,6 @@ command = request_command(
     SampleRunRequest,
     "gansynth.sampling.sample:run_sample",
     show,
-    options=[MEMORY],
     epilog=examples(
         "gansynth sample runs/g0 -n 16 --sheet --metric spectrum",
         "gansynth sample runs/g0 --replay results/gansynth_draws/draws-host-4711.csv:17 -o again/",

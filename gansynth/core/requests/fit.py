@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from gansynth.core.requests.base import Folder, Opt, Texts, Values
-from gansynth.core.requests.sections import CaseData, EditSection
+from gansynth.core.requests.sections import CaseData, EditSection, MemorySection
 
 
 class RecipeData(CaseData):
@@ -24,7 +24,7 @@ class RecipeData(CaseData):
     """How to read that source, where it differs from the cases; may be repeated."""
 
 
-class FitRequest(EditSection, RecipeData):
+class FitRequest(EditSection, RecipeData, MemorySection):
     """Fit a generator on the training cases of one fold.
 
     NAME is a registered generator (see: gansynth plugins), or the YAML file of a chain of them. No

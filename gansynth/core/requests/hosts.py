@@ -20,7 +20,7 @@ from gansynth.core.requests.base import (
     Values,
     as_tuple,
 )
-from gansynth.core.requests.sections import ReadSection, SampleSection
+from gansynth.core.requests.sections import MemorySection, ReadSection, SampleSection
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import FlagText, flag_of
 
@@ -91,7 +91,9 @@ class BankSection(Request):
     """Longest wait for a sample where the schedule allows no real case; training then stops."""
 
 
-class AugmentRequest(SampleSection, BankSection, RatioSection, ReadSection, HostData):
+class AugmentRequest(
+    SampleSection, BankSection, RatioSection, ReadSection, HostData, MemorySection
+):
     """Train a target framework with samples mixed in at a ratio.
 
     The target is the framework you train, e.g. nnU-Net. Data set, configuration, plans and fold
@@ -182,6 +184,7 @@ class AugmentRequest(SampleSection, BankSection, RatioSection, ReadSection, Host
 
     def check(self) -> None:
         """Refuse what cannot be parsed, and samples of no generator or bank."""
+        super().check()
         if not self.undecided:
             for name, example in (("target", "a framework"), ("ratio", "R:S, as 1:1")):
                 if not getattr(self, name) and not self.opt(name).hidden:

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from gansynth.core.requests.base import File, Folder, Opt, Root, Texts, Values
-from gansynth.core.requests.sections import ClassSection, MovedData
+from gansynth.core.requests.sections import ClassSection, MemorySection, MovedData
 
 
 class DrawSection(ClassSection):
@@ -28,7 +28,7 @@ class SheetSection(DrawSection):
     """PNG file; RUN/samples/sheet.png if not given."""
 
 
-class SampleRunRequest(ClassSection, MovedData):
+class SampleRunRequest(ClassSection, MovedData, MemorySection):
     """Generate labelled samples from a run.
 
     RUN is a folder that gansynth fit wrote. The same seed gives the same samples. They are written

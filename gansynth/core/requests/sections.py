@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 from gansynth.core.requests.base import Opt, Request, Root, Text, Texts, Values
+from gansynth.runtime.options import bytes_of
 
 
 class ReadSection(Request):
@@ -25,6 +26,21 @@ class ReadSection(Request):
     """Run or sample bank of synthetic cases; the training cases of it count as seen."""
     root: Root | None = None
     """Folder with the framework's own folders, instead of its environment variables."""
+
+
+class MemorySection(Request):
+    """How much memory cases may take."""
+
+    heading: ClassVar[str] = "Data"
+    cache_memory: Annotated[str | None, Opt(metavar="SIZE")] = None
+    """Most memory for cases of a process (8GB); others are read in parts, or mapped. Default: a
+    quarter of what is free."""
+
+    def check(self) -> None:
+        """Refuse what is no size."""
+        super().check()
+        if self.cache_memory is not None:
+            bytes_of(self.cache_memory, "--cache-memory")
 
 
 class Cases(Request):
