@@ -19,7 +19,7 @@ from gansynth.fitting.recipe_plan import plan_recipe
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.machine import hold_cases_in
-from gansynth.runtime.options import bytes_of
+from gansynth.runtime.sizes import bytes_of
 from gansynth.sampling.api import FittedRun
 from gansynth.training.loggers import check_tensorboard
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.files import in_units
-from gansynth.runtime.options import bytes_of
+from gansynth.runtime.sizes import bytes_of
 
 SHARED = Path("/dev/shm")
 CGROUP = Path("/sys/fs/cgroup")

@@ -14,8 +14,8 @@ from gansynth.core.source import SourceRequest
 from gansynth.fitting import cost
 from gansynth.fitting.cost import FlopCounter, fit_into, measure, stage_steps
 from gansynth.fitting.setup import resolve
-from gansynth.runtime.options import bytes_of
 from gansynth.runtime.progress import NullReporter
+from gansynth.runtime.sizes import bytes_of
 from gansynth.testing import ToySource
 from gansynth.training.loop import FitOptions
 from gansynth_cli.commands.fit import lines_of_cost
@@ -130,7 +130,7 @@ def test_sizes_are_read_as_they_are_written_and_others_refused(text, size):
     if size is not None:
         assert bytes_of(text, "--max-memory") == size
         return
-    with raises_fault("options.not-a-size"):
+    with raises_fault("sizes.not-a-size"):
         bytes_of(text, "--max-memory")
 
 

@@ -47,7 +47,6 @@ command = request_command(
     show,
     epilog=examples(
         "gansynth cache nnunet:004 -c 3d_fullres --fold 0 -o hippocampus_f0.h5",
-        "gansynth cache nifti:cases.csv --read spacing=1 --dtype float16 -o cases.h5 --dry-run",
         "gansynth cache nnunet:004 -c 3d_fullres --clear",
     ),
 )

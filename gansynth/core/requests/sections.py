@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 from gansynth.core.requests.base import Opt, Request, Root, Text, Texts, Values
-from gansynth.runtime.options import bytes_of
+from gansynth.runtime.sizes import bytes_of
 
 
 class ReadSection(Request):
