@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.case_store import CaseStore
 from gansynth.core.fingerprint import Prints, look_alikes, prints_of
 from gansynth.core.lineage import some_names
 from gansynth.core.source import CheckReport, Finding, FoldSplit, SourceRequest
@@ -225,7 +226,7 @@ class CaseReader:
                 shapes.append(volume.array.shape)
                 found.marked += [file] * is_marked(file)
                 if file == entry.images[0]:
-                    found.prints = _prints(volume)
+                    found.prints = self._prints(case, file, volume)
                 if found.place is not None and fits:
                     self._gradients(found.place, volume, reference[1].affine)
         if whole:
@@ -292,6 +293,12 @@ class CaseReader:
         if not foreground:
             found.notes.append(("no foreground, only background", file))
         return foreground and not unknown
+
+    def _prints(self, case: str, file: Path, volume: NiftiVolume) -> Prints:
+        """Return prints of the first channel, which are kept for the next time."""
+        store = CaseStore.of(case, [file], self.listing.root, beside=False)
+        kept = store.arrays("first", lambda: {"prints": np.array(_prints(volume), np.str_)})
+        return tuple(kept["prints"].tolist())
 
     def _place(self, case: str, volume: NiftiVolume) -> Place:
         labels = oriented(volume.array, volume.affine)

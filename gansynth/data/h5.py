@@ -697,7 +697,7 @@ class H5Source(PatchSource):
 
     def store_of(self, case_id: str) -> CaseStore:
         """Beside the file, as the cases are in it."""
-        return CaseStore.of(case_id, [self.path], self.path, beside=True)
+        return CaseStore.of(case_id, [self.path], self.path, beside=not self.index.synthetic)
 
     # -- reading ---------------------------------------------------------------------------------
 
