@@ -264,6 +264,7 @@ def of_size(name: str, count: int, commands: Sequence[str], home: Path) -> Itera
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     environ = {**os.environ, "PYTHONUNBUFFERED": "1", "nnUNet_results": str(out / "results")}
+    environ["GANSYNTH_CACHE"] = str(out / "kept")  # by the commands of this size alone
     for key in ("nnUNet_raw", "nnUNet_preprocessed"):
         environ[key] = str(out / "nnunet" / key)
     needed = {NEEDS[command] for command in commands if command in NEEDS}
