@@ -200,6 +200,9 @@ COMMANDS = {
     "prepare, dry": "gansynth augment nnunet:7 --root {out}/nnunet --dry-run",
     "cache": "gansynth cache {data} --dtype float16 -o {out}/cache.h5",
     "fit": "gansynth fit cgan3d --data {data} --read size={crop} " + STEPS + " -o {out}/run",
+    "fit, 1 GB": "gansynth fit cgan3d --data {data} --read size={crop} --cache-memory 1GB "
+    + STEPS
+    + " -o {out}/run_1gb",
     "sample": "gansynth sample {out}/run -n 16 -o {out}/samples",
     "augment, dry": "gansynth augment --target segmenter --generator {out}/run --ratio 1:1 "
     "-o {out}/both --dry-run",
@@ -282,6 +285,15 @@ def of_size(name: str, count: int, commands: Sequence[str], home: Path) -> Itera
 # -- results ---------------------------------------------------------------------------------------
 
 
+def known_rows() -> dict[tuple[str, str, int], dict[str, Any]]:
+    """Return the rows that were measured before, by data set, command and cases."""
+    path = RESULTS / "cohort.json"
+    if not path.exists():
+        return {}
+    known = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    return {(row["data"], row["command"], row["cases"]): row for row in known}
+
+
 def growth(rows: list[dict[str, Any]]) -> list[float]:
     """Exponents of CPU seconds over cases between sizes."""
     return [
@@ -308,7 +320,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             of = sorted((r for r in own if r["command"] == command), key=itemgetter("cases"))
             if of and of[-1]["cases"] == most:
                 seconds, mib = of[-1]["cpu_seconds"], of[-1]["memory_mib"]
-                cells = (f"{seconds:.1f}", f"{1000 * seconds / most:.3g}", f"{mib:.0f}")
+                cells = (f"{seconds:.1f}", f"{1000 * seconds / most:,.0f}", f"{mib:.0f}")
                 grown = ", ".join(f"{g:.2f}" for g in growth(of))
                 lines.append(f"| {command} | {' | '.join(cells)} | {grown} |")
         lines.append("")
@@ -326,10 +338,7 @@ def main() -> None:
     only = [*DATA, *COMMANDS] if asked.only is None else asked.only
     names = [name for name in DATA if name in only] or list(DATA)
     commands = [command for command in COMMANDS if command in only] or list(COMMANDS)
-    path, rows = RESULTS / "cohort.json", {}
-    if path.exists() and not asked.quick:
-        known = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        rows = {(row["data"], row["command"], row["cases"]): row for row in known}
+    rows = {} if asked.quick else known_rows()
     with tempfile.TemporaryDirectory() as scratch:
         home = (asked.home or Path(scratch)).absolute()
         for name in names if only else ():
@@ -338,6 +347,8 @@ def main() -> None:
                 for row in of_size(name, count, commands, home):
                     print_table([tuple(row.values())])
                     row["date"] = time.strftime("%Y-%m-%d")
+                    if not asked.quick:  # others may be measuring their part
+                        rows = known_rows()
                     rows[(name, row["command"], count)] = row
                     if not asked.quick:  # what is measured stays, whatever happens to the rest
                         write("cohort", {"rows": list(rows.values())})
