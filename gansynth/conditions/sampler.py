@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, dataclass, replace
@@ -27,7 +26,7 @@ from gansynth.core.body_mask import shown_body
 from gansynth.core.case_pool import CaseCheck, CaseContext, CasePool, TrainingCases, own_labels
 from gansynth.core.case_store import Arrays, digest
 from gansynth.core.edit import Edit, EditContext
-from gansynth.core.geometry import Mask, Rng, mask_of
+from gansynth.core.geometry import Mask, Rng, mask_of, unpacked_mask
 from gansynth.core.kept import Kept
 from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, known_labels
 from gansynth.core.source import CaseSource
@@ -106,8 +105,7 @@ class _Bodies:
         shape = case.image.shape[1:]
         how = "" if self._space.cuts else json.dumps(self._space.to_json(), sort_keys=True)
         name = f"body-{digest(str(shape), how)[:16]}"
-        bits = self._pools.kept(case.id, name, find)["bits"]
-        return np.unpackbits(bits, count=math.prod(shape)).reshape(shape).astype(bool)
+        return unpacked_mask(self._pools.kept(case.id, name, find)["bits"], shape)
 
     def cut(self, case: Case, placement: Placement) -> Mask:
         """Return the body of a case's image, cropped: it cannot be found in the crop itself."""

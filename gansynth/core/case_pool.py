@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.body_mask import shown_body
-from gansynth.core.case_store import Arrays
-from gansynth.core.geometry import Mask, bounding_box
+from gansynth.core.case_store import Arrays, kept_in
+from gansynth.core.geometry import Mask, bounding_box, unpacked_mask
 from gansynth.core.kept import Kept
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, known_labels
 from gansynth.core.source import CaseSource, store_as_read
@@ -101,9 +100,7 @@ class TrainingCases:
         ``what``: the name of a file; it tells of everything else that they depend on.
         """
         self.admit(case_id)
-        source = _READERS[self].source
-        store = store_as_read(source, case_id)
-        return make() if store is None else store.arrays(what, make)
+        return kept_in(store_as_read(_READERS[self].source, case_id), what, make)
 
     def mapped(
         self, case_id: str, what: str, how: str, make: Callable[[], Arrays]
@@ -210,13 +207,12 @@ class CasePool:
             return np.packbits(shown_body(case.image, case.labels))
 
         shape = case.image.shape[1:]
-        bits = np.unpackbits(self.learnt(f"body of {case.id}", find), count=math.prod(shape))
-        return bits.reshape(shape).astype(bool)
+        return unpacked_mask(self.learnt(f"body of {case.id}", find), shape)
 
     def mask(self, key: Hashable, shape: tuple[int, ...], find: Callable[[], Mask]) -> Mask:
         """Return a mask of a shape, found anew where it is not kept, as bits, by its key."""
         bits = self._masks(key, lambda: np.packbits(find()))
-        return np.unpackbits(bits, count=math.prod(shape)).reshape(shape).astype(bool)
+        return unpacked_mask(bits, shape)
 
     def _whole_labels(self, case_id: str) -> LabelArray:
         case = own_labels(self.cases(case_id), self.schema)

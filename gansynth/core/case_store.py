@@ -130,6 +130,11 @@ class CaseStore:
                 remove(temporary)
 
 
+def kept_in(store: CaseStore | None, what: str, make: Callable[[], Arrays]) -> Arrays:
+    """Return an entry of a store; without one, what would have been kept in it."""
+    return make() if store is None else store.arrays(what, make)
+
+
 def user_folder() -> Path:
     """Return the folder for entries of cases that have none beside their files."""
     named = os.environ.get("GANSYNTH_CACHE")

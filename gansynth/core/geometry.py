@@ -46,6 +46,11 @@ def other_axes(ndim: int) -> list[tuple[int, ...]]:
     return [axes[:axis] + axes[axis + 1 :] for axis in axes]
 
 
+def unpacked_mask(bits: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> Mask:
+    """Return the mask of a shape that ``np.packbits`` was given."""
+    return np.unpackbits(bits, count=math.prod(shape)).reshape(shape).astype(bool)
+
+
 def bounding_box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
     """Return the smallest box around a mask, grown by ``margin`` voxels and cut at the array."""
     box = []

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.case_store import Arrays, CaseStore
+from gansynth.core.case_store import Arrays, CaseStore, kept_in
 from gansynth.core.fingerprint import Prints, prints_of
 from gansynth.core.identity import same_data
 from gansynth.core.lineage import CaseRecord, Lineage, look_alike, read_lineage
@@ -490,7 +490,7 @@ def _record(source: CaseSource, case_id: str, decode: Decode | None, *, whole: b
         }
 
     store = source.store_of(case_id)
-    found = find() if store is None else store.arrays("record" if whole else "content", find)
+    found = kept_in(store, "record" if whole else "content", find)
     content, image = str(found["content"]), str(found["image"])
     if not image:
         content = _sha256(content, source.name, case_id)

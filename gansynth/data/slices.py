@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BeforeValidator, Field
 
-from gansynth.core.case_store import Arrays
+from gansynth.core.case_store import Arrays, kept_in
 from gansynth.core.geometry import other_axes
 from gansynth.core.registry import installed
 from gansynth.core.resample import resampling_record
@@ -558,8 +558,7 @@ class SliceSource(CaseSource):
         """Voxels of each foreground label in each slice: (V, slices); DataFault: no labels."""
         if case not in self._counts:
             store = store_as_read(self.inner, case)
-            count = partial(self._counted, case)
-            kept = count() if store is None else store.arrays(f"labels-{self.axis}", count)
+            kept = kept_in(store, f"labels-{self.axis}", partial(self._counted, case))
             self._counts[case] = kept["counts"]
         return self._counts[case]
 
