@@ -38,6 +38,7 @@ from gansynth.runtime.errors import (
     GansynthError,
     printed_fault,
 )
+from gansynth.runtime.machine import free_memory
 from gansynth.runtime.progress import Reporter
 from gansynth.runtime.signals import Interrupted, StopRequest
 from gansynth.sampling.sampler import sampler_for
@@ -73,15 +74,7 @@ def free_bytes(device: torch.device) -> int:
     """Return the free memory of a device; on the CPU within a container's limit."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-    except OSError:
-        return free
-    return min(free, int(limit) - used) if limit.isdigit() else free
+    return free_memory()
 
 
 def refuse_low_memory(job: FitJob, processes: int) -> None:
