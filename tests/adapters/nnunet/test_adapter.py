@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from gansynth.bank.producer_count import shares_of_cores
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.space import Space
@@ -225,7 +226,7 @@ def test_a_dry_run_writes_the_file_and_the_command_for_nnunet(
     assert config.request.generator == fitted
     assert (config.request.pacing.reuse, config.request.set) == (4, {"num_epochs": "3"})
     assert config.held_out == ()  # read again when it trains
-    assert planned["loading_processes"] == workers()
-    assert (planned["producers"], planned["processes"][:17]) == (1, "nnU-Net loads in ")
+    shares = shares_of_cores("nnU-Net", workers(), planned["producers"])
+    assert (planned["loading_processes"], planned["processes"]) == (workers(), shares)
     assert planned["seconds_an_epoch"] == 250 * 3 + 50  # a validation takes a third of a step
     assert planned["training_hours"] == pytest.approx(3 * 800 / 3600, abs=0.01)
