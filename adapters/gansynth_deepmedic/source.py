@@ -183,18 +183,30 @@ class DeepMedicSource(VolumeSource):
             units=units,
         )
 
-    def _read(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, NiftiVolume]:
-        image, labels, reference = self._stored(case_id)
-        listed = self.entry(case_id)
-        if listed.roi is None or labels is None:
-            return image, labels, reference
-        region = region_of(listed.roi, self._turned(listed.roi, reference, listed.labels))
-        return image, np.where(region > 0, labels, np.int16(OUTSIDE)), reference
-
-    def _stored(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, NiftiVolume]:
+    def labels_of(self, case_id: str) -> LabelArray:
+        """Read a case's labels within its region of interest, without its channels."""
         listed = self.entry(case_id)
         reference = read_nifti(listed.labels, labels=True)
-        labels = label_map(listed.labels, canonical(reference)[0], self.model)
+        return self._within(listed, self._numbered(listed.labels, reference), reference)
+
+    def _read(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, NiftiVolume]:
+        image, labels, reference = self._stored(case_id)
+        return image, self._within(self.entry(case_id), labels, reference), reference
+
+    def _within(self, listed: ListedCase, labels: LabelArray, reference: NiftiVolume) -> LabelArray:
+        """Labels of a case, of which those outside its region of interest are not known."""
+        if listed.roi is None:
+            return labels
+        region = region_of(listed.roi, self._turned(listed.roi, reference, listed.labels))
+        return np.where(region > 0, labels, np.int16(OUTSIDE))
+
+    def _numbered(self, file: Path, volume: NiftiVolume) -> LabelArray:
+        return label_map(file, canonical(volume)[0], self.model)
+
+    def _stored(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray, NiftiVolume]:
+        listed = self.entry(case_id)
+        reference = read_nifti(listed.labels, labels=True)
+        labels = self._numbered(listed.labels, reference)
         channels = [
             np.zeros(labels.shape, np.float32)
             if file is None

@@ -251,7 +251,7 @@ class _RawWriter:
             assert stored.arrays is not None
             assert truth is not None
             images_copied = copied.keys() >= {*targets[:-1]}
-            image, labels = ((), source.label_map(truth)[0]) if images_copied else stored.arrays()
+            image, labels = ((), source.labels_of(case)) if images_copied else stored.arrays()
             affine = stored.affine
         else:
             read, affine = source.load(case), affine_of(source.schema.spacing)

@@ -237,6 +237,9 @@ class NnunetSource(PatchSource):
     def load(self, case_id: str) -> Case:
         return self.load_part(case_id, ())
 
+    def labels_of(self, case_id: str) -> LabelArray:
+        return self._labels(case_id)
+
     def load_part(self, case_id: str, box: Sequence[slice]) -> Case:
         image, labels = self._image(case_id, box), self._labels(case_id, box)
         case = Case(case_id, self._subjects[case_id], image, labels)

@@ -276,6 +276,13 @@ class CaseSource(ABC):
     def load(self, case_id: str) -> Case:
         """Read one case, float32 (C, D, H, W), int16 (D, H, W); DataFault if it cannot."""
 
+    def labels_of(self, case_id: str) -> LabelArray | None:
+        """Return a case's label map (D, H, W) alone, on the grid of its file or that of ``load``.
+
+        The base class reads the whole case. Raises as ``load``.
+        """
+        return self.load(case_id).labels
+
     def decode(self, case_id: str) -> DecodedCase:
         """Return what a case's files hold; of the base class, what ``load`` returns.
 

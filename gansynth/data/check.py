@@ -32,6 +32,7 @@ from gansynth.data.grid import (
     other_qform,
     rounded_mm,
     same_spacing,
+    values_of,
 )
 from gansynth.data.listing import CaseFiles, VolumeSet, missing
 from gansynth.data.plausibility import Chosen, Place
@@ -212,8 +213,8 @@ class CaseReader:
                 found.spacing = canonical_spacing(volume.affine)
             fits = reference is None or self._pair(found, case, file, volume, *reference)
             if reference is None:  # of which only shape and place are needed from here on
-                empty = np.broadcast_to(volume.array[:1, :1, :1], volume.array.shape)
-                reference = file, volume._replace(array=empty)
+                corner = volume.array[:1, :1, :1].copy()
+                reference = file, volume._replace(array=np.broadcast_to(corner, volume.array.shape))
             if drawn:
                 rounded = listing.by_voxel and volume.array.dtype.kind == "f"
                 array = np.rint(volume.array) if rounded else volume.array
@@ -221,14 +222,16 @@ class CaseReader:
                 if labelled and placed:
                     found.place = self._place(case, volume._replace(array=array))
             else:
-                flat &= _add_to_hash(digest, volume.array)
-                self._image(found, case, file, volume.array)
-                shapes.append(volume.array.shape)
+                array = volume.array
+                flat &= _add_to_hash(digest, array)
+                self._image(found, case, file, array)
+                shapes.append(array.shape)
                 found.marked += [file] * is_marked(file)
                 if file == entry.images[0]:
                     found.prints = self._prints(case, file, volume)
                 if found.place is not None and fits:
                     self._gradients(found.place, volume, reference[1].affine)
+            del volume, array  # before the next one is read
         if whole:
             found.shapes = shapes
             found.content = "" if flat else digest.hexdigest()
@@ -263,7 +266,7 @@ class CaseReader:
 
     def _label_map(self, found: CaseFound, case: str, file: Path, array: npt.NDArray[Any]) -> bool:
         """Report odd label values; return whether a foreground is drawn."""
-        values, allowed = np.unique(array), self.allowed
+        values, allowed = values_of(array), self.allowed
         if len(values) > LABELS:
             text = (
                 f"{len(values)} different values from {values[0]} to {values[-1]}, expected a "

@@ -112,6 +112,7 @@ AFFINE_TOLERANCE = 1e-3  # largest difference of affine entries (mm) between the
 QFORM_TOLERANCE = 0.01  # of a voxel; quaternions are rounded
 IGNORED = 255  # by custom the value of voxels without an annotation
 LABELS = 256  # largest number of different values in a label map
+FEW_VALUES, BLOCK = 1 << 16, 1 << 18  # values that may be counted, and voxels of which at once
 
 
 def mismatches(
@@ -194,6 +195,20 @@ def likely_labels(
         if set(values) <= set(naming.values()) and max(naming.values()) in values:
             return naming
     return None
+
+
+def values_of(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an array's different values as ``np.unique`` does; those of label maps sooner."""
+    if array.dtype.kind not in "iu" or not array.size:
+        return np.unique(array)
+    least, most = int(array.min()), int(array.max())
+    if most - least >= FEW_VALUES:
+        return np.unique(array)
+    found, flat = np.zeros(most - least + 1, bool), array.ravel(order="K")
+    for start in range(0, flat.size, BLOCK):
+        places = flat[start : start + BLOCK].astype(np.int64) - least
+        found |= np.bincount(places, minlength=len(found)) > 0
+    return (np.flatnonzero(found) + least).astype(array.dtype)
 
 
 def whole_labels(file: Path, labels: npt.NDArray[Any]) -> LabelArray:

@@ -715,6 +715,14 @@ class H5Source(PatchSource):
         entry = self._entry(case_id)
         return self.load_part(case_id, [slice(0, n) for n in entry.shape])
 
+    def labels_of(self, case_id: str) -> LabelArray | None:
+        """Read a case's label map alone; DataFault if damaged."""
+        entry = self._entry(case_id)
+        if not entry.labelled:
+            return None
+        with hdf5(self.path, f"case {case_id!r}: "):
+            return np.asarray(self._labels(entry)[()])
+
     def load_part(self, case_id: str, box: Sequence[slice]) -> Case:
         """Read the voxels of a case within a box, with the case's boxes cut to it."""
         entry = self._entry(case_id)

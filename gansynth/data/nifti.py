@@ -50,6 +50,7 @@ from gansynth.data.grid import (
     rounded_mm,
     same_spacing,
     stored_axes,
+    values_of,
     whole_labels,
 )
 from gansynth.data.listing import (
@@ -201,6 +202,11 @@ class VolumeSource(CaseSource):
         """
         return self.decode(case_id).prepare()
 
+    def labels_of(self, case_id: str) -> LabelArray | None:
+        """Read a case's file of labels alone, on its own grid."""
+        file = self.entry(case_id).labels
+        return None if file is None else self._filled(_drawn_labels(file)[0])
+
     def decode(self, case_id: str) -> DecodedCase:
         """Read a case's files: values as they are scaled by the files' headers."""
         image, labels, reference = self._read(case_id)
@@ -320,13 +326,6 @@ class VolumeSource(CaseSource):
         channels = [self._channels_of(f, reference, entry.reference) for f in entry.images]
         return np.concatenate(channels), labels, reference
 
-    def label_map(self, file: Path) -> tuple[LabelArray, NiftiVolume]:
-        """Labels (D, H, W) of a case's file of labels, and that file."""
-        labels, volume = _drawn_labels(file)
-        filled = self._filled(labels)
-        assert filled is not None, "a file of labels holds some"
-        return filled, volume
-
     def _filled(self, labels: LabelArray | None) -> LabelArray | None:
         """Labels with those of the slices between, where these are asked for."""
         if labels is None or self.options.between is None:
@@ -409,7 +408,8 @@ class VolumeSource(CaseSource):
         for case in self._train:
             file = self.entry(case).labels
             if file is not None:
-                found = np.unique(whole_labels(file, read_nifti(file, labels=True).array)).tolist()
+                store = CaseStore.of(case, [file], self.listing.root, beside=False)
+                found = store.arrays("values", partial(_values_in, file))["values"].tolist()
                 values = dict.fromkeys(found, file) | values
         likely = likely_labels(values, self.listing.likely)
         if likely is not None:
@@ -429,15 +429,20 @@ class VolumeSource(CaseSource):
         how = [ChannelNormalisation(modality) for modality in self.modality]
         if not ct:
             return tuple(how)
-        rng = np.random.default_rng(self.options.seed)
-        drawn = []
-        for case in self._train:
-            image, labels, _ = self._stored(case)
-            drawn.append(draw_foreground(image[ct], self._filled(labels), rng))
-        learnt = ct_intensities(str(self.listing.where), drawn, self.options.window)
+        drawn = [
+            self.store_of(case).arrays("ct", partial(self._drawn, case)) for case in self._train
+        ]
+        voxels = [each["voxels"][ct] for each in drawn]
+        learnt = ct_intensities(str(self.listing.where), voxels, self.options.window)
         for index, intensity in zip(ct, learnt, strict=True):
             how[index] = intensity
         return tuple(how)
+
+    def _drawn(self, case_id: str) -> Mapping[str, npt.NDArray[Any]]:
+        """Some voxels of a case's foreground, the same in every fold."""
+        image, labels, _ = self._stored(case_id)
+        rng = np.random.default_rng([self.options.seed, *case_id.encode()])
+        return {"voxels": draw_foreground(image, self._filled(labels), rng)}
 
     def _channel_names(self) -> tuple[str, ...]:
         if self.listing.channels is not None:
@@ -470,6 +475,11 @@ class VolumeSource(CaseSource):
     @property
     def _way_out(self) -> str:
         return f"see all that is wrong: gansynth check {self.request.kind}:{self.request.where}"
+
+
+def _values_in(file: Path) -> Mapping[str, npt.NDArray[Any]]:
+    labels = whole_labels(file, read_nifti(file, labels=True).array)
+    return {"values": values_of(labels)}
 
 
 def _drawn_labels(file: Path) -> tuple[LabelArray, NiftiVolume]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from gansynth.core.geometry import Matrix, centroid, mask_of
-from gansynth.core.schema import Case
 from gansynth.core.source import CaseSource, WrappedSource
 from gansynth.data.slices import SliceSource
 
@@ -18,25 +17,23 @@ CENTRE_DEVIATION = 0.06
 """Largest deviation of an organ's centre, in edges of the image, mean of the axes."""
 
 
-def organ_labels(source: CaseSource, load: Callable[[str], Case] | None = None) -> tuple[str, ...]:
+def organ_labels(source: CaseSource) -> tuple[str, ...]:
     """Return the names of the labels that look like organs: of one size, and in one place.
 
     Nearly every case has an organ, about as large, at about the same place of the image. A lesion
     that is alone in its image, such as a glioma, also has one component, but another size and place
     in every case. The volumes of slices are looked at; pictures of single slices tell nothing.
-    ``load`` reads the source's own cases, for example from a cache.
     """
     while isinstance(source, SliceSource | WrappedSource):
         source = source.inner if isinstance(source, SliceSource) else source.base
-        load = None
     ids, schema = source.train_ids, source.schema
     if len(ids) < FEWEST or not schema.foreground:
         return ()
     chosen = evenly_chosen(ids)
     seen: dict[int, list[tuple[float, ...]]] = {value: [] for value in schema.foreground}
-    for case in map(load or source.load, chosen):
+    for labels in map(source.labels_of, chosen):
         for value in schema.foreground:
-            mask = np.asarray(False) if case.labels is None else mask_of(case.labels, (value,))
+            mask = np.asarray(False) if labels is None else mask_of(labels, (value,))
             if mask.any():
                 centre = np.divide(centroid(mask), mask.shape)
                 seen[value].append((float(mask.sum()), *centre.tolist()))

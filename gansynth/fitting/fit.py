@@ -159,7 +159,7 @@ def _check_organs(job: FitJob, reporter: Reporter) -> None:
         return
     names = {value: name for name, value in schema.labels.items()}
     chosen = [names[value] for value in drawer.classes(schema)]
-    organs = [name for name in organ_labels(job.source, job.cache) if name in chosen]
+    organs = [name for name in organ_labels(job.source) if name in chosen]
     if not organs:
         return
     lesions = [name for name in chosen if name not in organs]

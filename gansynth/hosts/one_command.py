@@ -232,7 +232,7 @@ def _lesion_counts(source: CaseSource, lesions: Sequence[str]) -> list[int]:
     values = [source.schema.labels[name] for name in lesions]
     counts = []
     for case in evenly_chosen(source.train_ids):
-        labels = source.load(case).labels
+        labels = source.labels_of(case)
         if labels is not None:
             counts.append(len(parts(labels, source.schema, values)))
     return counts

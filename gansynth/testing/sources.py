@@ -78,6 +78,14 @@ class _SourceTrial:
             same = np.array_equal(case.image, again.image)
             if not same or not np.array_equal(np.array(case.labels), np.array(again.labels)):
                 raise CheckFailed(f"case {case_id!r} is another one the second time")
+            self._labels_agree(case)
+
+    def _labels_agree(self, case: Case) -> None:
+        alone = self.source.labels_of(case.id)
+        if case.labels is not None and alone is not None and case.labels.shape != alone.shape:
+            return  # resampled by ``load``
+        if not np.array_equal(np.array(case.labels), np.array(alone)):
+            raise CheckFailed(f"labels_of({case.id!r}) returns others than the case has")
 
     def cases_are_listed(self) -> None:
         sides = self.source.train_ids, self.source.held_out_ids

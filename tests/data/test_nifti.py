@@ -144,6 +144,23 @@ def test_ct_is_clipped_and_scaled_by_the_training_cases_foreground_or_a_window(s
     assert np.ptp(source.load("p1_l").image[0]) == pytest.approx(40 / how.std, rel=1e-4)
 
 
+def test_what_is_learnt_of_a_case_is_read_once(pairs, monkeypatch):
+    monkeypatch.setattr("gansynth.core.case_store.SETTLED", 0.0)
+    first = read(pairs, modality="ct")
+    learnt = first.intensities, first.schema.labels
+    monkeypatch.setattr("gansynth.data.nifti.read_nifti", None)
+    again = read(pairs, modality="ct")
+    assert (again.intensities, again.schema.labels) == learnt
+
+
+def test_labels_alone_are_read_without_images(pairs):
+    source = read(pairs)
+    expected = [source.load(case).labels for case in SIDES]
+    for path in pairs.glob("images/*"):
+        path.write_bytes(b"never read")
+    assert np.array_equal([source.labels_of(case) for case in SIDES], expected)
+
+
 @pytest.mark.parametrize(
     "keys", [{"modality": "none"}, {"spacing": "1"}, {"labels": "a:1,b:2"}, {"channels": "a,b"}]
 )
