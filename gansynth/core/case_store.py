@@ -74,6 +74,10 @@ class CaseStore:
             self._write(file, lambda path: _save(path, {**made, **state}))
         return made
 
+    def lacks(self, what: str) -> bool:
+        """Return whether an entry would be kept, and is not there."""
+        return bool(self.state) and self._read(self.folder / f"{what}.npz") is None
+
     def mapped(self, what: str, make: Callable[[], Arrays]) -> Arrays | None:
         """Return large arrays as maps of files, which processes share; made if they are not there.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -23,6 +25,12 @@ from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema, co
 from gansynth.core.space import Space
 from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.serialise import Document
+from gansynth.runtime.workers import in_processes, processes_for
+
+STORED = 8
+"""How many times larger a case's image is in memory than its files, about."""
+COPIES = 4
+"""How many times its image a process takes of memory at most to make a record."""
 
 
 @dataclass(frozen=True)
@@ -474,8 +482,31 @@ def case_records(
 def held_out_records(source: CaseSource) -> tuple[CaseRecord, ...]:
     """Return lineage records of held-out cases, sorted; of slices, of their volumes, too."""
     volumes = source.cut_from(source.held_out_ids)
+    keep_records(source, source.held_out_ids)
     records = case_records(source, source.held_out_ids)
     return records if volumes is None else (*records, *case_records(*volumes))
+
+
+def keep_records(source: CaseSource, ids: Iterable[str]) -> None:
+    """Make the records of many large cases in processes, so that they are at hand when asked for.
+
+    Nothing is done where no record is kept, or where one process is as fast.
+    """
+    source, decode = _recorded_source(source)
+    missing = [case_id for case_id in sorted(ids) if _is_unkept(source, case_id)]
+    if decode is not None or not missing:
+        return
+    header = source.header(missing[0])
+    size = 4 * len(source.schema.channels) * math.prod(header.shape)
+    count = processes_for(len(missing), len(missing) * size // STORED, COPIES * size)
+    if count > 1:
+        deque(in_processes(partial(case_record, source), missing, count), maxlen=0)
+
+
+def _is_unkept(source: CaseSource, case_id: str) -> bool:
+    """Return whether a case has no record, though one would be kept."""
+    store = source.store_of(case_id)
+    return _kept_record(source, case_id) is None and store is not None and store.lacks("record")
 
 
 def _record(source: CaseSource, case_id: str, decode: Decode | None, *, whole: bool) -> CaseRecord:
@@ -605,6 +636,7 @@ def lineage_of(source: CaseSource, record: Callable[[str], CaseRecord] | None = 
     ``record`` returns that of a case, as of a cache that keeps the case for use.
     """
     record = record or partial(case_record, source)
+    keep_records(source, source.train_ids)
     records = tuple([record(case_id) for case_id in sorted(source.train_ids)])
     host = dict(source.space.host)
     return Lineage(source.name, source.request.fold, records, host, ancestors_of(source))

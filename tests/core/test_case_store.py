@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 
 from gansynth.core.case_store import SETTLED, CaseStore
 from gansynth.core.generator import Stage
-from gansynth.core.source import SourceRequest, case_record
+from gansynth.core.source import SourceRequest, case_record, case_records, keep_records
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.data.h5 import write_h5
@@ -20,6 +21,7 @@ from gansynth.runtime.files import folder_bytes
 from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
 from gansynth_nnunet.cases import PreprocessedArrays
+from gansynth_nnunet.source import NnunetSource
 
 
 @pytest.fixture
@@ -188,6 +190,15 @@ def test_a_record_is_made_once_for_all_commands(request_of_settled, monkeypatch)
         monkeypatch.setattr(type(source), reading, never, raising=False)
     again = open_source(request_of_settled)
     assert [case_record(again, case) for case in again.train_ids] == before
+
+
+def test_records_of_large_cases_are_made_in_processes(toy_copy, monkeypatch):
+    source = open_source(toy_copy.request())
+    time.sleep(SETTLED)
+    monkeypatch.setattr("gansynth.core.source.processes_for", lambda *_: 2)
+    keep_records(source, source.train_ids)
+    monkeypatch.setattr(NnunetSource, "decode", never)
+    assert [case.id for case in case_records(source, source.train_ids)] == [*source.train_ids]
 
 
 def test_nnunets_cases_are_not_read_to_open_them(toy_copy, monkeypatch):
