@@ -49,8 +49,8 @@ def test_a_training_goes_on_in_the_next_job_and_a_finished_one_is_kept(
     slurm["nnUNet_preprocessed"] = str(toy_nnunet.preprocessed.parent)
     slurm["nnUNet_n_proc_DA"] = "0"
     lengths = {"num_epochs": 6, "num_iterations_per_epoch": 4, "num_val_iterations_per_epoch": 1}
-    words = ["sbatch", SCRIPTS / "augment.sh", "nnunet:501", "--plans", toy_nnunet.plans]
-    words += ["--ratio", "1:1", "--generator", fitted, "-o", tmp_path / "results"]
+    words = ["sbatch", f"{SCRIPTS}/augment.sh", "nnunet:501", "--plans", toy_nnunet.plans]
+    words += ["--ratio", "1:1", "--generator", str(fitted), "-o", str(tmp_path / "results")]
     words += [f"--set={key}={n}" for key, n in {**lengths, "save_every": 1}.items()]
     words += ["--set=quick_validation=yes"]
 
@@ -76,7 +76,7 @@ def test_a_training_goes_on_in_the_next_job_and_a_finished_one_is_kept(
 
 def test_a_benchmark_ends_with_a_line_if_ray_does_not_start(slurm):
     slurm |= {"SLURM_JOB_ID": "100", "SLURM_CPUS_PER_TASK": "1", "SLURM_JOB_NUM_NODES": "2"}
-    words = ["bash", SCRIPTS / "benchmark.sh", "plan.yaml", "-o", "out"]
+    words = ["bash", f"{SCRIPTS}/benchmark.sh", "plan.yaml", "-o", "out"]
     ended = subprocess.run(words, env=slurm, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
     assert re.search("ray: no such command\nray start on .*: its srun has ended", ended.stderr)
