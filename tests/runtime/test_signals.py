@@ -64,7 +64,8 @@ except KeyboardInterrupt:
 
 
 def test_no_ctrl_c_is_lost_that_comes_with_a_fork():
-    ran = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+    words = [sys.executable, "-c", INTERRUPTED]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "interrupted\n", "")
 
 
