@@ -75,11 +75,12 @@ $(READY_DOCS): pyproject.toml constraints.txt | $(BIN)/python
 
 comma := ,
 
+# Stopped, it goes on when it is typed again; finished, it is kept: make demo ARGS=--force begins anew.
 demo: $(READY)            ## the whole way on phantoms, into runs/demo (one to three minutes)
-	@$(BIN)/gansynth demo -o $(DEMO) --force $(ARGS)
+	@$(BIN)/gansynth demo -o $(DEMO) $(ARGS)
 
 demo-long: $(READY)       ## the same on volumes of four channels, which takes longer
-	@$(BIN)/gansynth demo -o $(DEMO) --long --force $(ARGS)
+	@$(BIN)/gansynth demo -o $(DEMO)-long --long $(ARGS)
 
 test: $(READY_DEV)        ## run the quick tests (make test ARGS='-k cli')
 	@$(PYTEST) -m "not slow" $(ARGS)

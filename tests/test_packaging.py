@@ -38,9 +38,9 @@ DISTRIBUTIONS = {
 """Import name -> the package that brings it, where it goes by another name."""
 NOT_FOR_USE = {"bench", "dev", "dev-all", "docs"}
 """Extras that no module of ours needs."""
-NOT_IMPORTED = {"tensorboard", "batchgenerators", "ultralytics"}
-"""Imported by ``torch.utils.tensorboard``; what ``gansynth.mix_batches`` takes loaders of; and
-what is imported by its name as a text."""
+NOT_IMPORTED = {"tensorboard", "batchgenerators", "ultralytics", "nilearn"}
+"""Imported by ``torch.utils.tensorboard``; what ``gansynth.mix_batches`` takes loaders of; what is
+imported by its name as a text; and what has the maps of phantoms."""
 
 
 NAMED_TO_AN_INDEX = re.compile(r"gansynth\[[a-z{]|pip install (-\S+ )*['\"]?gansynth(?![-\w./])")

@@ -41,13 +41,13 @@ from gansynth_nnunet.launch import (
     EXT_TRAINER,
     EXT_VARIABLE,
     FILE,
-    STOCK,
     SUFFIX,
     NnunetSettings,
     find_variant,
     look_up,
     parse_options,
     run,
+    ships,
 )
 from gansynth_nnunet.plans import DEFAULT_PLANS, SMALL_PLANS
 from gansynth_nnunet.results import (
@@ -100,8 +100,8 @@ class NnunetAdapter(Framework):
     def check_variant(self) -> None:
         """Refuse a trainer that is not there, or takes no samples."""
         variant = self.class_name.removesuffix(SUFFIX)
-        if variant == STOCK:
-            return  # nnU-Net's own takes seconds to import, which only its process needs
+        if ships(variant):
+            return  # nnU-Net takes seconds to import, which only its process needs
         if look_up(variant) is None and look_up(self.class_name) is None:  # users may compose one
             find_variant(variant)  # refuses it
 

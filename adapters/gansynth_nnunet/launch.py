@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -197,6 +198,15 @@ def run(arguments: Sequence[str]) -> None:
 
 
 # -- trainers by name ------------------------------------------------------------------------------
+
+
+def ships(name: str) -> bool:
+    """Return whether nnU-Net defines a trainer of this name; its files are read, not imported."""
+    nnunet = find_spec("nnunetv2")
+    assert nnunet is not None, "gansynth requires it"
+    trainers = Path(str(nnunet.origin)).parent / "training" / STOCK
+    texts = [file.read_text("utf-8") for file in trainers.rglob("*.py")]
+    return any(f"\nclass {name}(" in text for text in texts)
 
 
 def find_variant(name: str) -> type[Any]:

@@ -35,7 +35,7 @@ from gansynth.runtime.errors import (
     disk_fault,
 )
 from gansynth.runtime.progress import from_here, write_stderr
-from gansynth.runtime.signals import on_sigterm
+from gansynth.runtime.signals import interrupt_outside_forks, on_sigterm
 from gansynth.runtime.version import __version__
 from gansynth_cli.early import raise_on_sigint
 
@@ -168,6 +168,7 @@ class Gansynth(click.Group):
 
         def run() -> Any:
             raise_on_sigint()
+            interrupt_outside_forks()
             try:
                 return super(Gansynth, self).main(
                     typed, prog_name or "gansynth", complete_var, standalone_mode=False, **extra

@@ -223,7 +223,8 @@ def lines_of_demo(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
     yield from facts_of_demo(document)
     pictures = [str(folder / file) for file in document["files"].values()]
     yield f"pictures: {', '.join(pictures)}"
-    yield f"in all {clock_text(document['seconds'])}; more in {folder / 'summary.md'}"
+    whole = "since it went on" if document["went_on"] else "in all"
+    yield f"{clock_text(document['seconds'])} {whole}; more in {folder / 'summary.md'}"
     yield then("evaluate", folder / "run")
 
 

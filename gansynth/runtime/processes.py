@@ -247,12 +247,19 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def end_family(linger: float) -> None:
-    """Kill this process's descendants that do not end in some seconds."""
+def end_family(linger: float, *, ask: bool = False) -> None:
+    """Kill this process's descendants that do not end in some seconds.
+
+    ``ask``: send its children SIGTERM first; they end their own.
+    """
     import psutil
 
     left = psutil.Process().children(recursive=True)
     left = [process for process in left if not _ends_with_us(process)]
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if ask and process.ppid() == os.getpid():
+                process.terminate()
     _, alive = psutil.wait_procs(left, timeout=linger)
     for process in alive:
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -106,6 +106,13 @@ def on_sigterm(handler: Handler) -> Callable[[], None]:
     return restore
 
 
+def interrupt_outside_forks() -> None:
+    """Let SIGINT raise KeyboardInterrupt as usual, but a moment later if a fork goes on."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _outside_forks(signal.default_int_handler))
+    _default_in_children()
+
+
 class _Fork(threading.local):
     """Of a thread: the signals it blocked before a fork, and whether it is within one."""
 

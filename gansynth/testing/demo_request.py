@@ -19,7 +19,7 @@ class DemoRequest(Request):
 
     settings: ClassVar[str] = ""
     out: Annotated[Folder, Opt(flags=("-o", "--out"), called="-o")]
-    """New folder for all results."""
+    """Folder for all results; the same demo in it is gone on with, or kept if it is finished."""
     seed: int = Field(default=0, ge=0)
     """Seeds phantoms, weights and samples."""
     long: bool = False

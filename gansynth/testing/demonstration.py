@@ -2,19 +2,21 @@
 
 It uses the same functions as a user: make a data set, prepare it, and fit a generator on one fold.
 Then it trains an unmodified nnU-Net with samples mixed in on the fly, and as long without samples.
+Each step finds what it has made before, so the same command goes on with a demo that was stopped.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gansynth.core.requests.base import function_of
 from gansynth.core.requests.hosts import AugmentRequest
@@ -23,9 +25,18 @@ from gansynth.hosts.record import TrainingResult
 from gansynth.runtime.child import limit_threads
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import read_json, write_bytes_atomic, write_json_atomic
+from gansynth.runtime.files import (
+    read_json,
+    remove,
+    write_bytes_atomic,
+    write_json_atomic,
+)
+from gansynth.runtime.processes import end_family
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.testing.demo_request import DemoRequest
+
+if TYPE_CHECKING:
+    from gansynth.testing.phantoms import PhantomOptions
 
 PHANTOM = (
     "These are phantoms: simulated brains with a simulated glioma. The Dice below shows that the "
@@ -34,7 +45,8 @@ PHANTOM = (
 )
 PLANS = "gansynthSmallPlans"
 DATASET, RAW = 999, "nnUNet_raw/Dataset999_Phantom"
-MARKER = "DEMO.txt"  # file that marks a folder of a demo, which a demo may replace
+MARKER = "DEMO.txt"  # file that marks a folder of a demo, and says of which
+SUMMARY = "summary.json"  # the result; written last
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,7 @@ SHORT = DemoSize(
     fit={
         "width": "12",
         "d_width": "12",
-        "steps": "250",
+        "steps": "150",
         "batch_size": "8",
         "context": "8",
         "decay": "linear",
@@ -68,10 +80,11 @@ SHORT = DemoSize(
     host={
         "trainer": "nnUNetTrainerAdam",  # nnU-Net's own; learns more in so few steps
         "initial_lr": "0.01",
-        "num_epochs": "5",
-        "num_iterations_per_epoch": "50",
+        "num_epochs": "3",
+        "num_iterations_per_epoch": "70",
         "num_val_iterations_per_epoch": "2",
         "quick_validation": "yes",
+        "save_every": "1",
     },
 )
 LONG = DemoSize(
@@ -91,9 +104,12 @@ LONG = DemoSize(
         "num_iterations_per_epoch": "75",
         "num_val_iterations_per_epoch": "5",
         "quick_validation": "yes",
+        "save_every": "1",
     },
 )
-BANK = 136  # samples; each is drawn about four times in the short demo
+BANK, REFRESH = 136, "3x"
+"""Samples of the bank, and uses of each before it is replaced: too few for the warning of wear."""
+ENDING_SECONDS = 10.0  # for a training to end that is stopped
 SHOWN_SAMPLES, SHOWN_VOXELS = 4, 40
 """Samples in the first picture, each of another phantom, with so much tumour at least."""
 SIMULATED = {
@@ -128,31 +144,35 @@ demo = function_of(DemoRequest, run_demonstration, "demo")
 
 
 def run_demo(request: DemoRequest, reporter: Reporter) -> dict[str, Any]:
-    """Run the demo and write preview grid, overlays, curves and a summary to ``out``, a new folder.
+    """Run the demo and write preview grid, overlays, curves and a summary to ``out``.
 
-    ``force`` replaces an earlier demo in ``out``, never anything else.
+    The same demo in ``out`` is gone on with, or kept if it is finished.
 
     Returns:
         The summary: realised ratio, Dice on held-out phantoms with and without samples and their
-        difference, seconds, files.
+        difference, seconds of this command, files.
     """
     from gansynth.fitting.fit import fit
     from gansynth.hosts.commands import prepare, splits
     from gansynth.hosts.session import Session
     from gansynth.sampling.run_source import open_source
-    from gansynth.testing.phantoms import PhantomOptions, write_phantoms
+    from gansynth.testing.phantoms import PhantomOptions
 
     began = time.perf_counter()
     out, seed, size = Path(request.out), request.seed, LONG if request.long else SHORT
-    _claim(out, request.force)
+    begun = _claim(request, asdict(size))
+    if (out / SUMMARY).is_file():
+        reporter.say(f"{out}: its demo is finished, nothing is done again; anew: add --force")
+        return dict(read_json(out / SUMMARY))
+    how = "goes on with the demo in it" if begun else "if it is stopped, the same command goes on"
+    reporter.say(f"{out}: {how}")
     limit_threads("cpu")
     # One of nnU-Net's workers is enough for a few cases: each imports torch for seconds.
     os.environ.setdefault("nnUNet_def_n_proc", "1")
     reporter.say(PHANTOM)
     root, run = out / "nnunet", out / "run"
     looks = PhantomOptions(spacing_mm=size.spacing_mm, channels=size.channels)
-    with reporter.task(size.phantoms, "phantoms") as bar:
-        raw = write_phantoms("nnunet", root / RAW, size.phantoms, seed, looks, bar.advance)
+    raw = _phantoms("nnunet", root / RAW, size.phantoms, seed, looks, reporter)
     cases = SourceRequest("nnunet", str(DATASET), root=str(root))
     small = {"small": "yes", "plans_name": PLANS, "voxels": "1000000"}
     small.update(size.plans)
@@ -167,13 +187,14 @@ def run_demo(request: DemoRequest, reporter: Reporter) -> dict[str, Any]:
         return Session.of(training, open_source(cases), reporter).start()
 
     # It needs no generator, so it takes the second core while one is fitted.
-    without = _beside(lambda: train("without", NullReporter(), ratio="1:0"))
-    reporter.say("training nnU-Net without samples, beside what follows")
-    settings = dict(size.fit, seed=str(seed))
-    fitted = fit("cgan3d", cases, run, settings=settings, edits=None, reporter=reporter)
-    reporter.say("training nnU-Net with samples")
-    outcome = train("with", reporter, generator=run, ratio="1:1", bank_size=BANK)
-    outcomes = {"with": outcome, "without": without.result()}
+    with _beside(lambda: train("without", NullReporter(), ratio="1:0")) as without:
+        reporter.say("training nnU-Net without samples, beside what follows")
+        settings = dict(size.fit, seed=str(seed))
+        fitted = fit("cgan3d", cases, run, settings=settings, edits=None, reporter=reporter)
+        reporter.say("training nnU-Net with samples")
+        drawn = {"ratio": "1:1", "bank_size": BANK, "refresh": REFRESH}
+        outcome = train("with", reporter, generator=run, **drawn)
+        outcomes = {"with": outcome, "without": without.result()}
     source = open_source(cases)
     files = {
         "Slices of phantoms, real beside synthetic": _samples(run, seed, out / "samples.png"),
@@ -197,16 +218,18 @@ def run_demo(request: DemoRequest, reporter: Reporter) -> dict[str, Any]:
         "dice_on_held_out_phantoms": _compare(outcomes),
         "validation": {name: dict(each.metrics) for name, each in outcomes.items()},
         "seconds": round(time.perf_counter() - began, 1),
+        "went_on": begun,
         "files": {name: str(path.relative_to(out)) for name, path in files.items()},
     }
-    write_json_atomic(out / "summary.json", document)
     write_bytes_atomic(out / "summary.md", _markdown(document).encode())
     outcome.refuse_missing()
+    write_json_atomic(out / SUMMARY, document)
     return document
 
 
-def _beside(train: Callable[[], TrainingResult]) -> Future[TrainingResult]:
-    """Begin a training in a thread that an interruption of this process does not wait for."""
+@contextmanager
+def _beside(train: Callable[[], TrainingResult]) -> Iterator[Future[TrainingResult]]:
+    """Train in a thread beside a block of code; if that fails, end the training's process."""
     outcome = Future[TrainingResult]()
 
     def call() -> None:
@@ -216,7 +239,23 @@ def _beside(train: Callable[[], TrainingResult]) -> Future[TrainingResult]:
             outcome.set_exception(error)
 
     Thread(target=call, daemon=True).start()
-    return outcome
+    try:
+        yield outcome
+    except BaseException:
+        end_family(ENDING_SECONDS, ask=True)  # else it meets the same command, typed at once
+        raise
+
+
+def _phantoms(
+    kind: str, folder: Path, n: int, seed: int, looks: PhantomOptions, reporter: Reporter
+) -> Path:
+    """Write phantoms if they are not there, and return what opens them."""
+    from gansynth.testing.phantoms import KINDS, write_phantoms
+
+    if not folder.is_dir():
+        with reporter.task(n, "phantoms") as bar:
+            write_phantoms(kind, folder, n, seed, looks, bar.advance)
+    return folder / KINDS[kind].opens
 
 
 def write_set(request: DemoRequest, kind: str, reporter: Reporter) -> dict[str, Any]:
@@ -228,10 +267,9 @@ def write_set(request: DemoRequest, kind: str, reporter: Reporter) -> dict[str, 
     Raises:
         UsageFault: ``out`` holds other files, or a sequence is unknown.
     """
-    from gansynth.testing.phantoms import KINDS, write_phantoms
+    from gansynth.testing.phantoms import KINDS
 
     out = Path(request.out)
-    _claim(out, request.force)
     short, long = SUBJECTS_OF_SLICES if kind == "yolo" else SUBJECTS
     subjects, mm = long if request.long else short
     channels = [name.strip() for name in (request.channels or "").split(",") if name]
@@ -241,8 +279,8 @@ def write_set(request: DemoRequest, kind: str, reporter: Reporter) -> dict[str, 
         channels=tuple(channels) or KINDS[kind].options.channels,
     )
     place = {"nnunet": f"nnunet/{RAW}", "deepmedic": "gliomas", "yolo": "gliomas"}.get(kind, kind)
-    with reporter.task(subjects, "phantoms") as bar:
-        made = write_phantoms(kind, out / place, subjects, request.seed, options, bar.advance)
+    _claim(request, {"phantoms": kind, "subjects": subjects} | asdict(options))
+    made = _phantoms(kind, out / place, subjects, request.seed, options, reporter)
     then = {
         "nnunet": f"prepare nnunet:{DATASET} --root {out / kind} --set small=yes",
         "deepmedic": f"check deepmedic:{made} --read model={made.with_name('modelConfig.cfg')}",
@@ -257,22 +295,30 @@ def write_set(request: DemoRequest, kind: str, reporter: Reporter) -> dict[str, 
     }
 
 
-def _claim(out: Path, force: bool) -> None:
-    """Make a folder and mark it as a demo's; ``force`` removes an earlier demo first.
+def _claim(request: DemoRequest, work: Mapping[str, Any]) -> bool:
+    """Take a new folder, or that of the same demo, and return whether that was begun before.
+
+    ``force`` removes an earlier demo first, never anything else.
 
     Raises:
-        UsageFault: the folder holds something.
+        UsageFault: the folder holds something else.
     """
-    if force and (out / MARKER).is_file():
-        shutil.rmtree(out)
+    out = Path(request.out)
+    settings = json.dumps({"seed": request.seed} | dict(work), indent=2)
+    marker, text = out / MARKER, f"{PHANTOM}\n\n{settings}\n"
+    if request.force and marker.is_file():
+        remove(out)
+    if marker.is_file() and marker.read_text("utf-8") == text:
+        return True
     if out.exists() and any(out.iterdir()):
-        hint = "add --force to replace it" if (out / MARKER).is_file() else "choose another"
-        raise UsageFault(
-            "testing.demonstration-folder-not-empty",
-            f"-o {out}: is not empty, expected a new folder; {hint}",
-        )
+        what, hint = "is not empty, expected a new folder", "choose another"
+        if marker.is_file():
+            what = f"holds a demo of other settings, see {marker}, expected the same or none"
+            hint = "choose another folder, or add --force to replace it"
+        raise UsageFault("testing.demonstration-folder-not-empty", f"-o {out}: {what}; {hint}")
     out.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomic(out / MARKER, PHANTOM.encode())
+    write_bytes_atomic(marker, text.encode())
+    return False
 
 
 def _compare(outcomes: Mapping[str, TrainingResult]) -> dict[str, Any]:

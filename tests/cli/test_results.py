@@ -42,7 +42,7 @@ DEMO = {
     "spectrum_ratio": [[1.0] * 8], **DRAWN, "fell_back": 0, "supply": {"restarts": 0},
     "dice_on_held_out_phantoms": {"difference": -0.02, "mean_arm": 0.577, "mean_control": 0.597,
                                   "interval": {"low": -0.061, "high": 0.018}, "subjects": 2},
-    "seconds": 90.0, "files": {"sample sheet": "samples/sheet.png"},
+    "seconds": 90.0, "went_on": False, "files": {"sample sheet": "samples/sheet.png"},
 }  # fmt: skip
 SAMPLED = {
     "folder": "runs/g0/samples/seed-0", "samples": 1, "rejected": 1, "reject_reasons": {"odd": 1},
@@ -91,7 +91,7 @@ EVERY: dict[str, tuple[Any, list[str]]] = {
             "difference: -0.020, 95 % interval over phantoms -0.061 to +0.018; "
             "of one training each, and others may turn it round",
             "pictures: demo/samples/sheet.png",
-            "in all 1:30; more in demo/summary.md",
+            "1:30 in all; more in demo/summary.md",
             "next: gansynth evaluate demo/run",
         ],
     ),

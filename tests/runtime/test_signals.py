@@ -43,6 +43,32 @@ def test_no_signal_is_lost_that_comes_with_a_fork(hook, code, printed):
     assert (ran.returncode, ran.stdout, ran.stderr) == (code, printed, "")
 
 
+INTERRUPTED = """
+import os, signal
+from gansynth.runtime.signals import interrupt_outside_forks
+
+os.register_at_fork(before=lambda: os.kill(os.getpid(), signal.SIGINT))
+signal.signal(signal.SIGINT, signal.default_int_handler)
+interrupt_outside_forks()
+try:
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        os.kill(child, signal.SIGTERM)
+        os.waitpid(child, 0)
+    signal.pause()
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_no_ctrl_c_is_lost_that_comes_with_a_fork():
+    words = [sys.executable, "-c", INTERRUPTED]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "interrupted\n", "")
+
+
 def test_the_former_handler_comes_back():
     before = signal.getsignal(signal.SIGTERM)
     on_sigterm(lambda number, frame: None)()

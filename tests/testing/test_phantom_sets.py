@@ -108,6 +108,19 @@ def test_the_demo_writes_them_and_says_what_to_run(
     assert {path.name for path in out.iterdir()} == {"DEMO.txt", made.partition("/")[0]}
 
 
+def test_a_demo_of_the_same_settings_is_kept_and_no_other(tmp_path, run_json, run_cli, monkeypatch):
+    monkeypatch.setattr(demonstration, "SUBJECTS", ((1, 8.0), (0, 0.0)))
+    words = ("demo", "-o", tmp_path / "p", "--phantoms", "brats")
+    told = run_json(*words)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nii.gz")}
+    assert run_json(*words) == told
+    refused = run_cli(*words, "--seed", "1")
+    assert "[testing.demonstration-folder-not-empty]" in refused.stderr
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nii.gz")} == before
+    run_json(*words, "--seed", "1", "--force")
+    assert {path: path.stat().st_mtime_ns for path in before} != before
+
+
 def test_nnunets_layout_holds_the_phantom_as_x_y_z(base):
     raw = base / "nnunet"
     expected = {"dataset.json"}
