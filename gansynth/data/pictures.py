@@ -47,6 +47,7 @@ from gansynth.data.folds import (
 from gansynth.data.grid import in_eights, rounded_mm
 from gansynth.data.listing import located, picture_keys
 from gansynth.data.name_patterns import LIKE_LABELS, NamePattern, Pattern, files_fitting
+from gansynth.data.pairs import MOSTLY, SOFT, label_maps_among, paired_patterns
 from gansynth.data.picture_files import (
     MAX_PIXELS,
     SUFFIXES,
@@ -206,9 +207,12 @@ class PictureSet:
 
 
 def pair_keys(folder: Path) -> dict[str, str]:
-    """``--read`` keys that say where the masks of a folder are, by the names of its files.
+    """``--read`` keys that say where the masks of a folder are, by its files and their names.
 
     Empty without masks for half of the images, and where ``images`` and ``masks`` say it already.
+
+    Raises:
+        DataFault: there are masks of several kinds.
     """
     homes = {p.name: p for p in sorted(folder.iterdir()) if p.is_dir() and p.name[0] != "."}
     drawn = [name for name in homes if name in MASKS or LIKE_LABELS.search(name)]
@@ -224,9 +228,15 @@ def pair_keys(folder: Path) -> dict[str, str]:
             if where == IMAGES and name in MASKS:
                 del keys["masks"]
             return {key: text for key, text in keys.items() if text}
-    images = _files(homes.get(IMAGES, folder))
-    suffix = _shared_suffix(images, images)
-    return {} if suffix is None else {"mask_suffix": suffix}
+    home = homes.get(IMAGES, folder)
+    suffixes = _mask_suffixes(_files(home))
+    if len(suffixes) > 1:
+        raise DataFault(
+            "pictures.masks-of-several-kinds",
+            f"{home}: masks end in {' and '.join(suffixes)}, expected one kind; move the others to "
+            "another folder",
+        )
+    return {"mask_suffix": suffixes[0]} if suffixes else paired_patterns(folder, tuple(SUFFIXES))
 
 
 def _shared_suffix(images: Collection[str], masks: Collection[str]) -> str | None:
@@ -234,14 +244,27 @@ def _shared_suffix(images: Collection[str], masks: Collection[str]) -> str | Non
     counts: Counter[str] = Counter()
     for mask in masks:
         for end in range(len(mask), 0, -1):
-            tail = mask[end:]
-            if mask[:end] in images and (masks is not images or LIKE_LABELS.search(tail)):
-                counts[tail] += 1
+            if mask[:end] in images:
+                counts[mask[end:]] += 1
                 break
     for suffix, count in counts.most_common(1):
-        unmasked = [i for i in images if masks is not images or not i.endswith(suffix)]
-        return suffix if 2 * count >= len(unmasked) else None
+        return suffix if 2 * count >= len(images) else None
     return None
+
+
+def _mask_suffixes(files: Mapping[str, Path]) -> list[str]:
+    """Return what masks' names add to those of images beside them, if half of these have one."""
+    kinds: dict[str, dict[str, Path]] = {"": dict(files)}
+    for name, path in files.items():
+        for end in range(1, len(name)):
+            if name[:end] in files:
+                kinds.setdefault(name[end:], {})[name[:end]] = path
+    found = []
+    for suffix in label_maps_among(kinds):
+        images = [name for name in files if not name.endswith(suffix)]
+        if suffix and 2 * len(kinds[suffix]) >= len(images):
+            found.append(suffix)
+    return found
 
 
 def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
@@ -454,7 +477,6 @@ def _labels_of(
 
 
 LARGEST = 512  # longest edge of a generator's arrays by default
-SOFT, MOSTLY = 32, 0.9  # a soft mask: this share of its pixels is so near to 0 or 255
 BINARY = {0: 0, 1: 1, 255: 1}  # numbers in mask files that name no labels -> label
 
 
