@@ -506,7 +506,15 @@ def _list_pairs(name: str, collector: Collector, options: FileOptions) -> Volume
         images = ""
     below = [home.name for home in _folders_in(folder)]
     if labels not in below:
-        labels = like_labels(below) or labels
+        others = [name for name in below if LIKE_LABELS.search(name)]
+        if len(others) > 1:
+            text = (
+                f"{folder}: {' and '.join(others)} are called like folders of label maps, expected "
+                f"one; choose: --read image='{images}/{{case}}.nii.gz' "
+                f"--read label='{others[0]}/{{case}}.nii.gz'"
+            )
+            collector.fault(None, folder, text)
+        labels = others[0] if others else labels
     shown = (folder / images).is_dir()
     drawn = volumes_in(folder / labels) if shown else []
     for short, path in drawn:

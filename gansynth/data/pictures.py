@@ -617,6 +617,18 @@ class PictureSource(CaseSource):
         return Space("crop", self._size(), host=host, pad_label=0)
 
     @cached_property
+    def _number_of(self) -> dict[int, int]:
+        """Label -> its number in a mask; an unnamed foreground is 1 or 255, as masks have it."""
+        number_of = {label: number for number, label in self.numbers.items()}
+        if self.numbers is BINARY and self.threshold is None:
+            for case in self.train_ids:
+                for path in self.found.pictures[case].masks:
+                    largest = int(read_picture(path, "mask").max())
+                    if largest in BINARY and largest:
+                        return {0: 0, 1: largest}
+        return number_of
+
+    @cached_property
     def _subjects(self) -> dict[str, str]:
         ids = list(self.found.pictures)
         option = self.request.subjects
@@ -696,7 +708,7 @@ class PictureSource(CaseSource):
         return flat_files(
             case_id,
             shape,
-            {label: number for number, label in self.numbers.items()},
+            self._number_of,
             folders=places_of(self.request),
             spacing=self.options.spacing,
             position=SlicePosition(self._subjects[case_id]),

@@ -267,6 +267,7 @@ class PredictRequest(Request):
     boxes.
     """
 
+    command: ClassVar[str] = "predict"
     result: Annotated[Folder, Opt(argument=True, metavar="RESULT")] = Field(kw_only=False)
     """Folder of the results of gansynth augment, or one above it."""
     images: Annotated[str, Opt(argument=True, metavar="IMAGES")] = Field(kw_only=False)
