@@ -36,7 +36,7 @@ from gansynth.runtime.files import (
     write_json_atomic,
 )
 from gansynth.runtime.progress import Reporter
-from gansynth.runtime.version import __version__
+from gansynth.runtime.version import build
 
 FILE = "gansynth_prediction.json"  # what predicted the files beside it
 
@@ -94,7 +94,7 @@ class PredictJob:
         with disk_errors(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
             remove_dead(self.out, within=True)
-        document: dict[str, Any] = {"gansynth": __version__, "trained_in": str(self.folder)}
+        document: dict[str, Any] = {"gansynth": build(), "trained_in": str(self.folder)}
         document.update(about)
         document["images"] = self.images
         write_json_atomic(self.out / FILE, document)
