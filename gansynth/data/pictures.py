@@ -37,6 +37,8 @@ from gansynth.core.synthetic import has_mark, is_marked, real_file, real_pixels,
 from gansynth.data.connected_components import LabelBoxes, box_record
 from gansynth.data.folds import (
     absolute,
+    fewer_folds,
+    folds_dealt,
     grouped_splits,
     one_fold,
     read_column,
@@ -641,7 +643,8 @@ class PictureSource(CaseSource):
 
     @cached_property
     def _split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        ids, folds = tuple(sorted(self.found.pictures)), self.options.folds
+        ids, subjects = tuple(sorted(self.found.pictures)), len(set(self._subjects.values()))
+        folds = folds_dealt(self.options, subjects)
         if self.request.fold == "all":
             return ids, ()
         if self.options.splits is not None:
@@ -654,6 +657,7 @@ class PictureSource(CaseSource):
                 "'all'; set their number with --read folds=N",
             )
         splits = grouped_splits(ids, self._subjects, folds, self.options.seed)
+        self.note = fewer_folds(self.found.folder, self.options, subjects)
         split = splits[int(self.request.fold)]
         return tuple(split["train"]), tuple(split["val"])
 
