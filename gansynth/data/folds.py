@@ -183,8 +183,8 @@ def unnamed_subjects(option: str | None, subjects: int, cases: int) -> str:
     if option is not None or subjects < cases:
         return ""
     return (
-        "every case is a subject of its own; if that is so, say --subjects each, else name people: "
-        "--subjects FILE.csv or a regular expression"
+        "every case is a subject of its own; name people with --subjects, or say so: --subjects "
+        "each"
     )
 
 

@@ -166,7 +166,12 @@ class PictureOptions(ReadOptions):
         "else the training pictures' median, at most 512, in eights",
     )
     splits: SplitsFile = None
-    folds: int = Field(5, ge=2, description="number of folds, where there are no `splits`; by default not more than subjects")
+    folds: int = Field(
+        5,
+        ge=2,
+        description="number of folds, where there are no `splits`; by default not more than "
+        "subjects",
+    )
     seed: int = Field(12345, ge=0, description="seed of the split of subjects into folds")
     boxes: OfLabels = None
     least: LeastVoxels = 1

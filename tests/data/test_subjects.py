@@ -103,7 +103,7 @@ def test_few_people_have_fewer_folds_and_a_line_says_so(few, run_cli, succeed):
 def test_that_each_case_is_a_subject_is_said_once_and_kept_with_the_run(few, succeed, tmp_path):
     kind, folder = few
     data, each = f"{kind}:{folder}", ("--subjects", "each")
-    assert "if that is so, say --subjects each" in succeed("check", data).stderr
+    assert "or say so: --subjects each" in succeed("check", data).stderr
     assert "subject of its own" not in succeed("check", data, *each).stderr
     raw = ("--root", tmp_path / "nnunet")
     assert "subject of its own" not in succeed("import", data, "nnunet:500", *each, *raw).stderr
