@@ -26,6 +26,7 @@ FEW_VALUES = 16
 """Most values of what is a label map by its content."""
 SOFT, MOSTLY = 32, 0.9
 """A soft mask, as of JPEG: this share of its pixels is so near to 0 or to 255."""
+_ROUNDED = 1e-4  # how far from a whole number a label may be, of files that scale
 _SOME_VOXELS = 10**5  # are looked at before all are
 _ASKED, _OPENED = 3, 12  # files of one kind that must agree, and that are opened at most
 _KINDS = 40  # kinds of names that are compared with each other
@@ -66,7 +67,7 @@ def _holds_labels_now(file: Path, stamp: int) -> bool | None:
         return False if fault.id == "picture-files.mode-unsupported" else None
     for some in (array[:: 1 + array.size // _SOME_VOXELS], array):
         values = np.unique(some)
-        if values.size > FEW_VALUES or np.any(values % 1):
+        if values.size > FEW_VALUES or np.any(np.abs(values - np.rint(values)) > _ROUNDED):
             return picture and _is_soft(array)
     return None if values.size == 1 else True
 
@@ -97,7 +98,7 @@ def label_maps_among(kinds: Kinds) -> list[str]:
     found: list[str] = []
     for kind in likely[:_KINDS]:
         files = set(kinds[kind].values())
-        known = any(files <= set(kinds[other].values()) for other in found)
+        known = [other for other in found if files <= set(kinds[other].values())]
         if not known and _are_drawn(kinds, kind, beside[kind]):
             found.append(kind)
     named = [kind for kind in likely if LIKE_LABELS.search(kind)]
@@ -106,38 +107,35 @@ def label_maps_among(kinds: Kinds) -> list[str]:
 
 def _beside(kinds: Kinds, kind: str) -> list[str]:
     """Return the other kinds that have other files of the same cases."""
-    own = kinds[kind]
-    return [
-        other
-        for other, files in kinds.items()
-        if other != kind and any(files.get(case, file) != file for case, file in own.items())
-    ]
+    return [other for other in kinds if other != kind and _others(kinds, kind, other)]
 
 
 def _paired(kinds: Kinds, kind: str, beside: Iterable[str]) -> set[str]:
-    return {case for case in kinds[kind] if any(case in kinds[other] for other in beside)}
+    return kinds[kind].keys() & set[str]().union(*[kinds[other].keys() for other in beside])
 
 
 def _are_drawn(kinds: Kinds, kind: str, beside: Iterable[str]) -> bool:
     """Return whether a kind of files are label maps, and some files beside them are not."""
     if not are_label_maps(kinds[kind].values()):
         return False
-    return any(not are_label_maps(_others(kinds, kind, other)) for other in beside)
+    return not all([are_label_maps(_others(kinds, kind, other)) for other in beside])
 
 
 def _others(kinds: Kinds, kind: str, other: str) -> list[Path]:
-    own = kinds[kind]
-    return [f for case, f in kinds[other].items() if case in own and own[case] != f]
+    own, files = kinds[kind], kinds[other]
+    return [files[case] for case in files if case in own and own[case] is not files[case]]
 
 
 # -- any layout ----------------------------------------------------------------------------------
 
 
-def paired_patterns(folder: Path, endings: tuple[str, ...]) -> dict[str, str]:
+def paired_patterns(
+    folder: Path, endings: tuple[str, ...], *, channels: bool = True
+) -> dict[str, str]:
     """Return ``--read`` keys ``image`` and ``label`` that fit a folder's files; empty for none.
 
     A case is named by a part of its files' names, or by its folder. What is returned reads at least
-    three quarters of the files, each as what it is.
+    three quarters of the files, each as what it is. ``channels``: whether each may have a file.
     """
     files = {text: path for text, path in files_below(folder) if text.lower().endswith(endings)}
     kinds: dict[str, dict[str, Path]] = defaultdict(dict)
@@ -146,13 +144,17 @@ def paired_patterns(folder: Path, endings: tuple[str, ...]) -> dict[str, str]:
             kinds[pattern][case] = path
     usual = sorted([kind for kind in kinds if len(kinds[kind]) > 1], key=lambda k: -len(kinds[k]))
     kinds = {kind: kinds[kind] for kind in usual[:_KINDS]}
-    labels = label_maps_among(kinds)
+    found = label_maps_among(kinds)
+    labels = [kind for kind in found if "brain" not in kind] or found
     if len(labels) != 1 or not are_label_maps(kinds[labels[0]].values()):
         return {}
     [label] = labels
-    for image in _image_patterns(kinds, label):
-        if _reads(files, NamePattern(image), NamePattern(label), kinds[label]):
-            return {"image": image, "label": label}
+    images = _images_of(kinds, label)
+    if not images or (len(images) > 1 and not channels):
+        return {}
+    image = _joined(images)
+    if _reads(files, NamePattern(image), NamePattern(label), kinds[label], len(images)):
+        return {"image": image, "label": label}
     return {}
 
 
@@ -176,20 +178,24 @@ def _patterns_of(text: str) -> Iterator[tuple[str, str]]:
         yield case, "/".join([*parts, name.replace(case, "{case}", 1)])
 
 
-def _image_patterns(kinds: Kinds, label: str) -> Iterator[str]:
-    """Yield patterns of the images of some label maps, the likeliest first."""
+def _images_of(kinds: Kinds, label: str) -> list[str]:
+    """Return the kinds of images of some label maps: one, or one for each channel."""
     images: dict[frozenset[Path], str] = {}
     for kind in _beside(kinds, label):
         others = _others(kinds, label, kind)
         if 2 * len(others) >= len(kinds[label]) and not are_label_maps(others):
             images.setdefault(frozenset(others), kind)
-    names = list(images.values())
-    if len(names) > 1:  # a file for each channel
-        begin = _shared_start(names)
-        end = _shared_start([name[len(begin) :][::-1] for name in names])[::-1]
-        begin, end = re.sub(r"[^\W_]+$", "", begin), re.sub(r"^[^\W_]+", "", end)  # whole words
-        yield f"{begin}{{channel}}{end}"
-    yield from names
+    return list(images.values())
+
+
+def _joined(patterns: Sequence[str]) -> str:
+    """Return the pattern that all have in common, with ``{channel}`` where they differ."""
+    if len(patterns) == 1:
+        return patterns[0]
+    begin = _shared_start(patterns)
+    end = _shared_start([pattern[len(begin) :][::-1] for pattern in patterns])[::-1]
+    begin, end = re.sub(r"[^\W_]+$", "", begin), re.sub(r"^[^\W_]+", "", end)  # whole words
+    return f"{begin}{{channel}}{end}"
 
 
 def _shared_start(texts: Sequence[str]) -> str:
@@ -199,17 +205,22 @@ def _shared_start(texts: Sequence[str]) -> str:
 
 
 def _reads(
-    files: Mapping[str, Path], image: NamePattern, label: NamePattern, drawn: Mapping[str, Path]
+    files: Mapping[str, Path],
+    image: NamePattern,
+    label: NamePattern,
+    drawn: Mapping[str, Path],
+    channels: int,
 ) -> bool:
     """Return whether two patterns read most files, and as label maps those of the cases drawn."""
-    images: set[str] = set()
+    images: dict[str, set[str]] = defaultdict(set)  # case -> channels
     labels: dict[str, Path] = {}
     for text, path in files.items():
         of_label, of_image = label.fits(text), image.fits(text)
         if of_label is not None:
             labels[of_label.case] = path
         elif of_image is not None:
-            images.add(text)
-    with_images = {found.case for text in images if (found := image.fits(text))}
-    enough = 4 * (len(images) + len(labels)) >= 3 * len(files)
-    return enough and labels == drawn and labels.keys() <= with_images
+            images[of_image.case].add(of_image.channel)
+    known = set[str]().union(*images.values())
+    enough = 4 * (sum(map(len, images.values())) + len(labels)) >= 3 * len(files)
+    right = labels == drawn and labels.keys() <= images.keys()
+    return enough and right and len(known) == channels

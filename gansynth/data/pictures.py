@@ -243,7 +243,11 @@ def pair_keys(folder: Path) -> dict[str, str]:
             f"{home}: masks end in {' and '.join(suffixes)}, expected one kind; move the others to "
             "another folder",
         )
-    return {"mask_suffix": suffixes[0]} if suffixes else paired_patterns(folder, tuple(SUFFIXES))
+    return (
+        {"mask_suffix": suffixes[0]}
+        if suffixes
+        else paired_patterns(folder, tuple(SUFFIXES), channels=False)
+    )
 
 
 def _shared_suffix(images: Collection[str], masks: Collection[str]) -> str | None:
