@@ -49,7 +49,13 @@ from gansynth.data.folds import (
 from gansynth.data.grid import in_eights, rounded_mm
 from gansynth.data.listing import located, picture_keys
 from gansynth.data.name_patterns import LIKE_LABELS, NamePattern, Pattern, files_fitting
-from gansynth.data.pairs import MOSTLY, SOFT, label_maps_among, paired_patterns
+from gansynth.data.pairs import (
+    MOSTLY,
+    SOFT,
+    are_label_maps,
+    label_maps_among,
+    paired_patterns,
+)
 from gansynth.data.picture_files import (
     MAX_PIXELS,
     SUFFIXES,
@@ -236,18 +242,24 @@ def pair_keys(folder: Path) -> dict[str, str]:
                 del keys["masks"]
             return {key: text for key, text in keys.items() if text}
     home = homes.get(IMAGES, folder)
-    suffixes = _mask_suffixes(_files(home))
+    files = _files(home)
+    suffixes = _mask_suffixes(files)
     if len(suffixes) > 1:
         raise DataFault(
             "pictures.masks-of-several-kinds",
             f"{home}: masks end in {' and '.join(suffixes)}, expected one kind; move the others to "
             "another folder",
         )
-    return (
-        {"mask_suffix": suffixes[0]}
-        if suffixes
-        else paired_patterns(folder, tuple(SUFFIXES), channels=False)
-    )
+    for suffix in suffixes:
+        unmasked = [n for n in files if not n.endswith(suffix) and f"{n}{suffix}" not in files]
+        if are_label_maps([files[name] for name in unmasked]):
+            raise DataFault(
+                "pictures.masks-of-several-kinds",
+                f"{files[unmasked[0]]}: holds few numbers as masks do, but masks end in {suffix}, "
+                "expected one kind; move the others to another folder",
+            )
+        return {"mask_suffix": suffix}
+    return paired_patterns(folder, tuple(SUFFIXES), channels=False)
 
 
 def _shared_suffix(images: Collection[str], masks: Collection[str]) -> str | None:

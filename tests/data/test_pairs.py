@@ -96,3 +96,10 @@ def test_images_beside_each_other_are_no_pair(tmp_path, run_cli, names, values):
     told = run_cli("check", f"pictures:{tmp_path}")
     assert "10 cases" in told.stdout
     assert "--read" not in told.stdout
+
+
+@pytest.mark.parametrize("names", [["p{}", "p{}_r1", "p{}_r2"], ["p{}_a", "p{}_b", "p{}_a_mask"]])
+def test_masks_of_several_kinds_are_not_taken_for_images(tmp_path, refuse, names):
+    made(tmp_path, names, "_r|_b|_mask", ".png")
+    says = ["masks end in", "expected one kind; move the others to another folder"]
+    refuse("check", f"pictures:{tmp_path}", code=3, says=says, keep=[tmp_path])
