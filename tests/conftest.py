@@ -497,14 +497,17 @@ def assert_one_line(code: int, stderr: str, expected: int, says: Iterable[str]) 
 
 
 @pytest.fixture
-def refuse(run_cli) -> Callable[..., None]:
+def refuse(run_cli) -> Callable[..., Result]:
     """Runs a command that must end in one line and an exit code, and leave folders as they are."""
 
-    def invoke(*arguments: object, code: int, says: Iterable[str], keep: Iterable[Path] = ()):
+    def invoke(
+        *arguments: object, code: int, says: Iterable[str], keep: Iterable[Path] = ()
+    ) -> Result:
         before = [content(folder) for folder in keep]
-        result = run_cli(*arguments)
+        result: Result = run_cli(*arguments)
         assert_one_line(result.exit_code, result.stderr, code, says)
         assert [content(folder) for folder in keep] == before
+        return result
 
     return invoke
 

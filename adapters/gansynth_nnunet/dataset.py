@@ -34,6 +34,7 @@ NAME = re.compile(r"Dataset(\d{3})_[A-Za-z0-9_.-]+")
 PARTS = ("imagesTr", "labelsTr")
 SPLITS = "splits_final.json"
 SUBJECTS = "gansynth_subjects.csv"
+FOLDS = 5  # nnU-Net's own
 FINGERPRINT, TRUTH = "dataset_fingerprint.json", "gt_segmentations"
 
 
@@ -376,6 +377,8 @@ def make_splits(request: SplitsRequest) -> list[FoldSplit]:
     else:  # preprocessed elsewhere; only the preprocessed folder was copied here
         ids = sorted({path.stem for path in folder.glob("*/*.pkl")})
     subject_of = known_subjects(folder, ids, source.subjects)
-    splits = grouped_splits(ids, subject_of, request.folds, request.seed)
+    subjects = len(set(subject_of.values()))
+    folds = request.folds if "folds" in request.given else max(2, min(request.folds, subjects))
+    splits = grouped_splits(ids, subject_of, folds, request.seed)
     write_splits(folder, splits, subject_of, overwrite=request.force)
     return splits

@@ -35,7 +35,7 @@ from gansynth.data.folds import grouped_splits, unnamed_subjects
 from gansynth.data.read_options import OF_ARRAYS, options_of, refuse_idle_read
 from gansynth.runtime.files import new_or_same, read_nifti_header, whole_folder
 from gansynth.runtime.progress import counting
-from gansynth_nnunet.dataset import NnunetRoot, write_splits
+from gansynth_nnunet.dataset import FOLDS, NnunetRoot, write_splits
 from gansynth_nnunet.raw import raise_on_errors
 
 ENDING = ".nii.gz"
@@ -76,7 +76,8 @@ def import_raw(request: ImportRequest) -> CommandReport:
     ]
     subject_of = {case: source.header(old).subject for old, case in cases.items()}
     if not splits[0]["val"]:  # a cache of all cases
-        splits = grouped_splits(subject_of, subject_of, 5, request.seed)
+        count = min(FOLDS, max(2, len(set(subject_of.values()))))
+        splits = grouped_splits(subject_of, subject_of, count, request.seed)
     taken = _taken(root, there) if there else ""
     if there and not _may_be(root.raw / name, there, cases.values()):
         raise UsageFault("nnunet.import-id-taken", taken)
@@ -93,6 +94,8 @@ def import_raw(request: ImportRequest) -> CommandReport:
         writer.describe(folder)
         write_splits(root.preprocessed / name, splits, subject_of)
     subjects = len(set(subject_of.values()))
+    if folds[0].note:
+        request.reporter.say(folds[0].note)
     text = unnamed_subjects(request.subjects, subjects, len(cases))
     if text:
         request.reporter.warn(text)

@@ -45,13 +45,21 @@ from gansynth import (
     write_json_atomic,
 )
 from gansynth.core.synthetic import refuse_named
-from gansynth.data.folds import FoldFiles, json_text, one_fold, write_resplit, write_small
+from gansynth.data.folds import (
+    FoldFiles,
+    grouped_splits,
+    json_text,
+    one_fold,
+    write_resplit,
+    write_small,
+)
 from gansynth.data.grid import in_eights, whole_labels
 from gansynth.data.listing import CaseFiles
 from gansynth.runtime.files import read_nifti
 from gansynth_nnunet.cases import PreprocessedArrays, hashes_of
 from gansynth_nnunet.dataset import (
     FINGERPRINT,
+    FOLDS,
     NIFTI,
     SPLITS,
     SUBJECTS,
@@ -355,7 +363,7 @@ class NnunetSource(PatchSource):
         path = self.plans.folder / SPLITS
         made = not path.is_file()
         if made:
-            write_json_atomic(path, self._default_splits(path))
+            write_json_atomic(path, self._default_splits())
         try:
             sides = one_fold(path, self.request.fold, self._subjects, self.folder)
         except GansynthError as fault:
@@ -366,20 +374,20 @@ class NnunetSource(PatchSource):
             again = f"{self._prepare}, or {one_subject(self.root, self.dataset)}"
             raise fault.reworded(f"{fault}; or run: {again}") from fault
         if made:
-            log.info("%s: made, with the 5 folds nnU-Net itself would make", path)
+            few = len(self._ids) < FOLDS
+            how = "as many folds as subjects" if few else "the 5 folds nnU-Net itself would make"
+            self.note = f"{path}: made, with {how}"
+            log.info(self.note)
         return sides
 
-    def _default_splits(self, path: Path) -> list[dict[str, list[str]]]:
+    def _default_splits(self) -> list[FoldSplit]:
         from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-        if len(self._ids) < 5:
-            raise DataFault(
-                "nnunet.too-few-cases-for-folds",
-                f"{path}: missing, and nnU-Net's five folds need 5 cases, found {len(self._ids)}; "
-                f"make fewer: gansynth splits {self._id} --folds 2",
-            )
-        splits = generate_crossval_split(sorted(self._ids), seed=12345, n_splits=5)
-        return [{side: list(map(str, ids)) for side, ids in split.items()} for split in splits]
+        if len(self._ids) < FOLDS:
+            subjects = len(set(self._subjects.values()))
+            return grouped_splits(self._ids, self._subjects, max(2, subjects), seed=12345)
+        splits = generate_crossval_split(sorted(self._ids), seed=12345, n_splits=FOLDS)
+        return [FoldSplit(train=[*map(str, s["train"])], val=[*map(str, s["val"])]) for s in splits]
 
     # -- raw files, and predictions on their grid --------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any
 from gansynth.core.requests.base import paths_of
 from gansynth.metrics.segmentation.evaluation import THRESHOLDS
 from gansynth.runtime.files import disk_errors, read_json, write_bytes_atomic
-from gansynth.runtime.version import __version__
+from gansynth.runtime.version import build
 from gansynth_benchmark.access_log import AccessLog
 from gansynth_benchmark.analysis import analysed
 from gansynth_benchmark.jobs.executor import parse_executor
@@ -129,7 +129,7 @@ def document_of(
         "name": plan.name,
         "title": plan.title,
         "plan_hash": plan.hash,
-        "gansynth": __version__,
+        "gansynth": build(),
         "plan": _published(plan),
         "machine": machine,
         "host": {"target": plan.host.target, "title": plan.host.shown, "steps": plan.host.steps},

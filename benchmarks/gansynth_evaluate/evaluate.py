@@ -30,7 +30,7 @@ from gansynth.metrics.distances import BANDS, BINS, HistogramMetric, Spectrum, e
 from gansynth.runtime.child import keep_to_cores
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, refuse_unwritable, write_json_atomic
-from gansynth.runtime.version import __version__
+from gansynth.runtime.version import build
 from gansynth.sampling.evaluation_data import EvaluationData, folder_kind
 from gansynth.sampling.request_checks import read_real, read_request
 from gansynth_evaluate.open_samples import open_evaluated
@@ -90,7 +90,7 @@ def assess(
     from gansynth_evaluate.summary import alarms, differing_counts, sentences
 
     clock = clock or Timer()
-    document: dict[str, Any] = {"version": VERSION, "gansynth": __version__}
+    document: dict[str, Any] = {"version": VERSION, "gansynth": build()}
     document |= gathered.document_entries(comparison)
     figures: list[Estimate] = []
     judges: FoldSegmenters | None = None

@@ -48,6 +48,7 @@ from gansynth.runtime.files import (
     write_json_atomic,
 )
 from gansynth.runtime.serialise import Document
+from gansynth.runtime.version import build, other_format
 
 if TYPE_CHECKING:
     from gansynth.core.intake import HostArrays
@@ -183,13 +184,19 @@ def load_spec(folder: Path) -> BankSpec:
     if doc.get("format") != FORMAT:
         raise IntegrityFault(
             "bank.format-differs",
-            f"{path}: its format is {doc.get('format')!r}, expected {FORMAT}; make the bank again "
-            "with this version of gansynth",
+            other_format(
+                f"{path}: key 'format'",
+                doc.get("format"),
+                FORMAT,
+                doc.get("gansynth"),
+                "make the bank again",
+            ),
         )
     try:
         if doc["digest"] != digest_of(doc):
             raise ValueError("its digest is not that of its content")
-        return BankSpec.from_json({k: doc[k] for k in doc.keys() - {"format", "digest"}})
+        others = {"format", "digest", "gansynth"}
+        return BankSpec.from_json({k: doc[k] for k in doc.keys() - others})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, f"is not a bank's: {type(error).__name__}: {error}") from error
 
@@ -420,7 +427,7 @@ class BankWriter:
         try:
             if new is not None:
                 _refuse_content(folder)  # another writer may have been faster
-                doc = {"format": FORMAT} | new.to_json()
+                doc = {"format": FORMAT, "gansynth": build()} | new.to_json()
                 write_json_atomic(folder / SPEC, dict(doc, digest=digest_of(doc)))
             self.spec = new or load_spec(folder)
             remove_temporaries(folder)

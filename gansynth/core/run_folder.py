@@ -23,6 +23,7 @@ from gansynth.runtime.files import (
     write_json_atomic,
 )
 from gansynth.runtime.serialise import Document, from_json
+from gansynth.runtime.version import other_format
 
 MANIFEST = "manifest.json"
 VERSION = 3
@@ -186,11 +187,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder}",
         )
     manifest = read_own(path, hint=FIT_AGAIN, most=MAX_RECORD_BYTES)
+    made = manifest.get("versions")
     if manifest.get("version") != VERSION:
         raise IntegrityFault(
             "run-folder.version-differs",
-            f"{path}: key 'version' is {manifest.get('version')!r}, expected {VERSION}; "
-            "this run was made by another gansynth",
+            other_format(
+                f"{path}: key 'version'",
+                manifest.get("version"),
+                VERSION,
+                made.get("gansynth") if isinstance(made, dict) else None,
+                "fit the run again",
+            ),
         )
     check_digest(path, manifest, FIT_AGAIN)
     kinds = dict(KEYS)

@@ -254,6 +254,8 @@ class CaseSource(ABC):
     """Labelled cases of one fold, split into training and held-out ones."""
 
     request: SourceRequest
+    note: str = ""
+    """What a user should know of how it was opened, such as a number of folds not asked for."""
 
     @property
     @abstractmethod

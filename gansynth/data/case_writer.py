@@ -28,14 +28,20 @@ ENDING = ".nii.gz"
 
 
 def write_prediction(
-    source: CaseSource, case_id: str, labels: LabelArray, folder: Path, *, encode: bool = True
+    source: CaseSource,
+    case_id: str,
+    labels: LabelArray,
+    folder: Path,
+    *,
+    numbers: Mapping[int, int] | None = None,
 ) -> Path | None:
     """Write a predicted label map on the grid of its case's own file.
 
     Args:
         labels: int16 (D, H, W) or (H, W), on the grid of ``source.load``; each voxel of the file
             takes the nearest label.
-        encode: write PNG with the numbers of the source's own masks, not with label values.
+        numbers: label -> its number in a PNG, where they differ; None for those of the source's own
+            masks.
 
     Returns:
         The path; None for a case without a file of its own, of which nothing is written.
@@ -48,17 +54,21 @@ def write_prediction(
         return None
     whole = pick(labels, files.shape)
     if len(files.shape) == 3:
-        return write_volume(folder / f"{file_name(case_id)}{ENDING}", whole, files.affine)
-    path = folder.joinpath(*map(file_name, case_id.split("/"))).with_suffix(".png")
+        return write_volume(folder / f"{own_name(case_id)}{ENDING}", whole, files.affine)
+    *folders, name = map(own_name, case_id.split("/"))
+    path = folder.joinpath(*folders, f"{name}.png")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    if encode:
-        numbers = np.zeros_like(whole)
-        for label, number in files.numbers.items():
-            numbers[whole == label] = number
-        whole = numbers
-    write_bytes_atomic(path, _png(whole.astype(np.uint16)))
+    written = whole.copy()
+    for label, number in (files.numbers if numbers is None else numbers).items():
+        written[whole == label] = number
+    write_bytes_atomic(path, _png(written.astype(np.uint16)))
     return path
+
+
+def own_name(case_id: str) -> str:
+    """Return a case's name as that of its file, as it is where a file can be called so."""
+    return case_id if Path(case_id).name == case_id else file_name(case_id)
 
 
 def file_name(case_id: str) -> str:

@@ -23,11 +23,13 @@ import re2
 from gansynth.core.lineage import guard_split
 from gansynth.core.source import CaseSource, Finding, FoldSplit, SourceRequest
 from gansynth.data.listing import SPLITS, SUBJECTS, VolumeSet
-from gansynth.data.read_options import OF_SPLITS, VolumeOptions
+from gansynth.data.read_options import OF_SPLITS, ReadOptions, VolumeOptions
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 from gansynth.runtime.files import disk_errors, read_json, replace_text, write_json_atomic
 
 DIVIDED = "divided.json"  # record of the data set and the split that a folder holds
+EACH = "each"
+"""What ``--subjects`` is where every case is a subject of its own."""
 _REPAIR = "correct the file, or remove it to have folds made"
 Sides = tuple[tuple[str, ...], tuple[str, ...]]
 """Training and held-out cases of a fold, each sorted."""
@@ -41,12 +43,14 @@ def is_table(text: str) -> bool:
 
 
 def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
-    """Map cases to subjects, by a CSV or by a rule (``SubjectRule``).
+    """Map cases to subjects, by a CSV or by a rule (``SubjectRule``), or each to itself (``EACH``).
 
     Raises UsageFault: no such expression, or one without a group. Raises DataFault: a case has no
     subject or two, or the CSV lacks a column.
     """
     ids = sorted(ids)
+    if text == EACH:
+        return {case: case for case in ids}
     if is_table(text):
         subjects = read_column(Path(text), "subject", "subject_group")
         where, hint = text, "add a line for each case"
@@ -178,7 +182,10 @@ def unnamed_subjects(option: str | None, subjects: int, cases: int) -> str:
     """
     if option is not None or subjects < cases:
         return ""
-    return "every case is a subject of its own; name subjects with --subjects"
+    return (
+        "every case is a subject of its own; name people with --subjects, or say so: --subjects "
+        "each"
+    )
 
 
 def class_numbers(source: CaseSource, names: Iterable[str], *, asked: str) -> frozenset[int]:
@@ -259,6 +266,20 @@ def grouped_splits(
     return [_held_out({c: fold_of[subject_of[c]] for c in ids}, fold) for fold in range(folds)]
 
 
+def folds_dealt(options: ReadOptions, subjects: int) -> int:
+    """Return how many folds subjects are dealt into: as asked, else not more than there are."""
+    folds = int(vars(options)["folds"])
+    return folds if "folds" in options.model_fields_set or subjects < 2 else min(folds, subjects)
+
+
+def fewer_folds(where: Path, options: ReadOptions, subjects: int) -> str:
+    """Return a line on folds that are fewer than usual because there are few subjects, or ""."""
+    folds, usual = folds_dealt(options, subjects), vars(options)["folds"]
+    if folds == usual:
+        return ""
+    return f"{where}: {subjects} subjects, so {folds} folds, not {usual}"
+
+
 def _all_of_one(cases_of: Mapping[str, int]) -> str:
     """Return the way out where all cases are of one subject; empty where they are not."""
     if len(cases_of) != 1:
@@ -324,16 +345,18 @@ def _dealt(
 ) -> dict[str, FoldSplit]:
     cases_of = Counter([subject_of[case] for case in ids])
     count = len(cases_of)
-    if count < options.folds:
+    folds = folds_dealt(options, count)
+    if count < folds:
         if tested and count:  # there are test cases to hold out, and no folds are needed
             return {"0": FoldSplit(train=ids, val=[])}
-        hint = _all_of_one(cases_of) or (f"say --read folds={count}" if count else "add cases")
+        way = f"say --read folds={count}" if count > 1 else "add cases"
+        hint = _all_of_one(cases_of) or way
         raise DataFault(
             "folds.data-fewer-subjects-than-folds",
-            f"{listing.where}: {count} subject(s) for {options.folds} folds, expected at least "
+            f"{listing.where}: {count} subject(s) for {folds} folds, expected at least "
             f"one for each; {hint}, or hold nothing out: --fold all",
         )
-    splits = grouped_splits(ids, subject_of, options.folds, options.seed)
+    splits = grouped_splits(ids, subject_of, folds, options.seed)
     return {str(number): split for number, split in enumerate(splits)}
 
 

@@ -58,6 +58,7 @@ from gansynth.runtime.files import (
     temporary_beside,
 )
 from gansynth.runtime.serialise import Document, differences
+from gansynth.runtime.version import build, other_format
 
 FORMAT = 1
 LIBVER = ("v110", "v110")
@@ -178,8 +179,13 @@ def read_index(path: Path) -> CacheIndex:
         if int(version) != FORMAT:
             raise DataFault(
                 "h5.format-differs",
-                f"{path}: attribute 'gansynth cache' is {version}, expected {FORMAT}: another "
-                f"gansynth made it; make it again: {MADE_BY}",
+                other_format(
+                    f"{path}: attribute 'gansynth cache'",
+                    int(version),
+                    FORMAT,
+                    file.attrs.get("gansynth"),
+                    f"make it again: {MADE_BY}",
+                ),
             )
         raw = checked(file, "index", None, "u")[()].tobytes()
         if hashlib.sha256(raw).hexdigest() != file.attrs.get("index sha256"):
@@ -456,6 +462,7 @@ class _H5Writer:
             self._reserve(len(raw), self._file.id.get_filesize())
             self._put("index", np.frombuffer(raw, np.uint8), (len(raw),))
             self._file.attrs["gansynth cache"] = FORMAT
+            self._file.attrs["gansynth"] = build()
             self._file.attrs["index sha256"] = hashlib.sha256(raw).hexdigest()
             self._file.flush()
             size = self._file.id.get_filesize()

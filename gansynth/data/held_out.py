@@ -16,7 +16,7 @@ from gansynth.core.source import (
     places_of,
     same_data_as,
 )
-from gansynth.data.folds import SubjectRule, is_table, read_column
+from gansynth.data.folds import EACH, SubjectRule, is_table, read_column
 
 TEST_IMAGES = frozenset({"imagests"})
 """Names of folders, in lower case, with the test images of a data set."""
@@ -58,7 +58,7 @@ def _person_finder(naming: str, ids: Iterable[str]) -> Callable[[str], str]:
     A rule like ``([0-9]+)`` finds something everywhere, so what is before a person's name must look
     as in these ids.
     """
-    if not naming:
+    if naming in ("", EACH):
         return lambda case_id: ""
     if is_table(naming):
         if not Path(naming).is_file():  # of a record, on another machine
@@ -72,6 +72,8 @@ def _person_finder(naming: str, ids: Iterable[str]) -> Callable[[str], str]:
 
 def recurring_people(source: CaseSource) -> str:
     """Return a warning if ids on both sides of a fold begin alike and nobody is named, or ""."""
+    if source.request.subjects == EACH:
+        return ""
     seen, held_out = [
         {case_id: CaseRecord(case_id, source.header(case_id).subject, "").person for case_id in ids}
         for ids in (source.train_ids, source.held_out_ids)

@@ -13,17 +13,14 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from gansynth.core.source import SourceRequest
-from gansynth.data.name_patterns import LIKE_LABELS, files_below, files_fitting, patterns_hint
+from gansynth.data.name_patterns import LIKE_LABELS, files_fitting, read_pattern
+from gansynth.data.pairs import are_label_maps, label_maps_among, paired_patterns
 from gansynth.data.read_options import FileOptions, VolumeOptions, complete_labels
 from gansynth.runtime.errors import (
     DataFault,
@@ -41,9 +38,10 @@ from gansynth.runtime.files import (
     refuse_unnameable,
     walk_all,
 )
-from gansynth.runtime.nifti import DICOM, holds_dicom, read_nifti
+from gansynth.runtime.nifti import DICOM, holds_dicom
 
 NIFTI = re.compile(r"(?P<stem>.+)\.nii(\.gz)?", re.DOTALL)
+ENDINGS = (".nii", ".nii.gz")
 FILE, SPLITS, SUBJECTS = "dataset.json", "splits.json", "subjects.csv"
 
 
@@ -110,6 +108,8 @@ class VolumeSet:
     likely: tuple[Mapping[str, int], ...] = ()
     by_voxel: bool = False  # its framework takes voxels as stored: no affines, rounded labels
     normalised: bool = False  # intensities are used as stored, unless a modality is requested
+    # `--read` keys that say of which files label maps are, where contents have told
+    understood: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def labelled(self) -> bool:
@@ -292,17 +292,9 @@ def like_labels(names: Iterable[str]) -> str | None:
 def holds_labels(files: Mapping[str, Path]) -> str | None:
     """Return the first name whose file holds few whole numbers, as label maps do, if any."""
     for name, path in files.items():
-        with suppress(GansynthError):  # whoever reads all files says what is wrong
-            array = read_nifti(path).array.ravel()
-            some = array[:: 1 + array.size // SOME_VOXELS]
-            if _few_whole(some) and np.ptp(array) and _few_whole(array):
-                return name
+        if are_label_maps([path]):
+            return name
     return None
-
-
-def _few_whole(array: npt.NDArray[Any]) -> bool:
-    values = np.unique(array)
-    return values.size <= FEW_VALUES and not np.any(values % 1)
 
 
 def missing(file: Path, case: str) -> DataFault:
@@ -432,8 +424,6 @@ BIDS_LABELS = ("dseg", "mask", "roi")
 LABELS = ("seg", "dseg", "label", "mask")
 """Suffixes of label maps; the first one that any case has counts."""
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})", re.DOTALL)
-FEW_VALUES, SOME_VOXELS = 16, 10**5
-"""Most values of what is a label map by its content; voxels that are looked at before all are."""
 _SPACE = re.compile(r"(space|res|den)-[^_]+_")
 _DRAWN = "labels"  # a row's label map, besides its channels
 _BIDS = re.compile(r"(?P<sub>sub-[^_]+)(_(?P<ses>ses-[^_]+))?(_[^_]+-[^_]+)*_(?P<suffix>[^_-]+)")
@@ -448,13 +438,30 @@ def list_folder(kind: str, folder: Path, options: FileOptions) -> VolumeSet:
     subjects = sorted(p for p in folder.glob("sub-*") if p.is_dir())
     if subjects:
         return _list_bids(name, collector, subjects, options)
-    if not any((folder / part).is_dir() for pair in PAIRS for part in pair):
-        rows, label = list(_case_folders(collector)), None
-        if not rows:
-            rows, label = _flat_cases(collector)
+    listing = _list_known(name, collector, options)
+    if options.label is None and not any(map(_is_pair, listing.entries)):
+        keys = paired_patterns(folder, ENDINGS)
+        if keys:
+            found = options.model_copy(update={**keys, "image": read_pattern(keys["image"])})
+            fresh = Collector(folder, options.allow_absolute)
+            return replace(_list_by_pattern(name, fresh, found), understood=keys)
+    return listing
+
+
+def _list_known(name: str, collector: Collector, options: FileOptions) -> VolumeSet:
+    """List a folder of pairs, of a folder per case, or of files named by case."""
+    if not any((collector.root / part).is_dir() for pair in PAIRS for part in pair):
+        rows = list(_case_folders(collector))
         if rows:
-            return _list_by_suffix(name, collector, rows, options, label)
+            return _list_by_suffix(name, collector, rows, options)
+        rows, labels = _flat_cases(collector, options.label)
+        if rows:
+            return _list_by_suffix(name, collector, rows, options, labels)
     return _list_pairs(name, collector, options)
+
+
+def _is_pair(entry: CaseFiles) -> bool:
+    return entry.labels is not None and all(file.is_file() for file in entry.files)
 
 
 def _list_by_pattern(name: str, collector: Collector, options: FileOptions) -> VolumeSet:
@@ -499,11 +506,17 @@ def _list_pairs(name: str, collector: Collector, options: FileOptions) -> Volume
         images = ""
     below = [home.name for home in _folders_in(folder)]
     if labels not in below:
-        labels = like_labels(below) or labels
-    shown, hint = (folder / images).is_dir(), ""
+        others = [name for name in below if LIKE_LABELS.search(name)]
+        if len(others) > 1:
+            text = (
+                f"{folder}: {' and '.join(others)} are called like folders of label maps, expected "
+                f"one; choose: --read image='{images}/{{case}}.nii.gz' "
+                f"--read label='{others[0]}/{{case}}.nii.gz'"
+            )
+            collector.fault(None, folder, text)
+        labels = others[0] if others else labels
+    shown = (folder / images).is_dir()
     drawn = volumes_in(folder / labels) if shown else []
-    if not shown:
-        hint = patterns_hint([text for text, _ in files_below(folder)])
     for short, path in drawn:
         collector.put(rows[short], "labels", path)
     for short, path in volumes_in(folder / images):
@@ -539,7 +552,7 @@ def _list_pairs(name: str, collector: Collector, options: FileOptions) -> Volume
     return collector.volumes(
         name,
         "images/CASE.nii.gz (or CASE_0000.nii.gz, ...), and labels/CASE.nii.gz if there are any; "
-        f"or CASE_T1.nii.gz beside CASE_mask.nii.gz{hint}",
+        "or CASE_T1.nii.gz beside CASE_mask.nii.gz; name others by a pattern: gansynth help nifti",
         channels=called,
         stacked=not numbers,
         total=None if known is None else len(known),
@@ -672,34 +685,34 @@ def _case_folder(collector: Collector, folder: Path) -> CaseRow:
     row, start = CaseRow(folder.name, folder), len(folder.name)
     for short, path in volumes_in(folder):
         joint, suffix = short[start : start + 1], short[start + 1 :]
-        if short.startswith(folder.name) and joint in ("_", "-") and suffix:
+        if short == folder.name or (short.startswith(folder.name) and joint in "_-" and suffix):
             collector.put(row, suffix, path)
     return row
 
 
-def _flat_cases(collector: Collector) -> tuple[list[CaseRow], str | None]:
-    """Group the files of one folder by case; return the cases and the suffix of label maps.
+def _flat_cases(collector: Collector, asked: str | None) -> tuple[list[CaseRow], list[str]]:
+    """Group the files of one folder by case; return the cases and the suffixes of label maps.
 
     ``pat01_T1.nii.gz`` and ``pat01_hippo_mask.nii.gz`` are the channel ``T1`` and the label map of
-    ``pat01``. Without such pairs there is no case.
+    ``pat01``. Without such pairs there is no case. ``asked``: the suffix of label maps, if known.
     """
     names = dict(volumes_in(collector.root))
-    cuts = {
-        short: [(short[: m.start()], short[m.end() :]) for m in re.finditer(r"[._-]", short)]
-        for short in names
-    }
-    every = [cut for each in cuts.values() for cut in each]
-    begun = Counter([*names] + [start for start, _ in every])
-    drawn: dict[str, set[str]] = defaultdict(set)  # suffix of label maps -> cases with more files
-    for start, tail in every:
-        if begun[start] > 1 and (tail in LABELS or LIKE_LABELS.search(tail)):
-            drawn[tail].add(start)
-    if not drawn:
-        return [], None
-    label = max(drawn, key=lambda tail: (len(drawn[tail]), -len(tail)))
+    kinds: dict[str, dict[str, Path]] = defaultdict(dict)  # suffix -> case -> file
+    cuts = {}
+    for short, path in names.items():
+        cuts[short] = [(short[: m.start()], short[m.end() :]) for m in re.finditer("[._ -]", short)]
+        for start, tail in [(short, ""), *cuts[short]]:
+            kinds[tail][start] = path
+    begun = Counter([start for files in kinds.values() for start in files])
+    labels = label_maps_among(kinds)
+    if asked and any(begun[start] > 1 for start in kinds.get(asked, ())):
+        labels = [asked, *[suffix for suffix in labels if suffix != asked]]
+    if not labels:
+        return [], []
+    cases = {start for start in kinds[labels[0]] if begun[start] > 1}
     known = {}  # the longest case that a name begins with, and the rest
     for short in names:
-        found = [cut for cut in [(short, ""), *reversed(cuts[short])] if cut[0] in drawn[label]]
+        found = [cut for cut in [(short, ""), *reversed(cuts[short])] if cut[0] in cases]
         if found:
             known[short] = found[0]
     suffixes = {suffix for _, suffix in known.values()}
@@ -709,7 +722,7 @@ def _flat_cases(collector: Collector) -> tuple[list[CaseRow], str | None]:
         case, suffix = known.get(short, others[0])
         rows[case].folder = collector.root
         collector.put(rows[case], suffix, path)
-    return [rows[case] for case in sorted(rows)], label
+    return [rows[case] for case in sorted(rows)], labels
 
 
 def _list_by_suffix(
@@ -717,12 +730,17 @@ def _list_by_suffix(
     collector: Collector,
     rows: list[CaseRow],
     options: FileOptions,
-    label: str | None,
+    labels: Sequence[str] = (),
 ) -> VolumeSet:
-    """List cases: channels as requested (else UsageFault), or those of half the cases."""
+    """List cases: channels as requested (else UsageFault), or those of half the cases.
+
+    ``labels``: suffixes of label maps; empty where they are not known.
+    """
     folder = collector.root
     counts = Counter([suffix for row in rows for suffix in row.files])
-    likely: tuple[Mapping[str, int], ...] = ()
+    flat, labels = bool(labels), labels or _label_suffixes(rows, counts)
+    meant = [each for each in labels if "brain" not in each] or labels  # an outline is no label
+    label = meant[0] if meant else None
     if options.label is not None:
         if options.label not in counts:
             raise UsageFault(
@@ -731,26 +749,20 @@ def _list_by_suffix(
                 f"one of: {', '.join(sorted(filter(None, counts)))}",
             )
         label = options.label
-    elif label is None:
-        usual_labels = [suffix for suffix in LABELS if suffix in counts]
-        label = usual_labels[0] if usual_labels else None
-    else:
+    likely: tuple[Mapping[str, int], ...] = ()
+    if label is not None and (flat or label not in LABELS):
         likely = ({"background": 0, label: 1},)
     suffixes = sorted(suffix for suffix in counts if suffix not in (*LABELS, label))
-    usual = [suffix for suffix in suffixes if 2 * counts[suffix] >= len(rows)] or suffixes
-    if options.label is not None:  # the others are not chosen
-        usual = [suffix for suffix in usual if not LIKE_LABELS.search(suffix)]
+    images = [suffix for suffix in suffixes if suffix not in labels]
+    usual = [suffix for suffix in images if 2 * counts[suffix] >= len(rows)] or images
     if options.channels is not None:
         names = [suffix or "image" for suffix in suffixes]
         usual = [suffixes[place] for place in channel_places(options.channels, names, folder)]
-    meant = None if options.channels is not None else _like_label(rows, usual, label)
-    if meant is not None:
-        instead = "and none in seg" if label is None else f"and others in {label!r}"
-        ways = " or ".join([f"--read label={each}" for each in (label, meant) if each])
+    elif options.label is None and len(meant) > 1:
+        ways = " or ".join([f"--read label={each}" for each in meant])
         text = (
-            f"{folder}: files of cases end in {meant!r} {instead}, expected one label map; choose: "
-            f"{ways}, or merge them; or if it is a channel, name them all: "
-            f"--read channels={','.join(usual)}"
+            f"{folder}: files of cases end in {' and '.join(meant)} and hold few whole numbers, "
+            f"expected one kind of label maps; choose: {ways}, or merge them"
         )
         collector.fault(None, folder, text)
     if not usual:
@@ -784,15 +796,21 @@ def _list_by_suffix(
         "CASE/CASE_T1.nii.gz, and CASE/CASE_seg.nii.gz if there are label maps",
         channels=options.channels or tuple([file or "image" for file in usual]) or ("image",),
         likely=likely,
+        understood={} if label is None or label in LABELS else {"label": label},
     )
 
 
-def _like_label(rows: Sequence[CaseRow], suffixes: Sequence[str], label: str | None) -> str | None:
-    """Return a channel whose files look like label maps, by name, or by content without others."""
-    meant = like_labels(suffixes)
-    if meant is not None or label is not None or not rows:
-        return meant
-    return holds_labels({s: rows[0].files[s][0] for s in suffixes if rows[0].files.get(s)})
+def _label_suffixes(rows: Sequence[CaseRow], counts: Collection[str]) -> list[str]:
+    """Return the suffixes of label maps in folders per case, by what their files hold."""
+    called = [suffix for suffix in LABELS if suffix in counts]
+    if BRATS.issuperset(set(counts) - set(called)):
+        return called[:1]
+    kinds: dict[str, dict[str, Path]] = defaultdict(dict)
+    for row in rows:
+        for suffix, files in row.files.items():
+            kinds[suffix][row.case] = files[0]
+    found = label_maps_among(kinds)
+    return called[:1] + [suffix for suffix in found if suffix not in called]
 
 
 # -- manifests -----------------------------------------------------------------------------------

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -87,28 +86,6 @@ Pattern = Annotated[
     NamePattern,
     BeforeValidator(lambda value: read_pattern(value) if isinstance(value, str) else value),
 ]
-
-
-def patterns_hint(paths: Iterable[str]) -> str:
-    """Return the ``--read`` keys that fit files in a layout that is not known; else nothing.
-
-    A case's number is the last one in a file's name; without one, its folder is the case.
-    """
-    counts = Counter([_guess(path) for path in paths if path.endswith((".nii", ".nii.gz"))])
-    guesses = sorted(text for text, count in counts.items() if "{case}" in text and count > 1)
-    labels = [text for text in guesses if LIKE_LABELS.search(text)]
-    images = [text for text in guesses if text not in labels]
-    if len(images) != 1 or len(labels) != 1:
-        return "; name others by a pattern: gansynth help nifti"
-    return f"; for these files say --read image='{images[0]}' --read label='{labels[0]}'"
-
-
-def _guess(path: str) -> str:
-    *folders, name = path.split("/")
-    numbered = re.fullmatch(r"(.*?)\d+(\D*)", name, re.DOTALL)
-    if numbered is not None:
-        return "/".join([*folders, f"{numbered[1]}{{case}}{numbered[2]}"])
-    return "/".join([*folders[:-1], "{case}", name]) if folders else path
 
 
 def files_fitting(

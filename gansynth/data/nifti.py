@@ -36,7 +36,14 @@ from gansynth.core.space import ORIENTATION, Space
 from gansynth.core.synthetic import real_file
 from gansynth.data.check import check_volumes
 from gansynth.data.connected_components import LabelBoxes, box_record
-from gansynth.data.folds import absolute, choose_fold, subjects_of, write_resplit
+from gansynth.data.folds import (
+    absolute,
+    choose_fold,
+    fewer_folds,
+    split_file,
+    subjects_of,
+    write_resplit,
+)
 from gansynth.data.grid import (
     canonical,
     canonical_shape,
@@ -92,7 +99,7 @@ class VolumeSource(CaseSource):
     def __init__(self, request: SourceRequest, listing: VolumeSet, options: VolumeOptions) -> None:
         for fault in listing.faults:
             raise fault.error
-        self.request = request
+        self.request = replace(request, read={**listing.understood, **request.read})
         self.listing = listing
         self.options = options
         self._entries = {entry.case: entry for entry in listing.entries}
@@ -100,6 +107,9 @@ class VolumeSource(CaseSource):
         self._train, self._held_out = choose_fold(
             listing, self._subjects, options, self._listed_fold
         )
+        dealt = not any(entry.part for entry in listing.entries)
+        if dealt and split_file(listing, options) == listing.where and self._listed_fold != "all":
+            self.note = fewer_folds(listing.where, options, len(set(self._subjects.values())))
         if options.labels is not None and not listing.labelled:
             named = ",".join([f"{name}:{value}" for name, value in options.labels.items()])
             raise UsageFault(

@@ -37,6 +37,8 @@ from gansynth.core.synthetic import has_mark, is_marked, real_file, real_pixels,
 from gansynth.data.connected_components import LabelBoxes, box_record
 from gansynth.data.folds import (
     absolute,
+    fewer_folds,
+    folds_dealt,
     grouped_splits,
     one_fold,
     read_column,
@@ -47,6 +49,13 @@ from gansynth.data.folds import (
 from gansynth.data.grid import in_eights, rounded_mm
 from gansynth.data.listing import located, picture_keys
 from gansynth.data.name_patterns import LIKE_LABELS, NamePattern, Pattern, files_fitting
+from gansynth.data.pairs import (
+    MOSTLY,
+    SOFT,
+    are_label_maps,
+    label_maps_among,
+    paired_patterns,
+)
 from gansynth.data.picture_files import (
     MAX_PIXELS,
     SUFFIXES,
@@ -163,7 +172,12 @@ class PictureOptions(ReadOptions):
         "else the training pictures' median, at most 512, in eights",
     )
     splits: SplitsFile = None
-    folds: int = Field(5, ge=2, description="number of folds, where there are no `splits`")
+    folds: int = Field(
+        5,
+        ge=2,
+        description="number of folds, where there are no `splits`; by default not more than "
+        "subjects",
+    )
     seed: int = Field(12345, ge=0, description="seed of the split of subjects into folds")
     boxes: OfLabels = None
     least: LeastVoxels = 1
@@ -206,9 +220,12 @@ class PictureSet:
 
 
 def pair_keys(folder: Path) -> dict[str, str]:
-    """``--read`` keys that say where the masks of a folder are, by the names of its files.
+    """``--read`` keys that say where the masks of a folder are, by its files and their names.
 
     Empty without masks for half of the images, and where ``images`` and ``masks`` say it already.
+
+    Raises:
+        DataFault: there are masks of several kinds.
     """
     homes = {p.name: p for p in sorted(folder.iterdir()) if p.is_dir() and p.name[0] != "."}
     drawn = [name for name in homes if name in MASKS or LIKE_LABELS.search(name)]
@@ -224,9 +241,25 @@ def pair_keys(folder: Path) -> dict[str, str]:
             if where == IMAGES and name in MASKS:
                 del keys["masks"]
             return {key: text for key, text in keys.items() if text}
-    images = _files(homes.get(IMAGES, folder))
-    suffix = _shared_suffix(images, images)
-    return {} if suffix is None else {"mask_suffix": suffix}
+    home = homes.get(IMAGES, folder)
+    files = _files(home)
+    suffixes = _mask_suffixes(files)
+    if len(suffixes) > 1:
+        raise DataFault(
+            "pictures.masks-of-several-kinds",
+            f"{home}: masks end in {' and '.join(suffixes)}, expected one kind; move the others to "
+            "another folder",
+        )
+    for suffix in suffixes:
+        unmasked = [n for n in files if not n.endswith(suffix) and f"{n}{suffix}" not in files]
+        if are_label_maps([files[name] for name in unmasked]):
+            raise DataFault(
+                "pictures.masks-of-several-kinds",
+                f"{files[unmasked[0]]}: holds few numbers as masks do, but masks end in {suffix}, "
+                "expected one kind; move the others to another folder",
+            )
+        return {"mask_suffix": suffix}
+    return paired_patterns(folder, tuple(SUFFIXES), channels=False)
 
 
 def _shared_suffix(images: Collection[str], masks: Collection[str]) -> str | None:
@@ -234,14 +267,27 @@ def _shared_suffix(images: Collection[str], masks: Collection[str]) -> str | Non
     counts: Counter[str] = Counter()
     for mask in masks:
         for end in range(len(mask), 0, -1):
-            tail = mask[end:]
-            if mask[:end] in images and (masks is not images or LIKE_LABELS.search(tail)):
-                counts[tail] += 1
+            if mask[:end] in images:
+                counts[mask[end:]] += 1
                 break
     for suffix, count in counts.most_common(1):
-        unmasked = [i for i in images if masks is not images or not i.endswith(suffix)]
-        return suffix if 2 * count >= len(unmasked) else None
+        return suffix if 2 * count >= len(images) else None
     return None
+
+
+def _mask_suffixes(files: Mapping[str, Path]) -> list[str]:
+    """Return what masks' names add to those of images beside them, if half of these have one."""
+    kinds: dict[str, dict[str, Path]] = {"": dict(files)}
+    for name, path in files.items():
+        for end in range(1, len(name)):
+            if name[:end] in files:
+                kinds.setdefault(name[end:], {})[name[:end]] = path
+    found = []
+    for suffix in label_maps_among(kinds):
+        images = [name for name in files if not name.endswith(suffix)]
+        if suffix and 2 * len(kinds[suffix]) >= len(images):
+            found.append(suffix)
+    return found
 
 
 def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
@@ -454,7 +500,6 @@ def _labels_of(
 
 
 LARGEST = 512  # longest edge of a generator's arrays by default
-SOFT, MOSTLY = 32, 0.9  # a soft mask: this share of its pixels is so near to 0 or 255
 BINARY = {0: 0, 1: 1, 255: 1}  # numbers in mask files that name no labels -> label
 
 
@@ -595,6 +640,18 @@ class PictureSource(CaseSource):
         return Space("crop", self._size(), host=host, pad_label=0)
 
     @cached_property
+    def _number_of(self) -> dict[int, int]:
+        """Label -> its number in a mask; an unnamed foreground is 1 or 255, as masks have it."""
+        number_of = {label: number for number, label in self.numbers.items()}
+        if self.numbers is BINARY and self.threshold is None:
+            for case in self.train_ids:
+                for path in self.found.pictures[case].masks:
+                    largest = int(read_picture(path, "mask").max())
+                    if largest in BINARY and largest:
+                        return {0: 0, 1: largest}
+        return number_of
+
+    @cached_property
     def _subjects(self) -> dict[str, str]:
         ids = list(self.found.pictures)
         option = self.request.subjects
@@ -607,7 +664,8 @@ class PictureSource(CaseSource):
 
     @cached_property
     def _split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        ids, folds = tuple(sorted(self.found.pictures)), self.options.folds
+        ids, subjects = tuple(sorted(self.found.pictures)), len(set(self._subjects.values()))
+        folds = folds_dealt(self.options, subjects)
         if self.request.fold == "all":
             return ids, ()
         if self.options.splits is not None:
@@ -620,6 +678,7 @@ class PictureSource(CaseSource):
                 "'all'; set their number with --read folds=N",
             )
         splits = grouped_splits(ids, self._subjects, folds, self.options.seed)
+        self.note = fewer_folds(self.found.folder, self.options, subjects)
         split = splits[int(self.request.fold)]
         return tuple(split["train"]), tuple(split["val"])
 
@@ -674,7 +733,7 @@ class PictureSource(CaseSource):
         return flat_files(
             case_id,
             shape,
-            {label: number for number, label in self.numbers.items()},
+            self._number_of,
             folders=places_of(self.request),
             spacing=self.options.spacing,
             position=SlicePosition(self._subjects[case_id]),

@@ -295,7 +295,12 @@ class VolumeOptions(CaseOptions):
 
     needs: ClassVar[Needs] = {**CaseOptions.needs, **OF_SPLITS}
 
-    folds: int = Field(5, ge=2, description="number of folds, where the source has no split")
+    folds: int = Field(
+        5,
+        ge=2,
+        description="number of folds, where the source has no split; by default not more than "
+        "subjects",
+    )
     seed: int = Field(12345, ge=0, description="seed of the split of subjects into folds")
     allow_absolute: bool = Field(
         False, description="`yes`: files may lie outside of the source's folder"

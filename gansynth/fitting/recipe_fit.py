@@ -18,7 +18,7 @@ from gansynth.fitting.pipeline import FitArguments, Pipeline
 from gansynth.fitting.recipe_plan import PlannedSet, RecipePlan
 from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth.runtime.files import disk_errors, read_json, sha256_file, write_json_atomic
-from gansynth.runtime.version import __version__
+from gansynth.runtime.version import build
 from gansynth.sampling.open_run import check_weights
 
 FILE = "recipe.json"
@@ -139,7 +139,7 @@ class _RecipeRuns(Pipeline[PlannedSet]):
             "version": VERSION,
             "recipe": recipe.name,
             "file_sha256": recipe.sha256,
-            "gansynth": __version__,
+            "gansynth": build(),
             "summary": spec.summary,
             "paper": spec.paper,
             "generator": spec.generator,

@@ -345,6 +345,8 @@ def check_folder(
         f"{job.source.name} fold {job.source.request.fold}: {len(job.source.train_ids)} training "
         f"case(s), {len(job.source.held_out_ids)} held out; reading and hashing"
     )
+    if job.source.note:
+        reporter.say(job.source.note)
     warning = recurring_people(job.source)
     if warning:
         reporter.warn(warning)

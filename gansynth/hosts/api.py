@@ -119,7 +119,7 @@ def run_predict(request: PredictRequest) -> Mapping[str, Any]:
     Raises:
         GansynthError: there is no training, or images that do not fit it.
     """
-    folder = find_result(Path(request.result).absolute())
+    folder = find_result(request)
     session = newest_session(folder)
     job = PredictJob(
         folder,

@@ -151,6 +151,8 @@ def run_check(request: CheckRequest) -> CheckReport:
             findings = [*report.findings, *_found_by_looking(source, report.looked)]
             report = replace(report, findings=findings, source=source)
             cases = len(source.train_ids) + len(source.held_out_ids)
+            if source.note:
+                reporter.say(source.note)
             text = recurring_people(source) or unnamed_subjects(
                 asked.subjects, len(subjects_of(source)), cases
             )

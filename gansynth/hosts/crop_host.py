@@ -234,17 +234,20 @@ class CropHost(Framework):
         """Predict each image in the units and the spacing of the training cases."""
         host = cls.reopened(job)
         images = job.opened(host.source.schema.channels, host.source)
-        job.begin(target=cls.name, labels=dict(host.source.schema.labels))
+        trained = host.source.files(host.source.train_ids[0])
+        numbers = {} if trained is None else trained.numbers
+        labels = {k: numbers.get(v, v) for k, v in host.source.schema.labels.items()}
+        job.begin(target=cls.name, labels=labels)
 
         def predicted(image: FloatArray) -> list[LabelArray]:
-            labels = host.predict(image, job.folder)
-            return [np.where(labels == OUTSIDE, 0, labels).astype(np.int16)]
+            found = host.predict(image, job.folder)
+            return [np.where(found == OUTSIDE, 0, found).astype(np.int16)]
 
         files = []
         with job.reporter.task(len(images.train_ids), "case") as task:
             for case in images.train_ids:
                 image = images.load(case).image
-                labels = on_own_grid(host.space, host.source.schema, image, predicted)[0]
-                files.append(write_labels(images, case, labels, job.out))
+                found = on_own_grid(host.space, host.source.schema, image, predicted)[0]
+                files.append(write_labels(images, case, found, job.out, numbers))
                 task.advance(1)
         return files

@@ -19,7 +19,7 @@ from gansynth.runtime.machine import (
     temporary,
     threads,
 )
-from gansynth.runtime.version import __version__
+from gansynth.runtime.version import build
 
 if TYPE_CHECKING:
     from gansynth.core.requests.hosts import DoctorRequest
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def examine() -> Iterator[DoctorLine]:
     """Check everything that needs no target framework."""
-    yield DoctorLine("ok", "gansynth", __version__)
+    yield DoctorLine("ok", "gansynth", build())
     yield DoctorLine(
         "ok", "python", f"{platform.python_version()} on {platform.platform(terse=True)}"
     )

@@ -73,7 +73,7 @@ def evaluate_held_out(
                     f"{case.image.shape[1:]}, as the image",
                 )
             if levels is not None:
-                write_prediction(source, case_id, foreground_levels[0], levels, encode=False)
+                write_prediction(source, case_id, foreground_levels[0], levels, numbers={})
             file = write_prediction(source, case_id, labels, home)
             written[case_id] = None if file is None else file.relative_to(home).as_posix()
             if case.labels is None:

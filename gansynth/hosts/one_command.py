@@ -71,6 +71,8 @@ def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
     found = contents_of(source)
     subjects = len(subjects_of(source))
     reporter.say(describe(source, found, subjects))
+    if source.note:
+        reporter.say(source.note)
     cases = len(source.train_ids) + len(source.held_out_ids)
     text = unnamed_subjects(source.request.subjects, subjects, cases)
     if text:

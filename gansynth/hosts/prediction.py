@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from gansynth.core.identity import HeldOut, LineageMatch, matches
 from gansynth.core.lineage import read_lineage, some_names
+from gansynth.core.requests.hosts import PredictRequest
 from gansynth.core.run_folder import MANIFEST
 from gansynth.core.schema import LabelArray
 from gansynth.core.source import CaseSource, case_records, same_data_as
-from gansynth.data.case_writer import ENDING, affine_of, file_name, write_prediction, write_volume
+from gansynth.data.case_writer import ENDING, affine_of, own_name, write_prediction, write_volume
 from gansynth.data.held_out import named_by
 from gansynth.data.images import open_images
 from gansynth.data.nifti import VolumeSource
@@ -33,7 +36,7 @@ from gansynth.runtime.files import (
     write_json_atomic,
 )
 from gansynth.runtime.progress import Reporter
-from gansynth.runtime.version import __version__
+from gansynth.runtime.version import build
 
 FILE = "gansynth_prediction.json"  # what predicted the files beside it
 
@@ -91,7 +94,7 @@ class PredictJob:
         with disk_errors(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
             remove_dead(self.out, within=True)
-        document: dict[str, Any] = {"gansynth": __version__, "trained_in": str(self.folder)}
+        document: dict[str, Any] = {"gansynth": build(), "trained_in": str(self.folder)}
         document.update(about)
         document["images"] = self.images
         write_json_atomic(self.out / FILE, document)
@@ -111,33 +114,35 @@ class PredictJob:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def find_result(folder: Path) -> Path:
-    """Return the folder of a training's record: this one, or the only one below.
+def find_result(request: PredictRequest) -> Path:
+    """Return the folder of a training's record: the one that is named, or the only one below.
 
     Raises:
         UsageFault: there is none, or more than one.
     """
+    folder = Path(request.result)
     if not folder.is_dir():
         raise UsageFault(
             "hosts.result-folder-missing",
             f"{folder}: no such folder, expected one that gansynth augment has made",
         )
     if (folder / record.FILE).is_file():
-        return folder
-    found = sorted(path.parent for path in folder.rglob(record.FILE))
+        return folder.absolute()
+    found = sorted(folder.rglob(record.FILE), key=lambda path: -path.stat().st_mtime)
     if len(found) == 1:
-        return found[0]
+        return found[0].parent.absolute()
     if not found:
         raise UsageFault(
             "hosts.result-folder-without-training",
             f"{folder}: holds no training, expected the folder of results that gansynth augment "
             "has named at its end",
         )
-    more = f" and {len(found) - 2} more" if len(found) > 2 else ""
+    newest, *others = [path.parent for path in found]
+    typed = shlex.join(["gansynth", *request.replace(result=newest).command_line])
     raise UsageFault(
         "hosts.result-folder-with-several-trainings",
-        f"{folder}: holds {len(found)} trainings, expected one; name it: {found[0]} or {found[1]}"
-        f"{more}",
+        f"{folder}: holds {len(found)} trainings, expected one; by the newest: {typed} (or take "
+        f"{some_names([str(other) for other in others])})",
     )
 
 
@@ -191,18 +196,23 @@ def seen_in_training(images: CaseSource, session: Mapping[str, Any]) -> str:
     )
 
 
-def write_labels(source: CaseSource, case: str, labels: LabelArray, folder: Path) -> Path:
+def write_labels(
+    source: CaseSource,
+    case: str,
+    labels: LabelArray,
+    folder: Path,
+    numbers: Mapping[int, int] = MappingProxyType({}),
+) -> Path:
     """Write a label map on the grid of the case's own file, under the case's name.
 
     Args:
         labels: int16 (D, H, W) or (H, W), on the grid of ``source.load``.
+        numbers: label -> its number in a picture, as training masks hold it, where they differ.
 
     Raises:
         DataFault: the case is of no file. EnvironmentFault: the disk refuses.
     """
-    stored = source.files(case)
-    known = stored is not None and set(np.unique(labels).tolist()) <= set(stored.numbers)
-    written = write_prediction(source, case, labels, folder, encode=known)
+    written = write_prediction(source, case, labels, folder, numbers=numbers)
     if written is None:
         raise DataFault(
             "hosts.case-without-own-file",
@@ -236,6 +246,5 @@ def raw_files(source: CaseSource, case: str, channels: int, scratch: Path) -> li
 
 
 def volume_name(case: str) -> str:
-    """Return the file name of a case's label map: the case's own, if a file can be called so."""
-    plain = Path(case).name == case
-    return f"{case if plain else file_name(case)}{ENDING}"
+    """Return the file name of a case's label map."""
+    return f"{own_name(case)}{ENDING}"

@@ -23,7 +23,7 @@ from gansynth.hosts.sample_source import SampleSource
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.files import read_json, remove_temporaries, write_json_atomic
 from gansynth.runtime.serialise import differences
-from gansynth.runtime.version import __version__
+from gansynth.runtime.version import build
 
 FILE = "gansynth_session.json"  # the record, beside the framework's results
 DRAWS = "gansynth_draws"  # folder of the draw logs, beside the record
@@ -175,7 +175,7 @@ def read_sessions(folder: Path) -> list[dict[str, Any]]:
 
 def write_sessions(folder: Path, sessions: Sequence[Mapping[str, Any]], *, complete: bool) -> None:
     """Write the record of a training (EnvironmentFault: the disk refuses)."""
-    document = {"gansynth": __version__, "complete": complete, "sessions": sessions}
+    document = {"gansynth": build(), "complete": complete, "sessions": sessions}
     write_json_atomic(folder / FILE, document)
 
 

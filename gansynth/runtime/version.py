@@ -1,3 +1,63 @@
-"""The version of gansynth; the build reads it from here."""
+"""The version of gansynth, which the build reads from here, and its commit."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 
 __version__ = "0.1.0"
+
+
+@cache
+def build() -> str:
+    """Return the version, and the commit if it is known: ``0.1.0, commit 1f2e3d4c5b``.
+
+    It is that of the checkout that this package lies in, else of the one that pip has installed
+    from. Changes that are not committed are not told.
+    """
+    commit = None
+    with suppress(OSError, ValueError, LookupError, ImportError):
+        commit = _commit_of(Path(__file__).parents[2] / ".git") or _commit_installed()
+    return f"{__version__}, commit {commit[:10]}" if commit else __version__
+
+
+def _commit_of(git: Path) -> str | None:
+    """Return the commit of a checkout, by git's own files; None: there is none."""
+    if git.is_file():  # of a further work tree
+        git = git.parent / git.read_text().removeprefix("gitdir:").strip()
+    if not git.is_dir():
+        return None
+    head = (git / "HEAD").read_text().strip()
+    if not head.startswith("ref: "):
+        return head
+    name, common = head.removeprefix("ref: "), git / "commondir"
+    home = git / common.read_text().strip() if common.is_file() else git
+    if (home / name).is_file():
+        return (home / name).read_text().strip()
+    packed = (home / "packed-refs").read_text().splitlines()
+    return {line[41:]: line[:40] for line in packed if line[40:41] == " "}[name]
+
+
+def _commit_installed() -> str | None:
+    import json
+    from importlib.metadata import distribution
+
+    text = distribution("gansynth").read_text("direct_url.json") or "{}"
+    return str(json.loads(text)["vcs_info"]["commit_id"])
+
+
+def other_format(what: str, found: object, expected: object, made_by: object, way: str) -> str:
+    """Return the message on a file of a format that this gansynth does not read.
+
+    Args:
+        what: file and key, as ``runs/g0/manifest.json: key 'version'``.
+        found, expected: the number of the format.
+        made_by: what ``build`` has written into the file, if anything.
+        way: what to do.
+    """
+    made = made_by if isinstance(made_by, str) else "of an unknown version"
+    return (
+        f"{what} is {found!r}, expected {expected!r}: made by gansynth {made}, read by gansynth "
+        f"{build()}; {way}, or use it with the gansynth that made it"
+    )

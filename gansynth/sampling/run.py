@@ -28,7 +28,7 @@ from gansynth.core.source import CaseSource, Sameness, is_recorded
 from gansynth.core.space import Space
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault
 from gansynth.runtime.files import disk_errors, refuse_unwritable
-from gansynth.runtime.version import __version__
+from gansynth.runtime.version import build
 
 if TYPE_CHECKING:
     from gansynth.core.case_pool import CaseCheck, CaseReader
@@ -73,7 +73,7 @@ def new_manifest(
         "steps": 0,
         "complete": False,
         "versions": {
-            "gansynth": __version__,
+            "gansynth": build(),
             "torch": torch.__version__,
             "numpy": numpy.__version__,
             "python": platform.python_version(),

@@ -227,7 +227,7 @@ def test_trainings_on_slices_are_scored_by_subject(kind, unit, distances, finish
             found = labels * np.int16(case != people["p5"][2])
             assert write_prediction(source, case, found, folder) == folder / f"{case}.png"
             levels = (12 * (found > 0)).astype(np.int16)
-            write_prediction(source, case, levels, folder.parent / "levels", encode=False)
+            write_prediction(source, case, levels, folder.parent / "levels", numbers={})
         return {case: f"{case}.png" for case in judged}
 
     sides = {"judged": rows(judged), "train": rows([*people["p0"], *people["p1"]])}

@@ -86,7 +86,11 @@ def organ_with_lesions(home: Path) -> Path:
             "fit cgan3d --data pictures:{} --read mask_suffix=_mask",
         ),
         (boxed, "channels: grey; boxes: class_0", "fit cpggan --data yolo:{}"),
-        (flat, "channels: T1; labels: hippo_mask", "fit cgan3d --data nifti:{}"),
+        (
+            flat,
+            "channels: T1; labels: hippo_mask",
+            "fit cgan3d --data nifti:{} --read label=hippo_mask",
+        ),
         (
             organ_with_lesions,
             "channels: channel 0; labels: label 1, label 2",

@@ -1,6 +1,10 @@
+import json
+
+import numpy as np
 import pytest
 
 from gansynth.data.folds import grouped_splits, read_subjects
+from tests.data.sets import save, save_picture
 from tests.expected import raises_fault
 
 IDS = [f"p{person}_{side}" for person in range(7) for side in "lr"]
@@ -64,3 +68,47 @@ def test_wrong_subject_patterns_and_files_are_refused(tmp_path, monkeypatch, ask
     (tmp_path / "s.csv").write_text(text)
     with raises_fault(expected):
         read_subjects(asked, ["a_1", "b_1", "x" * 60])
+
+
+@pytest.fixture(params=["nifti", "pictures"])
+def few(request, tmp_path):
+    """Kind and folder of three people's scans, and of a fourth one's that may be taken away."""
+    for number in range(4):
+        rng = np.random.default_rng(number)
+        image, drawn = rng.integers(0, 200, (16, 16, 4)).astype(np.uint8), np.zeros((16, 16, 4))
+        drawn[3:9, 4:9, 1:3] = 1
+        pair = {f"images/{'abcd'[number]}1": image, f"labels/{'abcd'[number]}1": drawn.astype("u1")}
+        for name, array in pair.items():
+            if request.param == "nifti":
+                save(tmp_path / "set" / f"{name}.nii.gz", array)
+            else:
+                save_picture(tmp_path / "set" / f"{name}.png", array[..., 1])
+    return request.param, tmp_path / "set"
+
+
+def test_few_people_have_fewer_folds_and_a_line_says_so(few, run_cli, succeed):
+    kind, folder = few
+    for people in (4, 3):
+        told = succeed("check", folder)
+        assert f"{people} subjects, so {people} folds, not 5" in told.stderr
+        assert "0 error(s)" in told.stdout
+        for file in folder.rglob("d1.*"):
+            file.unlink()
+    asked = run_cli("check", f"{kind}:{folder}", "--read", "folds=5")
+    assert asked.exit_code == 3
+    assert "3 subject(s) for 5 folds" in asked.stdout
+    assert "3 subject(s)" not in asked.stderr  # told once
+
+
+def test_that_each_case_is_a_subject_is_said_once_and_kept_with_the_run(few, succeed, tmp_path):
+    kind, folder = few
+    data, each = f"{kind}:{folder}", ("--subjects", "each")
+    assert "or say so: --subjects each" in succeed("check", data).stderr
+    assert "subject of its own" not in succeed("check", data, *each).stderr
+    raw = ("--root", tmp_path / "nnunet")
+    assert "subject of its own" not in succeed("import", data, "nnunet:500", *each, *raw).stderr
+    fit = ("fit", "parametric", "--data", data, *each, "-o", tmp_path / "run", "--device", "cpu")
+    assert "so 4 folds" in succeed(*fit).stderr
+    manifest = json.loads((tmp_path / "run/manifest.json").read_text())
+    assert manifest["request"]["subjects"] == "each"
+    assert "subject of its own" not in succeed("check", "--generator", tmp_path / "run").stderr

@@ -37,7 +37,7 @@ from gansynth.runtime.files import (
     write_json_atomic,
 )
 from gansynth.runtime.progress import NullReporter, Reporter
-from gansynth.runtime.version import __version__
+from gansynth.runtime.version import build, other_format
 from gansynth_evaluate.turing.image_selection import TuringOptions
 
 VERSION = 4
@@ -168,7 +168,7 @@ def make_study(
         np.save(temporary / IMAGES, pictures.images, allow_pickle=False)
         document = {
             "version": VERSION,
-            "gansynth": __version__,
+            "gansynth": build(),
             "id": secrets.token_hex(4),
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "run": {"id": opened.run_id, "generator": opened.generator.name},
@@ -207,8 +207,13 @@ def open_study(folder: Path) -> Study:
     if document.get("version") != VERSION:
         raise IntegrityFault(
             "turing-test.study-version-differs",
-            f"{path}: key 'version' is {document.get('version')!r}, expected {VERSION}; this study "
-            "was made by another version of gansynth",
+            other_format(
+                f"{path}: key 'version'",
+                document.get("version"),
+                VERSION,
+                document.get("gansynth"),
+                "make the study again",
+            ),
         )
     if document.get("digest") != digest_of(document):
         raise IntegrityFault(

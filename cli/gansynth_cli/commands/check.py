@@ -50,7 +50,7 @@ def show(request: CheckRequest, checked: CheckReport, out: Output) -> None:
     if errors:  # they come first
         raise DataFault(
             "command.check-found-faults",
-            f"{name}: {errors} error(s), expected none; first: {findings[0].message}",
+            f"{name}: {errors} error(s), expected none; correct what is listed above",
         )
 
 

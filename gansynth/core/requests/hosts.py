@@ -267,6 +267,7 @@ class PredictRequest(Request):
     boxes.
     """
 
+    command: ClassVar[str] = "predict"
     result: Annotated[Folder, Opt(argument=True, metavar="RESULT")] = Field(kw_only=False)
     """Folder of the results of gansynth augment, or one above it."""
     images: Annotated[str, Opt(argument=True, metavar="IMAGES")] = Field(kw_only=False)
@@ -406,9 +407,9 @@ class SplitsRequest(Request):
     data: Annotated[str, Opt(argument=True, metavar="HOST:WHERE")] = Field(kw_only=False)
     """The data set."""
     subjects: str | None = None
-    """CSV (case,subject) or regular expression with one group."""
+    """CSV (case,subject), regular expression with one group, or each: every case is a subject."""
     folds: int = Field(default=5, ge=2)
-    """Number of folds."""
+    """Number of folds; by default not more than there are subjects."""
     seed: int = Field(default=0, ge=0)
     """Seeds the split of subjects into folds."""
     force: bool = False

@@ -19,7 +19,7 @@ class ReadSection(Request):
     fold: Annotated[Text | None, Opt(flags=("-f", "--fold"))] = None
     """Fold number, or all.  [default: 0]"""
     subjects: str | None = None
-    """CSV (case,subject) or regular expression with one group."""
+    """CSV (case,subject), regular expression with one group, or each: every case is a subject."""
     read: Annotated[Values, Opt(example="spacing=1")] = {}
     """How to read the cases; gansynth options KIND lists the keys. May be repeated."""
     synthetic_source: Annotated[Root | None, Opt(metavar="RUN")] = None

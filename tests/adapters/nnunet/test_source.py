@@ -109,6 +109,14 @@ def test_missing_splits_are_made_as_nnunet_makes_them(toy_copy, caplog):
     assert [list(source.train_ids), list(source.held_out_ids)] == [made[0]["train"], made[0]["val"]]
 
 
+def test_fewer_cases_than_nnunets_folds_are_dealt_into_as_many_as_there_are(toy_copy):
+    without("splits_final.json", "nnUNetPlans_3d_fullres/p1_*")(toy_copy)
+    source = NnunetSource(toy_copy.request())
+    made = read_json(toy_copy.preprocessed / "splits_final.json", expected=list)
+    assert [len(fold["val"]) for fold in made] == [1] * 4
+    assert source.note.endswith("as many folds as subjects")
+
+
 def test_the_repair_of_a_split_that_parts_people_is_remembered_and_the_split_kept(toy_copy):
     PARTED(toy_copy)
     told: dict[str, Any] = {"subjects": PEOPLE, "root": toy_copy.root, "folds": 3, "force": True}
@@ -122,7 +130,6 @@ def test_the_repair_of_a_split_that_parts_people_is_remembered_and_the_split_kep
 
 
 NO_SPLIT = without("splits_final.json")
-TOO_FEW = without("splits_final.json", "nnUNetPlans_3d_fullres/p1_*")
 PARTED = split([{"train": ["p1_left", "p2_left"], "val": ["p1_right"]}])
 TWICE = split([{"train": ["p1_left", "p2_left"], "val": ["p1_left"]}])
 PREPARE = "gansynth prepare nnunet:501 --root "
@@ -133,7 +140,6 @@ REFUSED: list[tuple[Spoil | None, dict[str, str], str, str]] = [
     (NO_SPLIT, {"subjects": PEOPLE}, LEAK, "(subject p"),
     (PARTED, {"subjects": PEOPLE}, LEAK, "gansynth splits nnunet:501 --root "),
     (TWICE, {}, LEAK, "p1_left and p1_left"),
-    (TOO_FEW, {}, "nnunet.too-few-cases-for-folds", "--folds 2"),
     (split([{"train": ["p1_left"], "val": []}]), {}, FOLD, "'val': []"),
     (split([{"train": ["x"], "val": ["p1_left"]}]), {}, "folds.fold-names-unknown-cases", "'x'"),
     (split([{"train": "p1_left"}]), {}, FOLD, "{'train': 'p1_left'}"),
