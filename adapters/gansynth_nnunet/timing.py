@@ -10,12 +10,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gansynth import read_json, write_json_atomic
+from gansynth.hosts.timing import SHARE
 from gansynth.runtime import processes, torchvision_compat
 from gansynth.runtime.child import entry, limit_threads
+from gansynth.runtime.measuring import measuring
 from gansynth_nnunet.workers import WORKERS
 
 STEPS = 2
@@ -43,10 +46,12 @@ def time_of(
         own = dict(environment, nnUNet_results=scratch) | {WORKERS: "0"}
         words = [sys.executable, "-m", "gansynth_nnunet.timing", str(file)]
         log = Path(scratch) / "timing.log"
-        ended = processes.run(words, own, log, show=lambda line: None)
-        processes.raise_if_stopped(ended)
+        run = partial(processes.run, words, own, log, show=lambda line: None)
+        ended = measuring().part("steps of nnU-Net", run, SHARE)
+        if ended is not None:
+            processes.raise_if_stopped(ended)
         found = read_json(file)
-    if ended.code or "step" not in found:
+    if "step" not in found:
         return {}
     load = found["load"] / max(1, int(environment[WORKERS]))
     step = max(found["step"], load)
