@@ -111,8 +111,13 @@ def measuring() -> Measuring:
 
 
 @contextmanager
-def dry_run(reporter: Reporter, bound: float = BOUND) -> Iterator[Measuring]:
-    """Show a bar, and give what is measured within an end; say what was not measured."""
+def dry_run(reporter: Reporter, bound: float | None = None) -> Iterator[Measuring]:
+    """Show a bar, and give what is measured within an end; say what was not measured.
+
+    Args:
+        bound: seconds; ``BOUND`` if None.
+    """
+    bound = BOUND if bound is None else bound
     before = _current.get()
     if before is not None:
         yield before

@@ -169,6 +169,7 @@ class _Command:
             finally:
                 if code != 0:
                     kill_group(child.pid)
+                child.wait()
                 output.join()
         return ProcessResult(code, output.text(), self.stopped)
 
