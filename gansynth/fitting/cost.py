@@ -168,9 +168,8 @@ def measure(
     measured: list[Steps] = []
     with tempfile.TemporaryDirectory() as folder, _bounded(job.device):
         scratch, begun = Path(folder), clock.elapsed
-        manifest = clock.part(
-            "learning from all cases", partial(open_folder, job, scratch, True, NullReporter()), 0.5
-        )
+        learning = partial(open_folder, job, scratch, True, NullReporter())
+        manifest = clock.part("learning from all cases", learning, 0.5 if job.trains else 0.8)
         seconds = clock.elapsed
         if manifest is None and job.observing.done:
             seconds = begun + (seconds - begun) / job.observing.share

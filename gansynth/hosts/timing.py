@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.requests.hosts import AugmentRequest, BankSection
 from gansynth.core.requests.sections import SampleSection
 from gansynth.core.schedule import Mix
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, FoldSplit
 from gansynth.hosts.host import Framework, framework
 from gansynth.hosts.launch import TrainingHandover
 from gansynth.hosts.session import Session
@@ -36,6 +37,7 @@ OF_SAMPLES = (*BankSection.words(), *SampleSection.words(), "augment_synthetic",
 """Fields about samples."""
 MANY = 1_000_000  # steps, to compare the lengths of epochs
 STEPS, EPOCHS = 8, 2  # of a training whose pace is measured
+JUDGED = 3  # held-out cases of it
 SHARE = 0.9  # of the time that is left to measure
 PAUSE = 0.3  # seconds between two notes of a training's time
 
@@ -71,7 +73,8 @@ def as_long_alone(
 def pace_of(alone: Session) -> Mapping[str, Any]:
     """Return the hours of a training on real cases alone, by a short one from start to end.
 
-    Nothing is written but to a temporary folder. Empty where it doesn't begin soon enough.
+    It is judged on a few of the held-out cases. Nothing is written but to a temporary folder. Empty
+    where it doesn't begin soon enough.
     """
     request, host = alone.request, alone.host
     if not host.Options.output_key:
@@ -82,14 +85,20 @@ def pace_of(alone: Session) -> Mapping[str, Any]:
         own[host.Options.output_key] = str(Path(scratch) / "training")
         begun = request.replace(set=own)
         file, log = Path(scratch) / "timing.json", Path(scratch) / "timing.log"
-        write_json_atomic(file, TrainingHandover(begun, alone.source.request.to_json()).to_json())
+        source, judged = alone.source, alone.source.held_out_ids[:JUDGED]
+        cases, times = source.request, 1.0
+        if judged:
+            split = FoldSplit(train=sorted(source.train_ids), val=sorted(judged))
+            cases = replace(source.divided([split], Path(scratch) / "data"), fold="0")
+            times = len(source.held_out_ids) / len(judged)
+        write_json_atomic(file, TrainingHandover(begun, cases.to_json()).to_json())
         words = [sys.executable, "-m", "gansynth.hosts.timing", str(file)]
         run = partial(processes.run, words, os.environ, log, show=lambda line: None)
         began = time.monotonic()
         ended = measuring().part("a whole training", run, SHARE)
         if ended is not None:
             processes.raise_if_stopped(ended)
-        seconds = seconds_of(read_json(file), began, alone.total)
+        seconds = seconds_of(read_json(file), began, alone.total, times)
     return {} if seconds is None else {"training_hours": round(seconds / 3600, 4)}
 
 
@@ -101,19 +110,20 @@ def short(host: Framework, settings: Mapping[str, str], total: int) -> dict[str,
     return own
 
 
-def seconds_of(noted: Mapping[str, Any], began: float, total: int) -> float | None:
+def seconds_of(noted: Mapping[str, Any], began: float, total: int, times: float) -> float | None:
     """Return the seconds of a training of ``total`` units; None if it has not come far enough.
 
     Args:
         noted: what a ``Timeline`` has noted of a shorter one.
         began: when its process began; seconds, monotonic.
+        times: how many times as many cases it is judged on.
     """
     if "first" not in noted or noted["units"] == noted["before"]:
         return None
     each = (noted["last"] - noted["first"]) / (noted["units"] - noted["before"])
     start = max(0.0, noted["first"] - began - noted["before"] * each)
     end = noted["end"] - noted["last"] if "end" in noted else 0.0
-    return float(start + each * total + end)
+    return float(start + each * total + end * times)
 
 
 class Timeline(NullReporter):

@@ -135,7 +135,7 @@ def dry_run(reporter: Reporter, bound: float | None = None) -> Iterator[Measurin
             clock.join()
     if time_left.missing:
         names = ", ".join(dict.fromkeys(time_left.missing))
-        reporter.warn(f"not measured, for that takes more than {bound:g} s here: {names}")
+        reporter.warn(f"measuring ends after {bound:g} s; not measured: {names}")
 
 
 def _tick(bar: ProgressTask, time_left: Measuring, over: threading.Event) -> None:

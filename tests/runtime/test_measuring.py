@@ -45,7 +45,7 @@ def test_a_part_that_takes_too_long_is_ended_and_named_and_its_processes_with_it
         assert clock.part("short", lambda: 3) == 3
         assert clock.part("long", wait) is None
         assert clock.part("late", lambda: 4) is None
-    assert bars.warnings[0].endswith("more than 5 s here: long, late")
+    assert bars.warnings[0] == "measuring ends after 5 s; not measured: long, late"
     with pytest.raises(ProcessLookupError):
         os.kill(int(file.read_text()), 0)
 
@@ -64,7 +64,7 @@ def test_a_command_prints_what_is_known_and_names_what_is_not(
     dry = (*FIT, "-o", tmp_path / "run", "--dry-run")
     result = run_cli(*dry)
     assert result.exit_code == 0, result.stderr
-    assert "warning: not measured, for that takes more than 0.001 s here: learning" in result.stderr
+    assert "warning: measuring ends after 0.001 s; not measured: learning" in result.stderr
     assert "at least" in result.stdout
     assert "12 training cases" in result.stdout
     assert run_json(*dry)["not_measured"] == ["learning from all cases", "steps"]
