@@ -10,15 +10,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gansynth import read_json, write_json_atomic
-from gansynth.hosts.timing import SHARE
 from gansynth.runtime import processes, torchvision_compat
 from gansynth.runtime.child import entry, limit_threads
-from gansynth.runtime.measuring import measuring
 from gansynth_nnunet.workers import WORKERS
 
 STEPS = 2
@@ -52,19 +49,19 @@ def time_of(
         words = [sys.executable, "-m", "gansynth_nnunet.timing", str(file)]
         log = Path(scratch) / "timing.log"
         began = time.monotonic()
-        run = partial(processes.run, words, own, log, show=lambda line: None)
-        ended = measuring().part("steps of nnU-Net", run, SHARE)
-        if ended is not None:
-            processes.raise_if_stopped(ended)
+        ended = processes.run(words, own, log, show=lambda line: None)
+        processes.raise_if_stopped(ended)
         found = read_json(file)
-    if "step" not in found:
+    if ended.code or "step" not in found:
         return {}
     load = found["load"] / max(1, int(environment[WORKERS]))
     step = max(found["step"], load)
     validation = max(VALIDATION * found["step"], load)
     epoch = batches[0] * step + batches[1] * validation
-    # The start comes first; a patch is predicted alone, and a batch has several.
-    ends = max(0.0, found["at"] - began) + windows * VALIDATION * found["step"] / found["batch"]
+    # A process of gansynth starts, nnU-Net's, and those that write what is predicted. A patch is
+    # predicted alone, and a batch has several.
+    ends = 3 * max(0.0, found["at"] - began)
+    ends += windows * VALIDATION * found["step"] / found["batch"]
     return {
         "training_hours": round((epoch * epochs + ends) / 3600, 3),
         "seconds_an_epoch": round(epoch, 1),

@@ -34,7 +34,7 @@ from gansynth_benchmark.worker import WorkerJob, execute
 
 SHARES = {FIT: 1.0, TRAIN: 0.6}
 """Shares of the time left in which a job may tell what it takes; trainings do so first."""
-LEAST = 2.0  # seconds of them in which its process ends
+ENDING = 2.0  # seconds of them in which its process ends
 PROBE = "gansynth_benchmark.estimate:probe"
 
 
@@ -154,7 +154,7 @@ class _Probe:
             "held_out": list(self.study.test_cases),
         }
         document: dict[str, Any] = {"spec": spec.document, "places": places, "file": str(file)}
-        document["until"] = time.monotonic() + min(BOUND, share * clock.left) - LEAST
+        document["until"] = time.monotonic() + min(BOUND, share * clock.left) - ENDING
         env = {} if spec.kind == FIT else dict(self.study.plan.host.env)
         job = JobSpec(spec.key, spec.title, spec.kind, PROBE, document=document, env=env)
         order = AttemptSpec(job, store.folder, Path.cwd(), "estimate", grace=1.0)

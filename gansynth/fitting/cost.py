@@ -208,7 +208,7 @@ def measure(
     if measured:
         loading = sum(steps.count * steps.loading for steps in measured)
         working = sum(steps.count * steps.working for steps in measured)
-        taken = sum(steps.count for steps in measured)
+        taken = sum([steps.count for steps in measured])
         document |= {
             "loading_seconds_per_step": round(loading / taken, 4),
             "loading_threads": threads_for(job.device),
@@ -230,13 +230,13 @@ def measure(
 def total_of(reports: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the cost of several fits, one after the other, from what ``measure`` tells of each."""
     parts = list(reports)
-    seconds = sum(part["estimated_seconds"] for part in parts)
+    seconds = sum([part["estimated_seconds"] for part in parts])
     return {
         "not_measured": [name for part in parts for name in part["not_measured"]],
         "estimated_seconds": round(seconds, 1),
         "estimated_minutes": round(seconds / 60, 2),
-        "disk_bytes": sum(part["disk_bytes"] for part in parts),
-        "memory_mib": max(part["memory_mib"] for part in parts),
+        "disk_bytes": sum([part["disk_bytes"] for part in parts]),
+        "memory_mib": max([part["memory_mib"] for part in parts]),
     }
 
 

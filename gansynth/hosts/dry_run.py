@@ -15,7 +15,7 @@ from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.requests.sections import SampleSection
 from gansynth.hosts.record import TrainingFolder
 from gansynth.hosts.session import Session
-from gansynth.hosts.timing import as_long_alone, pace_of
+from gansynth.hosts.timing import SHARE, as_long_alone, pace_of
 from gansynth.hosts.trials import trials_of
 from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.measuring import measuring
@@ -94,11 +94,11 @@ def time_of(session: Session, request: AugmentRequest, folder: TrainingFolder) -
         return {"training_hours": 0}
     as_long = as_long_alone(request, session.source, request.set)
     alone = session.again(as_long.replace(without=("dry_run", "generator")))
-    return (
-        alone.opened.time_of()
-        or pace_of(alone)
-        or {"training_hours": f"not known: {session.host.name} did not begin to train soon enough"}
-    )
+    found = measuring().part("steps of the training", alone.opened.time_of, SHARE)
+    if found is not None:
+        found = found or pace_of(alone)
+    unknown = f"not known: {session.host.name} did not begin to train soon enough"
+    return found or {"training_hours": unknown}
 
 
 def _planned_bank(session: Session, each: float) -> dict[str, Any]:
