@@ -238,7 +238,10 @@ class NnunetAdapter(Framework):
             "device": self.device,
         }
         validated = options.num_val_iterations_per_epoch or 50
-        return time_of(asked, self.environment(Path()), (self.batches, validated), self.length[0])
+        mirrored = not options.quick_validation
+        windows = source.windows(source.held_out_ids, mirrored=mirrored)
+        batches = (self.batches, validated)
+        return time_of(asked, self.environment(Path()), batches, self.length[0], windows)
 
     @classmethod
     def suited(cls, request: AugmentRequest) -> Sequence[Choice]:

@@ -295,6 +295,17 @@ class NnunetSource(PatchSource):
     def _shape(self, case_id: str) -> tuple[int, ...]:
         return tuple(self._outline(case_id)["shape"].tolist())
 
+    def windows(self, cases: Iterable[str], *, mirrored: bool) -> int:
+        """Return how many patches nnU-Net predicts of cases: they are half a patch apart."""
+        count = 0
+        for case in cases:
+            shape = self._shape(case)
+            planes = shape[0] if len(self.patch_size) == 2 else 1
+            extent = zip(shape[-len(self.patch_size) :], self.patch_size, strict=True)
+            each = [math.ceil(max(0, n - patch) / (patch / 2)) + 1 for n, patch in extent]
+            count += planes * math.prod(each) * (2 ** len(each) if mirrored else 1)
+        return count
+
     def _outline(self, case_id: str) -> Arrays:
         """Shape of a case, and where its labels lie."""
 

@@ -1,4 +1,4 @@
-"""How long an epoch of nnU-Net takes on this machine: two real steps, in a process of its own.
+"""How long nnU-Net trains on this machine: its start and two real steps, in a process of its own.
 
 ``python -m gansynth_nnunet.timing FILE`` times what the file says, and writes the result into it.
 """
@@ -26,7 +26,11 @@ VALIDATION = 1 / 3
 
 
 def time_of(
-    asked: Mapping[str, str], environment: Mapping[str, str], batches: tuple[int, int], epochs: int
+    asked: Mapping[str, str],
+    environment: Mapping[str, str],
+    batches: tuple[int, int],
+    epochs: int,
+    windows: int,
 ) -> Mapping[str, Any]:
     """Return hours of a training, seconds of its step and epoch, and the GPU memory it takes.
 
@@ -36,6 +40,7 @@ def time_of(
         asked: dataset, configuration, fold, plans, trainer and device.
         environment: of nnU-Net's process.
         batches: of training and of validation in an epoch.
+        windows: patches that are predicted of the held-out cases at the end.
     """
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "timing.json"
@@ -43,6 +48,7 @@ def time_of(
         own = dict(environment, nnUNet_results=scratch) | {WORKERS: "0"}
         words = [sys.executable, "-m", "gansynth_nnunet.timing", str(file)]
         log = Path(scratch) / "timing.log"
+        began = time.monotonic()
         ended = processes.run(words, own, log, show=lambda line: None)
         processes.raise_if_stopped(ended)
         found = read_json(file)
@@ -52,8 +58,12 @@ def time_of(
     step = max(found["step"], load)
     validation = max(VALIDATION * found["step"], load)
     epoch = batches[0] * step + batches[1] * validation
+    # A process of gansynth starts, nnU-Net's, and those that write what is predicted. A patch is
+    # predicted alone, and a batch has several.
+    ends = 3 * max(0.0, found["at"] - began)
+    ends += windows * VALIDATION * found["step"] / found["batch"]
     return {
-        "training_hours": round(epoch * epochs / 3600, 2),
+        "training_hours": round((epoch * epochs + ends) / 3600, 3),
         "seconds_an_epoch": round(epoch, 1),
         "seconds_a_step": round(step, 3),
         "gpu_memory_gib": found["memory"],
@@ -81,6 +91,7 @@ def measure(file: Path) -> None:
     trainer.initialize()
     batches, _ = trainer.get_dataloaders()
     load = step = 0.0
+    at = time.monotonic()
     for _ in range(STEPS):
         began = time.perf_counter()
         batch = next(batches)
@@ -94,7 +105,8 @@ def measure(file: Path) -> None:
     memory = None
     if device.type == "cuda":
         memory = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
-    write_json_atomic(file, {"load": load, "step": step, "memory": memory})
+    found = {"load": load, "step": step, "memory": memory, "at": at, "batch": trainer.batch_size}
+    write_json_atomic(file, found)
     os._exit(0)  # nnU-Net's threads of loading would be waited for
 
 

@@ -48,7 +48,7 @@ def measure(request: BenchmarkRequest) -> Benchmarked:
 
 def _measure_plan(plan: BenchmarkPlan, request: BenchmarkRequest) -> Benchmarked:
     if request.dry_run:
-        return Benchmarked(estimate(plan, request, request.reporter))
+        return Benchmarked(estimate(plan, request))
     document, files, report = run_benchmark(plan, request)
     for warning in document["warnings"]:
         request.reporter.warn(warning)

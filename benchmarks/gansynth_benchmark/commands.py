@@ -61,6 +61,10 @@ def _new_lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"{document['plan']}: a plan for {document['subjects']} subjects of {document['data']}"
     if document["alone"]:
         yield "every case counts as one subject; if that is untrue, name them: --subjects"
+    arms = document["with_samples"]
+    others = f"no arm has samples; --generator {document['generator']} adds one"
+    chosen = f"arms with samples: {', '.join(arms)}" if arms else others
+    yield f"the data are {document['contents']}, so as in augment, {chosen}"
     yield then("benchmark", document["plan"], "--dry-run")
 
 

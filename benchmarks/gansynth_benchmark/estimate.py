@@ -13,28 +13,36 @@ from typing import Any
 
 from gansynth.core.registry import installed
 from gansynth.runtime.errors import EnvironmentFault
-from gansynth.runtime.files import folder_bytes, free_bytes, in_units
-from gansynth.runtime.progress import Reporter
+from gansynth.runtime.files import (
+    folder_bytes,
+    free_bytes,
+    in_units,
+    read_json,
+    write_json_atomic,
+)
+from gansynth.runtime.measuring import BOUND, dry_run, measuring
+from gansynth.runtime.progress import NullReporter
 from gansynth_benchmark.access_log import AccessLog
-from gansynth_benchmark.jobs.attempt import DONE, AttemptSpec
+from gansynth_benchmark.jobs.attempt import DONE, AttemptSpec, Executor
 from gansynth_benchmark.jobs.executor import LocalExecutor, parse_executor
 from gansynth_benchmark.jobs.store import JobSpec, ResultStore
 from gansynth_benchmark.plan import BenchmarkPlan
 from gansynth_benchmark.requests import RUN, BenchmarkRequest
 from gansynth_benchmark.running import look_of, open_study
 from gansynth_benchmark.study import FIT, TRAIN, TUNE, BenchmarkStudy, ComputationSpec
+from gansynth_benchmark.worker import WorkerJob, execute
 
-PROBES = (0.02, 0.06)
-"""Shares of a training's steps that are timed, to separate time per step from overhead."""
-FEWEST_STEPS = 4  # minimum steps of a probe
-WORKER = "gansynth_benchmark.worker:run_job"
+SHARES = {FIT: 1.0, TRAIN: 0.6}
+"""Shares of the time left in which a job may tell what it takes; trainings do so first."""
+ENDING = 2.0  # seconds of them in which its process ends
+PROBE = "gansynth_benchmark.estimate:probe"
 
 
-def estimate(plan: BenchmarkPlan, request: BenchmarkRequest, reporter: Reporter) -> dict[str, Any]:
+def estimate(plan: BenchmarkPlan, request: BenchmarkRequest) -> dict[str, Any]:
     """Estimate jobs by kind, finished jobs, sequential hours, and disk space.
 
-    Times come from finished jobs. Without any, a few steps of a training and a fit are run in a
-    temporary folder, unless ``no_probe``. Nothing is written elsewhere.
+    Times come from finished jobs. Without any, a training and a fit tell theirs by a dry run,
+    unless ``no_probe``; their mean is that of all. Nothing is written but to a temporary folder.
 
     Raises:
         GansynthError: data or plan cannot be used, or a probe failed.
@@ -52,11 +60,10 @@ def estimate(plan: BenchmarkPlan, request: BenchmarkRequest, reporter: Reporter)
         if not request.no_probe:
             on_a_cluster = request.executor.startswith("ray")
             with closing(LocalExecutor() if on_a_cluster else executor) as here:
-                for kind in (FIT, TRAIN):
-                    if not sizes[kind] and kind in [spec.kind for spec in left]:
-                        reporter.say(f"measuring a few steps of: {kind}")
-                        probe = _Probe(study, left, Path(scratch) / kind, here)
-                        sizes[kind] = probe.fits() if kind == FIT else probe.trainings()
+                for kind in (TRAIN, FIT):
+                    of_kind = [spec for spec in left if spec.kind == kind]
+                    if of_kind and not sizes[kind]:
+                        sizes[kind] = _Probe(study, Path(scratch) / kind, here).sizes(of_kind)
         if not sizes[TUNE] and sizes[TRAIN]:
             sizes[TUNE] = [_tuning(plan, sizes)]
         jobs: dict[str, Any] = {}
@@ -78,6 +85,7 @@ def estimate(plan: BenchmarkPlan, request: BenchmarkRequest, reporter: Reporter)
         slots = executor.slots if request.executor.startswith("local") else None
         return {
             "dry_run": True,
+            "not_measured": list(measuring().missing),
             "plan": plan.name,
             "plan_hash": plan.hash,
             "look": look_of(request),
@@ -114,93 +122,81 @@ def _known(study: BenchmarkStudy, specs: Any, kind: str) -> list[Size]:
 
 
 class _Probe:
-    """Times short jobs, which run as the executor runs them: each in a process of its own."""
+    """Has jobs tell what they take, as ``fit`` and ``augment`` do with ``--dry-run``.
 
-    def __init__(
-        self, study: BenchmarkStudy, left: Sequence[ComputationSpec], folder: Path, executor: Any
-    ) -> None:
-        self.study, self.left, self.folder, self.executor = study, left, folder, executor
+    Each does so in a process of its own, as the executor runs it.
+    """
 
-    def fits(self) -> list[Size]:
-        """Return the size of each fit; what has no training steps is fitted whole."""
-        specs = [spec for spec in self.left if spec.kind == FIT]
-        learnt = learning(specs)
-        others = [spec for spec in specs if spec not in learnt]
-        sizes: list[Size] = []
-        if learnt:
-            steps = int(learnt[0].document["generator"].get("set", {}).get("steps") or 1000)
-            sizes += [self._extrapolated(learnt[0], steps)[0]] * len(learnt)
-        if others:
-            seconds, folder = self._timed(others[0], None, 1)
-            sizes += [(seconds, float(folder_bytes(folder)))] * len(others)
-        return sizes
+    def __init__(self, study: BenchmarkStudy, folder: Path, executor: Executor) -> None:
+        self.study, self.folder, self.executor = study, folder, executor
 
-    def trainings(self) -> list[Size]:
-        """Return the size of each training; those with samples also wait for their first ones."""
-        trainings = [spec for spec in self.left if spec.kind == TRAIN]
-        alone = [spec for spec in trainings if not spec.needs]
-        if not alone:
+    def sizes(self, specs: Sequence[ComputationSpec]) -> list[Size]:
+        """Return the size of each job of a kind, or nothing if there was no time to tell it."""
+        chosen = [spec for spec in specs if not spec.needs]
+        if specs[0].kind == FIT:
+            chosen = learning(specs) or chosen
+        found = self._told(chosen[0]) if chosen else None
+        if found is None:
             return []
-        (seconds, size), least, shortest = self._extrapolated(alone[0], self.study.plan.host.steps)
-        mixed = [spec for spec in trainings if spec.needs]
-        waited = max(0.0, self._with_samples(mixed[0], least) - shortest) if mixed else 0.0
-        return [(seconds, size)] * len(alone) + [(seconds + waited, size)] * len(mixed)
+        seconds, size, start = found
+        # One with samples waits for another process, which draws the first ones.
+        return [(seconds + start * bool(spec.needs), size) for spec in specs]
 
-    def _extrapolated(self, spec: ComputationSpec, steps: int) -> tuple[Size, int, float]:
-        """Return the size of a job, and steps and seconds of the shortest one that was tried."""
-        tried = sorted(
-            {
-                min(steps, max(FEWEST_STEPS * (n + 1), round(steps * p)))
-                for n, p in enumerate(PROBES)
-            }
-        )
-        points = [(count, *self._timed(spec, count, steps)) for count in tried]
-        (a, first, _), (b, second, folder) = points[0], points[-1]
-        each = max(0.0, (second - first) / (b - a)) if b > a else 0.0
-        return (first + each * (steps - a), float(folder_bytes(folder))), a, first
-
-    def _with_samples(self, spec: ComputationSpec, steps: int) -> float:
-        """Return the seconds of a short training with samples of a generator of few steps."""
-        fit = self.study.specs()[spec.needs[0]]
-        _, run = self._timed(fit, FEWEST_STEPS if learning([fit]) else None, FEWEST_STEPS)
-        return self._timed(spec, steps, self.study.plan.host.steps, run / RUN)[0]
-
-    def _timed(
-        self, spec: ComputationSpec, count: int | None, steps: int, run: Path | None = None
-    ) -> tuple[float, Path]:
-        """Run a job with ``count`` of its steps; return the seconds it took, and its folder.
+    def _told(self, spec: ComputationSpec) -> tuple[float, float, float] | None:
+        """Return seconds and bytes of a job, and the seconds in which its process starts.
 
         Raises EnvironmentFault: it failed; its log is shown.
         """
-        name = "generator" if spec.kind == FIT else "augment"
-        part, store = dict(spec.document[name]), ResultStore(self.folder / f"{spec.key}_{count}")
-        if spec.kind != FIT:
-            part["set"] = self.study.trials.shortened(part["set"], (count or 1) / steps)
-        elif count is not None:
-            part["set"] = dict(part.get("set", {}), steps=str(count))
+        clock, share, store = measuring(), SHARES[spec.kind], ResultStore(self.folder)
+        file = self.folder / f"{spec.key}.json"
         places = {
             "request": self.study.request.to_json(),
-            "division": str(store.folder / "data"),
             "held_out": list(self.study.test_cases),
         }
-        if run is not None:
-            places["run"] = str(run)
-        document = {"spec": dict(spec.document) | {name: part}, "places": places}
+        document: dict[str, Any] = {"spec": spec.document, "places": places, "file": str(file)}
+        document["until"] = time.monotonic() + min(BOUND, share * clock.left) - ENDING
         env = {} if spec.kind == FIT else dict(self.study.plan.host.env)
-        job = JobSpec(spec.key, spec.title, spec.kind, WORKER, document=document, env=env)
+        job = JobSpec(spec.key, spec.title, spec.kind, PROBE, document=document, env=env)
+        order = AttemptSpec(job, store.folder, Path.cwd(), "estimate", grace=1.0)
         began = time.monotonic()
-        order = AttemptSpec(job, store.folder, Path.cwd(), "estimate")
-        result = self.executor.submit(order).result()
-        seconds = time.monotonic() - began
-        if result.code != DONE:
+        result = clock.part(spec.title, lambda: self.executor.submit(order).result(), share)
+        taken = time.monotonic() - began
+        if result is None:
+            self.executor.cancel()
+        elif result.code != DONE:
             log = store.log(spec.key)
             sys.stderr.write(log.read_text("utf-8", "replace") if log.is_file() else "")
             raise EnvironmentFault(
                 "benchmark.measuring-steps-failed",
-                f"measuring a few steps of {spec.title}: {result.reason}; correct that, or leave "
-                "measuring out: --no-probe",
+                f"measuring {spec.title}: {result.reason}; correct that, or leave measuring out: "
+                "--no-probe",
             )
-        return seconds, store.folder / spec.key
+        if not file.is_file():
+            return None
+        told = read_json(file)
+        clock.missing += told["missing"]
+        start = max(0.0, taken - told["took"])
+        return None if told["seconds"] is None else (told["seconds"] + start, told["bytes"], start)
+
+
+def probe(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Tell, in the process of a job, what the job takes: ``seconds``, None if not known."""
+    began, job = time.monotonic(), WorkerJob(document, folder)
+    with dry_run(NullReporter(), document["until"] - began) as clock:
+        request, out = job.divided(folder / "data"), folder / RUN
+        asked = job.asked(request, out)
+        told = execute(asked.replace(dry_run=True))[1]
+    seconds = told.get("estimated_seconds")
+    if job.spec["kind"] != FIT and not isinstance(told["training_hours"], str):
+        seconds = 3600 * told["training_hours"]
+    answer = {
+        "seconds": seconds,
+        "bytes": float(told.get("disk_bytes", 0.0)),
+        "missing": clock.missing,
+        "took": time.monotonic() - began,
+    }
+    write_json_atomic(Path(document["file"]), answer)
+    return answer
 
 
 def learning(fits: Sequence[ComputationSpec]) -> list[ComputationSpec]:
@@ -242,6 +238,8 @@ def lines_of_estimate(document: Mapping[str, Any]) -> Iterator[str]:
         took = "unknown until the first is done" if each is None else f"{each:.0f} s each"
         yield f"{kind:5}  {jobs['all']:5} jobs, {jobs['left']} left, {took}"
     hours = document["hours"]
+    if document["not_measured"]:
+        yield "at least, for not all was measured:"
     if hours is not None:
         yield f"hours  {hours:.2f} at {document['at_once']} job(s) at once"
     elif document["hours_one_after_the_other"] is not None:

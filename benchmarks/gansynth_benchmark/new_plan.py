@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import os
 import shlex
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gansynth.core.generator import capabilities_of
 from gansynth.core.registry import installed
 from gansynth.core.requests.hosts import AugmentRequest
-from gansynth.core.source import CaseSource
-from gansynth.data.api import find_kind, source_request
+from gansynth.data.api import find_kind
 from gansynth.hosts.host import framework
+from gansynth.hosts.one_command import READING, Decision, decide
 from gansynth.hosts.study_plan import FEWEST_SUBJECTS, plan_text, subjects_of
-from gansynth.hosts.suggestion import RULES
-from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_bytes_atomic
-from gansynth.sampling.run_source import open_source
+from gansynth.runtime.progress import NullReporter
 from gansynth_benchmark.plan_file import read_plan
 from gansynth_benchmark.requests import BenchmarkRequest
 from gansynth_benchmark.study import BenchmarkStudy
 from gansynth_benchmark.subject_split import DEVELOPMENT
 
-WHOLE = RULES["organs"].generator
-BOXED = RULES["boxes"].generator
-INSERTED = RULES["lesions"].generator
-SHORT = {WHOLE: {"steps": 2000}}  # one of boxes takes all of its own steps to grow to its size
-
 
 def write_new(request: BenchmarkRequest) -> dict[str, Any]:
     """Write a plan for a data set; it is read and opened as a benchmark would.
+
+    Target, plans, generator and ratio are those that ``gansynth augment`` chooses for the data.
 
     Raises:
         GansynthError: there is a file already, or nothing can be trained on the data.
@@ -45,8 +42,16 @@ def write_new(request: BenchmarkRequest) -> dict[str, Any]:
             f"{path}: is there already, expected a new file; name another one: {again}",
         )
     named = data if ":" in data else find_kind(data, request.root)
-    words = {key: getattr(request, key) for key in ("configuration", "plans", "subjects", "root")}
-    source = open_source(source_request(named, read=request.read, **words))
+    shared = {
+        key: getattr(request, key) for key in (*READING, "unlabelled") if key in request.given
+    }
+    decision = decide(AugmentRequest(data=named, dry_run=True, **shared), NullReporter())
+    source, target = decision.source, str(decision.request.target)
+    if decision.prepare:
+        raise DataFault(
+            "benchmark.data-not-prepared",
+            f"{named}: is not prepared, expected the cases of {target}; run: {decision.prepare}",
+        )
     subjects = subjects_of(source)
     if len(subjects) < FEWEST_SUBJECTS:
         raise DataFault(
@@ -54,13 +59,21 @@ def write_new(request: BenchmarkRequest) -> dict[str, Any]:
             f"{source.name}: {len(subjects)} subject(s), expected at least {FEWEST_SUBJECTS}: two "
             "to train on, two to develop with and two sealed",
         )
-    target, generator, rivals = _parts(source)
     places = {"data": _placed(named, path.parent)}
     if request.subjects is not None:
         places["subjects"] = _placed(request.subjects, path.parent)
-    text = plan_text(
-        source, target, generator, settings=SHORT.get(generator), rivals=rivals, places=places
-    )
+    arms = [*_arms(decision, request)]
+    if request.unlabelled and not arms:
+        request.reporter.warn(
+            f"{request.typed('unlabelled')}: has no effect, for no arm has samples; --generator "
+            "NAME adds one"
+        )
+    settings = {
+        arm["generator"]: decision.found.settings
+        for arm in arms
+        if decision.found.settings and _takes_lesions(arm["generator"])
+    }
+    text = plan_text(source, target, arms, settings=settings, places=places)
     write_bytes_atomic(path, f"{text}\n".encode())
     try:
         study = BenchmarkStudy(read_plan(path), DEVELOPMENT, path.parent, source=source)
@@ -70,7 +83,7 @@ def write_new(request: BenchmarkRequest) -> dict[str, Any]:
     except BaseException:
         path.unlink()
         raise
-    cases = (*source.train_ids, *source.held_out_ids)
+    cases, rule = (*source.train_ids, *source.held_out_ids), decision.found.rule
     return {
         "plan": str(path),
         "data": source.name,
@@ -78,28 +91,31 @@ def write_new(request: BenchmarkRequest) -> dict[str, Any]:
         "subjects": len(subjects),
         "alone": len(subjects) == len(cases) and request.subjects is None,
         "target": target,
+        "contents": rule.data,
+        "generator": rule.generator,
+        "with_samples": [arm["name"] for arm in arms],
     }
 
 
-def _parts(source: CaseSource) -> tuple[str, str, tuple[str, ...]]:
-    """Return target, generator and further arms for the kind of the labels."""
-    kind = source.request.kind
-    if source.schema.box_classes:
-        hosts = installed().names("hosts")
-        [of_boxes, *_] = [name for name in hosts if framework(name).Intake.needs == "boxes"]
-        return kind if kind in hosts else of_boxes, BOXED, ()
-    if not source.schema.foreground:
-        raise DataFault(
-            "benchmark.nothing-to-train-on",
-            f"{source.name}: has neither labels above background nor boxes, expected something to "
-            "train on",
-        )
-    target = "segmenter"
-    if kind in installed().names("hosts"):
-        with suppress(GansynthError):  # its framework is not installed
-            framework(kind)(source, AugmentRequest(target=kind, ratio="1:0")).validate()
-            target = kind
-    return target, WHOLE, (INSERTED,)
+def _arms(decision: Decision, request: BenchmarkRequest) -> Iterator[dict[str, Any]]:
+    """Yield the arms with samples: of the rule's generator, if it draws any, and of the asked one.
+
+    The first one that can draws into the unlabelled scans, too.
+    """
+    chosen = [] if decision.fit is None else [decision.fit.generator]
+    names = dict.fromkeys([*chosen, *filter(None, [request.generator])])
+    folder, into = request.file.parent, list(request.unlabelled)
+    for name in names:
+        arm: dict[str, Any] = {"name": name, "generator": name}
+        yield arm
+        if into and _takes_lesions(name):
+            scans = [_placed(text, folder) for text in into]
+            yield arm | {"name": f"{name}-unlabelled", "unlabelled": scans}
+            into = []
+
+
+def _takes_lesions(generator: str) -> bool:
+    return "lesion" in capabilities_of(installed().generator(generator)).takes
 
 
 def _placed(text: str, folder: Path) -> str:

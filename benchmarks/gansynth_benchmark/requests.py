@@ -61,6 +61,10 @@ class NewPlanSection(Request):
     """How to read the cases; gansynth options KIND lists the keys. May be repeated."""
     root: Annotated[Root | None, Opt(needs="new")] = None
     """Folder with the framework's own folders, instead of its environment variables."""
+    unlabelled: Annotated[Texts, Opt(metavar="KIND:WHERE", needs="new")] = ()
+    """Lesion-free scans of other people: an arm also draws lesions into them. May be repeated."""
+    generator: Annotated[str | None, Opt(metavar="NAME", names=("generators",), needs="new")] = None
+    """Add an arm of this generator. [default: what augment chooses for these cases]"""
 
 
 class BenchmarkRequest(NewPlanSection, PlanRequest):

@@ -62,8 +62,7 @@ class WorkerJob:
             shutil.rmtree(self.folder / RUN, ignore_errors=True)
             shutil.rmtree(division, ignore_errors=True)
             request = self.divided(division)
-        asked = fit_request(self.spec["generator"], request, self.spec["seed"], self.folder / RUN)
-        seconds, report = execute(asked)
+        seconds, report = execute(self.asked(request, self.folder / RUN))
         return {"seconds": seconds, "told": report}
 
     def train(self) -> dict[str, Any]:
@@ -72,10 +71,8 @@ class WorkerJob:
         scratch.mkdir(parents=True, exist_ok=True)
         request = self.divided(scratch / "data")
         out = scratch / "out"
-        run = self.places.get("run")
-        run = None if run is None else own_run(Path(run))
         # goes on with what an interrupted attempt has left
-        seconds, report = execute(augment_request(self.spec, request, run, out))
+        seconds, report = execute(self.asked(request, out))
         source = open_source(request)
         measured = self.measured(source, Path(report["folder"]))
         provenance = {key: report.get(key) for key in (*KEPT_COUNTS, *KEPT_REMARKS)}
@@ -87,6 +84,14 @@ class WorkerJob:
         document.update(measured)
         document["told"] = provenance
         return document
+
+    def asked(self, request: SourceRequest, out: Path) -> FitRequest | AugmentRequest:
+        """Return the request of the fit or training on ``divided`` cases."""
+        if self.spec["kind"] == "fit":
+            return fit_request(self.spec["generator"], request, self.spec["seed"], out)
+        run = self.places.get("run")
+        run = None if run is None else own_run(Path(run))
+        return augment_request(self.spec, request, run, out)
 
     def divided(self, folder: Path) -> SourceRequest:
         """Return the data set restricted to this job's training and test cases."""

@@ -69,7 +69,8 @@ def request_command(
         said = [name for name, value in terminal.items() if _is_typed(context, name, value)]
         refuse_idle(said, dict(vars(request)) | terminal, needs, flag_of, flag_of)
         module, _, name = work.partition(":")
-        done = getattr(import_module(module), name)(request)
+        with request.at_work():
+            done = getattr(import_module(module), name)(request)
         show(request, done, Output(as_json, quiet), **terminal)
 
     placed = sorted(fields, key=lambda name: not model.opt(name).heading)  # first below it

@@ -22,6 +22,7 @@ from gansynth.data.held_out import held_out_of
 from gansynth.fitting import fit as fitting
 from gansynth.fitting.composite_plan import CompositePlan, PlannedPart, make_plan
 from gansynth.fitting.composite_spec import ChainSpec, Spec
+from gansynth.fitting.cost import total_of
 from gansynth.fitting.pipeline import FitArguments, Pipeline
 from gansynth.fitting.run_report import write_run_report
 from gansynth.fitting.setup import same_run, write_config
@@ -246,9 +247,7 @@ class _CompositeRun(Pipeline[PlannedPart]):
         if self.dry_run:
             report = {"dry_run": True, "run": str(self.out), "generator": COMPOSITE}
             report.update(cases)
-            minutes = [part["estimated_minutes"] for part in parts]
-            report["estimated_minutes"] = round(sum(minutes), 2)
-            report["memory_mib"] = max([part["memory_mib"] for part in parts])
+            report |= total_of(parts)
             report["parts"] = dict(reports)
             return report
         sheet = self._sheet()

@@ -14,9 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +26,24 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from gansynth.core.generator import Generator, Stage, generated, learn
+from gansynth.core.generator import Generator, Stage
 from gansynth.core.run_folder import MANIFEST, RunFolder
-from gansynth.core.sample_request import SampleRequest
-from gansynth.core.source import SourceRequest, case_records
-from gansynth.fitting.sample_grids import columns_of
-from gansynth.fitting.setup import FitJob, resolve
-from gansynth.report.image_grid import write_sample_grid
+from gansynth.core.source import SourceRequest
+from gansynth.fitting.sample_grids import SampleGrid
+from gansynth.fitting.setup import FitJob, open_folder, resolve
 from gansynth.runtime.errors import (
     FAULTS,
     EnvironmentFault,
     GansynthError,
     printed_fault,
 )
+from gansynth.runtime.files import folder_bytes
 from gansynth.runtime.machine import free_memory
-from gansynth.runtime.progress import Reporter
+from gansynth.runtime.measuring import OutOfTime, measuring
+from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.signals import Interrupted, StopRequest
-from gansynth.sampling.sampler import sampler_for
+from gansynth.sampling.run import Run
+from gansynth.training.checkpoint import KEPT_CHECKPOINTS, bytes_of
 from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loading import threads_for
 from gansynth.training.loop import FitOptions, steps_for, train
@@ -146,30 +148,51 @@ class FlopCounter(TorchDispatchMode):
         return made
 
 
-def measure(job: FitJob, out: Path) -> dict[str, Any]:
+def measure(
+    job: FitJob, out: Path, end: Callable[[FitJob, Run], object] = lambda job, run: None
+) -> dict[str, Any]:
     """Return the cost of a fit into ``out``: sizes, parameters, FLOPs, memory and time.
 
-    Real steps on real cases, checkpoints and a preview grid are made in a temporary folder, with
-    the job's own generator. FLOPs are those of convolutions and matrix products, as the device
-    computes them; a multiplication and an addition are two.
+    Real steps on real cases, checkpoints, previews and the end of a fit are made in a temporary
+    folder, with the job's own generator. FLOPs are those of convolutions and matrix products, as
+    the device computes them; a multiplication and an addition are two. The seconds include what
+    came before, since the command began. What there was no time for is left out of them, and named
+    by ``not_measured``.
+
+    Args:
+        end: makes what a fit makes after its last step.
     """
-    learn(job.generator, job.observed(np.random.default_rng(job.options.seed)))
-    before = peak_mib(job.device)
-    options, stages = job.options, stage_steps(job.options, list(job.generator.stages()))
-    with _bounded(job.device):
-        measured = [_steps(job, stage, count) for stage, count in stages] if job.trains else []
-        drawing = _seconds_of_sheet(job)
+    clock, options = measuring(), job.options
+    before, known = peak_mib(job.device), len(clock.missing)
+    stages = stage_steps(options, list(job.generator.stages())) if job.trains else []
+    measured: list[Steps] = []
+    with tempfile.TemporaryDirectory() as folder, _bounded(job.device):
+        scratch, begun = Path(folder), clock.elapsed
+        learning = partial(open_folder, job, scratch, True, NullReporter())
+        manifest = clock.part("learning from all cases", learning, 0.5 if job.trains else 0.8)
+        seconds = clock.elapsed
+        if manifest is None and job.observing.done:
+            seconds = begun + (seconds - begun) / job.observing.share
+            clock.missing[-1] += f" ({job.observing.done} of {len(job.observing.names)} seen)"
+        # A bare generator is enough for steps; what it has learnt is needed to draw.
+        for number, (stage, count) in enumerate(stages):
+            share = 0.8 / (len(stages) - number)
+            name = f"steps of stage {number + 1}" if len(stages) > 1 else "steps"
+            found = clock.part(name, partial(_steps, job, stage, count), share)
+            measured += [] if found is None else [found]
+        if manifest is not None:
+            job.generator.load_state(manifest["state"])
+            run = Run(scratch, job.generator, manifest)
+            seconds += clock.part("previews", partial(_seconds_of_previews, job, run), 0.5) or 0.0
+            seconds += clock.part("the end", partial(_seconds_of, end, job, run)) or 0.0
+        size = folder_bytes(Path(folder)) + KEPT_CHECKPOINTS * bytes_of(job.generator.nets)
+    clock.begin()  # what is measured next is not a part of this
     peak = peak_mib(job.device)
-    began = time.perf_counter()
-    case_records(job.source, job.source.train_ids[:1])
-    reading = time.perf_counter() - began
     to_come = sum(_to_come(memory) for memory in job.generator.buffers.values())
     to_come += 0 if job.device.type == "cuda" else job.cache.still_to_come()
     total = sum(steps.count * steps.seconds for steps in measured)
     saving = max([steps.saving for steps in measured], default=0.0)
-    seconds = reading * len(job.source.train_ids) + total
-    seconds += saving * (options.steps // options.checkpoint_every + 2)
-    seconds += drawing * (options.steps // options.sample_every + 4)
+    seconds += total + saving * (options.steps // options.checkpoint_every + 2)
     counted = [steps.count * steps.flops for steps in measured if steps.flops is not None]
     document: dict[str, Any] = {"dry_run": True, "run": str(out)}
     document.update(job.config())
@@ -179,26 +202,42 @@ def measure(job: FitJob, out: Path) -> dict[str, Any]:
         "device": str(job.device),
         "parameters": parameters(job.generator),
     }
-    if counted and len(counted) == len(measured):
+    if counted and len(counted) == len(stages):
         document["flops_per_step"] = sum(counted) / options.steps
         document["flops_total"] = sum(counted)
     if measured:
         loading = sum(steps.count * steps.loading for steps in measured)
         working = sum(steps.count * steps.working for steps in measured)
+        taken = sum([steps.count for steps in measured])
         document |= {
-            "loading_seconds_per_step": round(loading / options.steps, 4),
+            "loading_seconds_per_step": round(loading / taken, 4),
             "loading_threads": threads_for(job.device),
             "waited_share": round(1 - working / total, 4),
+            "seconds_per_step": round(total / taken, 4),
         }
     document |= {
-        "seconds_per_step": round(total / options.steps, 4) if measured else None,
         "time_from": "measured" + f" in each of {len(measured)} stages" * (len(measured) > 1),
+        "not_measured": clock.missing[known:],
         "estimated_seconds": round(seconds, 1),
         "estimated_minutes": round(seconds / 60, 2),
+        "disk_bytes": size,
         "memory_mib": peak + round(to_come / 2**20),
         "memory_before_mib": before,
     }
     return document
+
+
+def total_of(reports: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the cost of several fits, one after the other, from what ``measure`` tells of each."""
+    parts = list(reports)
+    seconds = sum([part["estimated_seconds"] for part in parts])
+    return {
+        "not_measured": [name for part in parts for name in part["not_measured"]],
+        "estimated_seconds": round(seconds, 1),
+        "estimated_minutes": round(seconds / 60, 2),
+        "disk_bytes": sum([part["disk_bytes"] for part in parts]),
+        "memory_mib": max([part["memory_mib"] for part in parts]),
+    }
 
 
 def parameters(generator: Generator) -> dict[str, int]:
@@ -233,6 +272,7 @@ def _steps(job: FitJob, stage: Stage, count: int) -> Steps:
     intervals = [phase.interval for phase in job.generator.phases()]
     turn = min(LONGEST_TURN, math.lcm(*intervals))
     counter, stop = FlopCounter(), StopRequest()
+    patience = min(PATIENCE, measuring().left / 3)
     ticks: list[float] = []
     waits: list[float] = []
     reads: list[float] = []
@@ -243,7 +283,7 @@ def _steps(job: FitJob, stage: Stage, count: int) -> Steps:
         ticks.append(time.perf_counter())
         waits.append(values["waited"])
         reads.append(values["loading"])
-        late = ticks[-1] - began > PATIENCE
+        late = ticks[-1] - began > patience
         if not counted and (late or step == turn):
             counted = step
             counting.close()
@@ -269,6 +309,11 @@ def _steps(job: FitJob, stage: Stage, count: int) -> Steps:
         except Interrupted:
             if not stop.number:  # by a user
                 raise
+        except OutOfTime:
+            if not ticks:
+                raise
+            slow = (ticks[-1] - began) / len(ticks)
+            return Steps(count, slow, slow, 0.0, None, 0.0)
     *timed, saving = np.diff(ticks[counted - 1 :]).tolist()
     timed = timed[min(captured, len(timed) - 1) :]
     shares = np.array(waits[-len(timed) :])
@@ -278,18 +323,17 @@ def _steps(job: FitJob, stage: Stage, count: int) -> Steps:
     return Steps(count, seconds, working, loading, counter.flops / counted or None, saving)
 
 
-def _seconds_of_sheet(job: FitJob) -> float:
+def _seconds_of_previews(job: FitJob, run: Run) -> float:
+    """Return the seconds of all preview grids; the first one also learns where lesions lie, say."""
+    grid = SampleGrid(job, run)
+    first = _seconds_of(grid, 0)
+    others = job.options.steps // job.options.sample_every + job.trains - 1
+    return first + (others * _seconds_of(grid, 1) if others > 0 else 0.0)
+
+
+def _seconds_of(work: Callable[..., object], *arguments: object) -> float:
     began = time.perf_counter()
-    sampler = sampler_for(
-        job.generator, job.source, job.space, SampleRequest(edits=tuple(job.edits))
-    )
-    conditions = [sampler.draw(index) for index in range(columns_of(job))]
-    samples = [generated(job.generator, [c], [c.latent_seed])[0] for c in conditions]
-    rng = np.random.default_rng(0)
-    real = [job.crops.cut(job.source.train_ids[0], rng) for _ in samples]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "sheet.png"
-        write_sample_grid(path, samples, real, job.generator.schema)
+    work(*arguments)
     return time.perf_counter() - began
 
 

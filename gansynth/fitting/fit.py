@@ -107,7 +107,7 @@ def fit(
             if not processes.is_main:
                 return {}
             rehearse(job, out, resume, reporter)
-            return measure(job, out)
+            return measure(job, out, _end)
         refuse_low_memory(job, processes.size)
         with locked(out) if processes.is_main else nullcontext():
             manifest = None
@@ -136,6 +136,12 @@ def fit(
             write_run_report(run, reporter, facts | finished)
             finished["total_seconds"] = round(time.perf_counter() - began, 2)
             return finished
+
+
+def _end(job: FitJob, run: Run) -> None:
+    """Do what is done after the last step, for a dry run that measures it."""
+    nothing, silent = TrainReport(0, 0, 0, 0.0, {}), NullReporter()
+    write_run_report(run, silent, _finish(job, run, nothing, silent))
 
 
 def _check_growth(job: FitJob, reporter: Reporter) -> None:

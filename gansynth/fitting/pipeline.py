@@ -19,6 +19,7 @@ from gansynth.runtime.devices import pick_device
 from gansynth.runtime.distributed import ProcessGroup, process_group
 from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.files import remove_temporaries, sha256_file
+from gansynth.runtime.measuring import measuring
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.sampling.run import check_lockable, locked
 
@@ -132,7 +133,8 @@ class Pipeline(ABC, Generic[S]):
             reporter.say(f"{title}: {self.start_message.format(step)}")
             note(step, "running")
             try:
-                reports[step.name] = self.fit(step)
+                with measuring().within(1 / (len(self.steps) - number + 1)):
+                    reports[step.name] = self.fit(step)
                 note(step, "complete")
                 processes.wait()
             except Exception as error:  # of any kind: the other steps must still be tried

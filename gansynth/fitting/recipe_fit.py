@@ -14,6 +14,7 @@ from typing import Any, Unpack
 from gansynth.core.run_folder import MANIFEST, RunFolder, read_manifest
 from gansynth.fitting import fit as fitting
 from gansynth.fitting.composite_fit import fit_composite
+from gansynth.fitting.cost import total_of
 from gansynth.fitting.pipeline import FitArguments, Pipeline
 from gansynth.fitting.recipe_plan import PlannedSet, RecipePlan
 from gansynth.runtime.errors import GansynthError, UsageFault
@@ -189,10 +190,8 @@ class _RecipeRuns(Pipeline[PlannedSet]):
             return {"recipe": self.recipe.name} | report
         whole: dict[str, Any] = {"recipe": self.recipe.name, "run": str(self.out)}
         if self.dry_run:
-            hours = [each["estimated_hours"] for each in sets.values()]
-            whole["dry_run"] = True
-            whole["estimated_hours"] = round(sum(hours), 2)
-            whole["memory_mib"] = max([each["memory_mib"] for each in sets.values()])
+            whole |= {"dry_run": True} | total_of(sets.values())
+            whole["estimated_hours"] = round(whole["estimated_minutes"] / 60, 2)
             whole["open"] = list(self.recipe.spec.open)
         whole["sets"] = sets
         return whole

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -33,6 +33,7 @@ from gansynth.fitting.warm_start import ParentRun, apply_warm_start, extend_line
 from gansynth.runtime.devices import pick_device, seeded
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import free_bytes, in_units, write_bytes_atomic
+from gansynth.runtime.measuring import Tally
 from gansynth.runtime.options import overlay, split_settings
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.open_run import check_room, load_state
@@ -66,6 +67,7 @@ class FitJob:
         ancestor: the run with the initial weights, if any.
         recipe: description of the recipe; empty without one.
         reason: why automatic options are as they are; empty without such.
+        observing: how much of ``observed`` was taken.
     """
 
     source: CaseSource
@@ -80,6 +82,7 @@ class FitJob:
     parent_run: ParentRun | None = None
     recipe: str = ""
     reason: str = ""
+    observing: Tally = field(default_factory=lambda: Tally(()))
     _sampler: Sampler | None = None  # of the last run that one was asked for
 
     @property
@@ -112,17 +115,25 @@ class FitJob:
         only = self.generator.capabilities.draws == "both" or not self.trains
         values = len(self.source.schema.channels) * math.prod(self.space.size)
         least = min(OBSERVED, OBSERVED_VALUES // values) if only else 0
-        return self.shown(self.source.train_ids, rng, least)
+        self.observing = Tally(self.enough(self.source.train_ids, least))
+        return self._cut(self.observing, rng)
 
     def shown(self, ids: Sequence[str], rng: np.random.Generator, least: int) -> Iterator[Case]:
         """Return a crop of each case, and more of cases with several, at least ``least`` in all."""
+        return self._cut(self.enough(ids, least), rng)
+
+    def _cut(self, ids: Iterable[str], rng: np.random.Generator) -> Iterator[Case]:
+        cut = self.crops.cut  # not ``self``, which leads to the source
+        return (cut(case_id, rng) for case_id in ids)
+
+    def enough(self, ids: Sequence[str], least: int) -> list[str]:
+        """Return the ids, those of cases with several crops again, at least ``least`` in all."""
         chosen = list(ids)
         if len(ids) < least:
             several = [case_id for case_id in ids if self._has_several(case_id)]
             missing = least - len(ids) if several else 0
             chosen += [several[index % len(several)] for index in range(missing)]
-        cut = self.crops.cut  # not ``self``, which leads to the source
-        return (cut(case_id, rng) for case_id in chosen)
+        return chosen
 
     def sampler(self, run: Run, offset: int = 0) -> Sampler:
         """Return a drawer of samples; other offsets to the fit's seed give other samples."""

@@ -263,7 +263,8 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     done = run_augment(arms["with"], reporter)
     control = run_augment(arms["without"], reporter, control=True)
     generator = "GENERATOR" if request.run is None else request.run.manifest["generator"]
-    plan = plan_text(source, request.target, generator, request.ratio)
+    arm = {"name": generator, "generator": generator, "ratio": request.ratio}
+    plan = plan_text(source, request.target, [arm])
     document = {"without": control.document, "with": done.document, "warning": ONE_PAIR}
     document |= compared(
         done.document.get("metrics_on_real_cases", {}),

@@ -15,9 +15,10 @@ from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.requests.sections import SampleSection
 from gansynth.hosts.record import TrainingFolder
 from gansynth.hosts.session import Session
-from gansynth.hosts.timing import as_long_alone, pace_of
+from gansynth.hosts.timing import SHARE, as_long_alone, pace_of
 from gansynth.hosts.trials import trials_of
 from gansynth.runtime.errors import GansynthError
+from gansynth.runtime.measuring import measuring
 from gansynth.sampling.filters.fitted import planned_filters
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def plan_training(
     """
     request, sampler, each = session.request, None, 0.0
     if request.mix.synthetic and request.bank is None:
-        sampler, each = timed_sampler(session)
+        drawn = measuring().part("samples", lambda: timed_sampler(session))
+        sampler, each = drawn or (None, 0.0)
     plan = planned_data(session)
     plan |= {
         "generator": None if request.run is None else str(request.run),
@@ -92,14 +94,11 @@ def time_of(session: Session, request: AugmentRequest, folder: TrainingFolder) -
         return {"training_hours": 0}
     as_long = as_long_alone(request, session.source, request.set)
     alone = session.again(as_long.replace(without=("dry_run", "generator")))
-    return (
-        alone.opened.time_of()
-        or pace_of(alone)
-        or {
-            "training_hours": f"not known: {session.host.name} did not begin to train soon enough. "
-            "gansynth benchmark --dry-run measures a whole training"
-        }
-    )
+    found = measuring().part("steps of the training", alone.opened.time_of, SHARE)
+    if found is not None:
+        found = found or pace_of(alone)
+    unknown = f"not known: {session.host.name} did not begin to train soon enough"
+    return found or {"training_hours": unknown}
 
 
 def _planned_bank(session: Session, each: float) -> dict[str, Any]:
@@ -168,14 +167,19 @@ def will_it_harm(session: Session, sampler: Sampler | None) -> dict[str, Any]:
     request = session.request
     if not request.mix.synthetic:
         return {"lines": []}
-    try:
+
+    def compared() -> dict[str, Any]:
         if request.bank is not None:
             return check_bank(Path(request.bank), session.source, session.reporter)
-        assert sampler is not None, "samples are of a generator or a bank"
-        return check_run(sampler, session.reporter)
+        return {} if sampler is None else check_run(sampler, session.reporter)
+
+    why: object = "that takes too long here; gansynth check --generator RUN does it"
+    try:
+        found = measuring().part("will it harm", compared)
     except GansynthError as fault:
-        lines = [f"samples and training cases are not compared: {fault}"]
-        return {"lines": lines, "answer": answer_of([])}
+        found, why = None, fault
+    lines = [f"samples and training cases are not compared: {why}"]
+    return found or {"lines": lines, "answer": answer_of([])}
 
 
 def harm_lines(document: Mapping[str, Any]) -> list[str]:

@@ -30,7 +30,7 @@ from gansynth.fitting.api import run_fit
 from gansynth.hosts.choices import Choice
 from gansynth.hosts.host import framework
 from gansynth.hosts.study_plan import subjects_of
-from gansynth.hosts.suggestion import RULES, Contents, Rule, contents_of
+from gansynth.hosts.suggestion import RULES, Contents, contents_of
 from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.run_source import open_source
@@ -40,12 +40,14 @@ READING = tuple(name for name in ReadSection.words() if name != "synthetic_sourc
 
 @dataclass(frozen=True)
 class Decision:
-    """The whole request, and the fit of its generator; None where no sample is drawn.
+    """The whole request, its cases, and the fit of its generator; None where no sample is drawn.
 
     ``prepare``: the command that a dry run needs first; empty if the data are prepared.
     """
 
     request: AugmentRequest
+    source: CaseSource
+    found: Contents
     fit: FitRequest | None
     prepare: str = ""
 
@@ -77,7 +79,7 @@ def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
     text = unnamed_subjects(source.request.subjects, subjects, cases)
     if text:
         reporter.warn(text)
-    rule = RULES[found.kind]
+    rule = found.rule
     ratio, why = rule.ratio, f"the data are {rule.data} ({rule.evidence})"
     if request.compare:
         ratio, why = "1:1", "a comparison needs samples"
@@ -87,7 +89,7 @@ def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
     drawn = Ratio.parse(str(decided.value("ratio"))).p > 0
     fit = None
     if drawn and request.generator is None and request.bank is None:
-        fit = _fit_of(decided, source, rule, found)
+        fit = _fit_of(decided, source, found)
         # The folder is named by plans and configuration, which raw data do not have yet.
         about = rule.generator if prepare else f"{rule.generator} in {fit.out}"
         reporter.say(
@@ -95,7 +97,7 @@ def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
         )
         decided.fields["generator"] = fit.out
     whole = decided.request.replace(set=decided.settings, **decided.fields)
-    return Decision(whole, fit, prepare)
+    return Decision(whole, source, found, fit, prepare)
 
 
 class _Decided:
@@ -240,18 +242,17 @@ def _lesion_counts(source: CaseSource, lesions: Sequence[str]) -> list[int]:
     return counts
 
 
-def _fit_of(decided: _Decided, source: CaseSource, rule: Rule, found: Contents) -> FitRequest:
-    request, asked = decided.request, source.request
+def _fit_of(decided: _Decided, source: CaseSource, found: Contents) -> FitRequest:
+    request, asked, rule = decided.request, source.request, found.rule
     data_set = source.name.rpartition(":")[2]
     parts_of_name = [rule.generator, data_set, asked.configuration, asked.plans, f"f{asked.fold}"]
     name = "_".join(filter(None, parts_of_name))
-    settings = {"lesions": ",".join(found.lesions)} if found.organs and found.lesions else {}
     return FitRequest(
         rule.generator,
         data=str(request.data),
         out=Path("runs", re.sub(r"[^\w.-]+", "-", name)),
         device=request.device,
-        set=settings,
+        set=found.settings,
         quiet=request.quiet,
         **decided.reading,
     )

@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from gansynth.core.source import CaseSource
-from gansynth.hosts.suggestion import RULES
 
 STEPS = 1000
 FEWEST_SUBJECTS = 6  # subjects: two to develop with, two sealed, two to train on
@@ -29,7 +28,6 @@ COMMENTS = {
     "arms": "required; options of gansynth augment",
     "default": "the control: real cases alone",
     "double": "the yardstick: twice the real cases",
-    RULES["lesions"].generator: "no network: what a GAN has to beat",
     "sizes": "required: training subjects",
     "draws": "training subsets of each size",
     "seeds": "trainings on each subset",
@@ -42,44 +40,35 @@ COLUMN = 41  # of the comments, unless a line is longer
 def plan_text(
     source: CaseSource,
     target: str,
-    generator: str,
-    ratio: str = "1:1",
+    arms: Sequence[Mapping[str, Any]],
     *,
-    settings: Mapping[str, Any] | None = None,
-    rivals: Sequence[str] = (),
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
     places: Mapping[str, str] | None = None,
 ) -> str:
-    """Return a plan that compares a generator with real cases alone, and with twice as many.
+    """Return a plan that compares arms with real cases alone, and with twice as many.
 
     Args:
-        generator: its registered name.
-        settings: of the generator.
-        rivals: further arms, by their names.
-        places: ``data`` and ``subjects``, if they are written otherwise than in ``source``.
+        arms: those with samples, as in a plan.
+        settings: of generators, by their registered names.
+        places: ``data``, ``subjects`` and others that are written otherwise than in ``source``.
     """
     request = source.request
     subjects = len(subjects_of(source))
-    test = max(2, subjects // 4)
+    test = max(2, subjects // 5)
     given = {key: getattr(request, key) for key in ("configuration", "plans", "subjects", "root")}
-    fitted: dict[str, Any] = {"generator": generator}
-    if settings:
-        fitted["set"] = dict(settings)
     name = re.sub(r"[^A-Za-z0-9]+", "-", Path(source.name.rpartition(":")[2]).name).strip("-")
     plan: dict[str, Any] = {"name": name or "plan", "data": f"{request.kind}:{request.where}"}
     plan |= {key: value for key, value in given.items() if value is not None}
     if request.read:
         plan["read"] = dict(request.read)
     plan.update(places or {})
+    plan["host"] = {"target": target, "steps": STEPS}
+    if settings:
+        plan["generators"] = {each: {"generator": each, "set": settings[each]} for each in settings}
     plan |= {
-        "host": {"target": target, "steps": STEPS},
-        "generators": {"mine": fitted},
-        "arms": [
-            "default",
-            "double",
-            *rivals,
-            {"name": "mine", "generator": "mine", "ratio": ratio},
-        ],
-        "sizes": [max(1, (subjects - 2 * test) // 3)],
+        "arms": ["default", "double", *map(dict, arms)],
+        # The most of which there are twice as many: the nearest to a training on all of them.
+        "sizes": [(subjects - 2 * test) // 2],
         "draws": 3,
         "seeds": 2,
         "split": {"development": test, "sealed": test},

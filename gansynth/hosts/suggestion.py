@@ -43,6 +43,16 @@ class Contents:
     organs: tuple[str, ...] = ()
     lesions: tuple[str, ...] = ()
 
+    @property
+    def rule(self) -> Rule:
+        """What is done with such data."""
+        return RULES[self.kind]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What to set of a generator of lesions: their labels, where there are organs, too."""
+        return {"lesions": ",".join(self.lesions)} if self.organs and self.lesions else {}
+
 
 @dataclass(frozen=True)
 class Suggestion:
@@ -79,8 +89,8 @@ def suggested_generator(source: CaseSource) -> Suggestion:
     # Label maps say more than boxes, unless boxes of them are asked for.
     boxes = not source.schema.foreground or "boxes" in source.request.read
     found = contents_of(source) if boxes else _of_label_maps(source)
-    words = [RULES[found.kind].generator]
-    if found.organs and found.lesions:
-        words += ["--set", f"lesions={','.join(found.lesions)}"]
+    words = [found.rule.generator]
+    for key, value in found.settings.items():
+        words += ["--set", f"{key}={value}"]
     note = f"{', '.join(found.organs)} {NO_GAIN}" if found.kind == "organs" else ""
     return Suggestion(tuple(words), note)

@@ -1,7 +1,7 @@
 """How long a target framework trains here: its training is begun, in a process of its own.
 
-``python -m gansynth.hosts.timing FILE`` begins the training of the file, measures how fast it goes
-on, and writes that into the file.
+``python -m gansynth.hosts.timing FILE`` makes the short training of the file, and notes in the file
+when it begins, goes on, and ends.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.requests.hosts import AugmentRequest, BankSection
 from gansynth.core.requests.sections import SampleSection
 from gansynth.core.schedule import Mix
-from gansynth.core.source import CaseSource
-from gansynth.hosts.host import framework
+from gansynth.core.source import CaseSource, FoldSplit
+from gansynth.hosts.host import Framework, framework
 from gansynth.hosts.launch import TrainingHandover
 from gansynth.hosts.session import Session
 from gansynth.hosts.training_process import session_of
@@ -29,13 +30,16 @@ from gansynth.hosts.trials import trials_of
 from gansynth.runtime import processes
 from gansynth.runtime.child import entry
 from gansynth.runtime.files import read_json, write_json_atomic
+from gansynth.runtime.measuring import measuring
 from gansynth.runtime.progress import NullReporter, ProgressTask
 
 OF_SAMPLES = (*BankSection.words(), *SampleSection.words(), "augment_synthetic", "device")
 """Fields about samples."""
 MANY = 1_000_000  # steps, to compare the lengths of epochs
-MEASURED, FEWEST = 3.0, 3  # seconds, and reports of progress, that are enough
-LONGEST = 90.0  # seconds after which the training is ended all the same
+STEPS, EPOCHS = 8, 2  # of a training whose pace is measured
+JUDGED = 3  # held-out cases of it
+SHARE = 0.9  # of the time that is left to measure
+PAUSE = 0.3  # seconds between two notes of a training's time
 
 
 def as_long_alone(
@@ -67,67 +71,110 @@ def as_long_alone(
 
 
 def pace_of(alone: Session) -> Mapping[str, Any]:
-    """Return the hours of a training on real cases alone, by the pace of its first seconds.
+    """Return the hours of a training on real cases alone, by a short one from start to end.
 
-    Nothing is written but to a temporary folder. Empty where the training doesn't begin within
-    ``LONGEST`` seconds.
+    It is judged on a few of the held-out cases. Nothing is written but to a temporary folder. Empty
+    where it doesn't begin soon enough.
     """
-    request, output_key = alone.request, alone.host.Options.output_key
-    if not output_key:
+    request, host = alone.request, alone.host
+    if not host.Options.output_key:
         return {}
     # A process of the training may still write into the folder when it is removed.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        own = dict(request.set) | {output_key: str(Path(scratch) / "training")}
+        own = short(host, request.set, alone.total)
+        own[host.Options.output_key] = str(Path(scratch) / "training")
         begun = request.replace(set=own)
         file, log = Path(scratch) / "timing.json", Path(scratch) / "timing.log"
-        write_json_atomic(file, TrainingHandover(begun, alone.source.request.to_json()).to_json())
+        source, judged = alone.source, alone.source.held_out_ids[:JUDGED]
+        cases, times = source.request, 1.0
+        if judged:
+            split = FoldSplit(train=sorted(source.train_ids), val=sorted(judged))
+            cases = replace(source.divided([split], Path(scratch) / "data"), fold="0")
+            times = len(source.held_out_ids) / len(judged)
+        write_json_atomic(file, TrainingHandover(begun, cases.to_json()).to_json())
         words = [sys.executable, "-m", "gansynth.hosts.timing", str(file)]
-        ended = processes.run(words, os.environ, log, show=lambda line: None)
-        processes.raise_if_stopped(ended)
-        found = read_json(file)
-    if "seconds" not in found:
-        return {}
-    seconds = found["seconds"] / found["units"] * alone.total
-    return {"training_hours": round(seconds / 3600, 3)}
+        run = partial(processes.run, words, os.environ, log, show=lambda line: None)
+        began = time.monotonic()
+        ended = measuring().part("a whole training", run, SHARE)
+        if ended is not None:
+            processes.raise_if_stopped(ended)
+        seconds = seconds_of(read_json(file), began, alone.total, times)
+    return {} if seconds is None else {"training_hours": round(seconds / 3600, 4)}
 
 
-def measure(file: Path) -> None:
-    """Begin the training, and end this process once enough of it is done."""
-    training = TrainingHandover.from_json(read_json(file))
-    clock = _Clock(file)
-    session = session_of(training, clock)
-    late = threading.Timer(LONGEST, clock.end)
-    late.daemon = True
-    late.start()
-    session.start()
-    clock.end()
+def short(host: Framework, settings: Mapping[str, str], total: int) -> dict[str, str]:
+    """Return settings for a training of a few of ``total`` units, whose pace can be told."""
+    option, own = host.length_options[0], dict(settings)
+    if option in host.Options.model_fields:
+        own[option] = str(min(total, STEPS if host.unit == "step" else EPOCHS))
+    return own
 
 
-class _Clock(NullReporter):
-    """Notes how far a training has come, and when; ends its process once that is enough."""
+def seconds_of(noted: Mapping[str, Any], began: float, total: int, times: float) -> float | None:
+    """Return the seconds of a training of ``total`` units; None if it has not come far enough.
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._noted: list[tuple[float, float]] = []  # seconds and units done, all together
+    Args:
+        noted: what a ``Timeline`` has noted of a shorter one.
+        began: when its process began; seconds, monotonic.
+        times: how many times as many cases it is judged on.
+    """
+    if "first" not in noted or noted["units"] == noted["before"]:
+        return None
+    each = (noted["last"] - noted["first"]) / (noted["units"] - noted["before"])
+    start = max(0.0, noted["first"] - began - noted["before"] * each)
+    end = noted["end"] - noted["last"] if "end" in noted else 0.0
+    return float(start + each * total + end * times)
+
+
+class Timeline(NullReporter):
+    """Notes in a file how far a training has come, and when; seconds, monotonic.
+
+    Args:
+        unit: of the training; other tasks are not noted.
+    """
+
+    def __init__(self, file: Path, unit: str) -> None:
+        self._file, self._unit = file, unit
+        self._noted: dict[str, float] = {}
+        self._written = 0.0
 
     @contextmanager
     def task(self, total: int, title: str, done: float = 0) -> Iterator[ProgressTask]:
-        yield self
+        """Note the units of the training."""
+        if title == self._unit:
+            yield self
+            return
+        with super().task(total, title, done) as silent:
+            yield silent
 
     def advance(self, n: float = 1, **values: object) -> None:
         """Note a report; the time before the first one is that of loading."""
         if not n:
             return
-        self._noted.append((time.monotonic(), n + (self._noted[-1][1] if self._noted else 0.0)))
-        if len(self._noted) >= FEWEST and self._noted[-1][0] - self._noted[0][0] >= MEASURED:
-            self.end()
+        now = time.monotonic()
+        units = self._noted.get("units", 0.0) + n
+        if not self._noted:
+            self._noted.update(first=now, before=units)
+        self._noted.update(last=now, units=units)
+        if now - self._written > PAUSE:
+            self._write()
 
     def end(self) -> None:
-        """Write what was measured, and end this process; those it has started end with it."""
-        if len(self._noted) > 1:
-            (began, before), (now, done) = self._noted[0], self._noted[-1]
-            write_json_atomic(self._file, {"seconds": now - began, "units": done - before})
-        os._exit(0)
+        """Note the end, after the evaluation."""
+        self._noted["end"] = time.monotonic()
+        self._write()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        write_json_atomic(self._file, self._noted)
+
+
+def measure(file: Path) -> None:
+    """Train, and note the time in the file."""
+    training = TrainingHandover.from_json(read_json(file))
+    timeline = Timeline(file, framework(training.request.target).unit)
+    session_of(training, timeline).start()
+    timeline.end()
 
 
 if __name__ == "__main__":

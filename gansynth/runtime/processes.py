@@ -163,10 +163,14 @@ class _Command:
             self.child = child
             if self.stopped:  # the request came before the start
                 child.send_signal(self.stopped)
-            code = child.wait()
-            if code != 0:
-                kill_group(child.pid)
-            output.join()
+            code = -signal.SIGKILL  # if the waiting is ended
+            try:
+                code = child.wait()
+            finally:
+                if code != 0:
+                    kill_group(child.pid)
+                child.wait()
+                output.join()
         return ProcessResult(code, output.text(), self.stopped)
 
     def stop(self, number: int) -> None:

@@ -143,8 +143,8 @@ class RichReporter:
 
     @contextmanager
     def task(self, total: int, title: str, done: float = 0) -> Iterator[ProgressTask]:
-        """Show a bar on a terminal, else a plain line now and then; nothing if quiet."""
-        if self._quiet:
+        """Show a bar on a terminal, else a plain line now and then; nothing if quiet, or of 0."""
+        if self._quiet or not total:
             yield _Silent()
         elif self._target().isatty():
             with self._bar(total, title, done) as task:

@@ -30,8 +30,9 @@ from gansynth_benchmark.tuning import open_choice
 from gansynth_cli.main import cli
 from tests.conftest import save_nifti
 from tests.expected import raises_fault
-from tests.flat_sets import EACH, FLAT, pictures
+from tests.flat_sets import EACH, FLAT, lesion, pictures, seen, slices
 from tests.producers import forked_producers
+from tests.yolo_sets import toy_yolo
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 SMALL = {"width": "4", "levels": "2", "patch": "16", "precision": "fp32", "device": "cpu"}
@@ -170,7 +171,7 @@ def test_a_new_plan_is_opened_as_it_stands_marks_what_is_required_and_is_never_o
     assert max(map(len, text.splitlines())) <= 80
     planned = gansynth(*shlex.split(made.stderr.partition("next: gansynth ")[2]), "--no-probe")
     assert planned.exit_code == 0, planned.output
-    assert re.search("^train +24 jobs", planned.stdout, re.MULTILINE)
+    assert re.search("^train +18 jobs", planned.stdout, re.MULTILINE)
     for file in (tmp_path / "set").rglob("p5_*"):
         file.unlink()
     again, fewer = gansynth(*new), gansynth(*new, "few.yaml")
@@ -180,6 +181,66 @@ def test_a_new_plan_is_opened_as_it_stands_marks_what_is_required_and_is_never_o
     assert "5 subject(s), expected at least 6" in fewer.stderr
     assert (tmp_path / "plan.yaml").read_text() == text
     assert not (tmp_path / "few.yaml").exists()
+
+
+def organs(folder: Path) -> SourceRequest:
+    """Pictures of ten people with a mask of one size, in one place."""
+    for number in range(10):
+        for kind, array in (("images", seen(0) + number), ("masks", 255 * lesion(0))):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array.astype(np.uint8)).save(folder / kind / f"c{number}.png")
+    return SourceRequest("pictures", str(folder))
+
+
+def boxes(folder: Path) -> SourceRequest:
+    return SourceRequest("yolo", str(toy_yolo(folder)))
+
+
+DRAWN = {"generator": "parametric"}
+ELSEWHERE = DRAWN | {"unlabelled": ["pictures:normal"]}
+
+
+@pytest.mark.parametrize(
+    ("data", "words", "arms", "target"),
+    [
+        (pictures, ("--unlabelled", "pictures:normal"), [DRAWN, ELSEWHERE], "segmenter"),
+        (slices, (), [], "segmenter"),  # what they show is of one size, in one place
+        (organs, (), [], "segmenter"),
+        (organs, ("--generator", "cgan3d"), [{"generator": "cgan3d"}], "segmenter"),
+        pytest.param(boxes, (), [], "yolo", marks=pytest.mark.extra("yolo")),
+    ],
+)
+def test_a_new_plan_has_what_augment_chooses_and_further_generators_only_if_asked(
+    tmp_path, monkeypatch, data, words, arms, target
+):
+    monkeypatch.chdir(tmp_path)
+    request = data(Path("set"))
+    read = [word for key, value in request.read.items() for word in ("--read", f"{key}={value}")]
+    subjects = ["--subjects", request.subjects] if request.subjects else []
+    pictures(Path("normal"))
+    shutil.rmtree("normal/masks")
+    named = f"{request.kind}:{request.where}"
+    made = gansynth("benchmark", "--new", named, *read, *subjects, *words)
+    assert made.exit_code == 0, made.output
+    plan = yaml.safe_load(Path("plan.yaml").read_text())
+    assert plan["arms"][:2] == ["default", "double"]
+    assert [{k: v for k, v in arm.items() if k != "name"} for arm in plan["arms"][2:]] == arms
+    assert plan["host"]["target"] == target
+
+
+def test_a_new_plan_takes_plans_for_this_machine_and_of_raw_data_names_what_prepares_them(
+    tmp_path, monkeypatch, toy_copy
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gansynth_benchmark.new_plan.FEWEST_SUBJECTS", 5)  # as many as it has
+    new = ("benchmark", "--new", f"nnunet:{toy_copy.dataset[7:10]}", "--root", toy_copy.root)
+    made = gansynth(*new)
+    assert made.exit_code == 0, made.output
+    assert yaml.safe_load(Path("plan.yaml").read_text())["plans"] == "gansynthSmallPlans"
+    shutil.rmtree(toy_copy.root / "nnUNet_preprocessed")
+    raw = gansynth(*new, "raw.yaml")
+    assert raw.exit_code == 3
+    assert "run: gansynth prepare nnunet:501 --set small=yes --root " in raw.stderr
 
 
 @pytest.mark.parametrize("kind", FLAT)

@@ -33,6 +33,10 @@ def test_bar_count_eta_and_two_losses_are_seen_at_every_width(screen, columns):
     assert all(line.startswith("fit") and len(line) <= columns for line in lines)
 
 
+def test_a_task_of_nothing_has_no_bar(screen):
+    assert screen(80, 0, "fit", 0, 0, 1) == []
+
+
 @pytest.mark.parametrize(
     ("columns", "values"),
     [

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from gansynth.core.requests.base import EMPTY
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth_cli.common import Hint, Output, examples, summary, table
 from gansynth_cli.requests import request_command
@@ -81,7 +82,8 @@ def lines_of_augment(done: Augmented) -> Iterator[str]:
     elif done.result is None:
         from gansynth.hosts.dry_run import harm_lines
 
-        yield from summary({k: v for k, v in done.document.items() if k != "will_it_harm"})
+        told = {k: v for k, v in done.document.items() if v not in EMPTY and k != "will_it_harm"}
+        yield from summary(told)
         harm = harm_lines(done.document)
         yield from ["", *harm] if harm else []
         folder = done.document.get("folder")

@@ -37,6 +37,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, Val
 from pydantic.fields import FieldInfo
 
 from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean
+from gansynth.runtime.measuring import dry_run
 from gansynth.runtime.options import flag_of, idle, message_of
 from gansynth.runtime.serialise import to_json
 
@@ -287,6 +288,15 @@ class Request(BaseModel):
 
         return RichReporter(quiet=self.quiet)
 
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Within this, its work is done: a dry run has a bar and an end."""
+        if not getattr(self, "dry_run", False):
+            yield
+            return
+        with dry_run(self.reporter):
+            yield
+
     def replace(self, *, without: Collection[str] = (), **changes: Any) -> Self:
         """Return a checked copy without some of the given fields, and with others changed."""
         fields = {name: getattr(self, name) for name in self.given if name not in without}
@@ -355,7 +365,9 @@ def function_of(model: Callable[P, Q], work: Callable[[Q], R], name: str = "") -
     @functools.wraps(work)
     def call(*args: P.args, **values: P.kwargs) -> R:
         with in_python(cls):
-            return work(cls(*args, **_settled(cls, values)))
+            request = cls(*args, **_settled(cls, values))
+            with request.at_work():
+                return work(request)
 
     call.__name__ = name or work.__name__.removeprefix("run_")
     call.request = cls  # type: ignore[attr-defined]

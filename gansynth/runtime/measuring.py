@@ -1,0 +1,164 @@
+"""What a dry run measures: with a bar from the first second, and an end."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import FrameType
+from typing import TypeVar
+
+from gansynth.runtime.progress import ProgressTask, Reporter
+
+BOUND = 60.0
+"""Seconds from its beginning after which a dry run measures nothing more. Its checks are made."""
+T = TypeVar("T")
+
+
+class OutOfTime(BaseException):
+    """Ends what is measured, wherever it is, as Ctrl-C would."""
+
+
+class Tally:
+    """Names that are handed out one after the other, and how many have been."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names, self.done = names, 0
+
+    def __iter__(self) -> Iterator[str]:
+        for name in self.names:
+            yield name
+            self.done += 1
+
+    @property
+    def share(self) -> float:
+        """Share of the names that are done with."""
+        return self.done / max(1, len(self.names))
+
+
+class Measuring:
+    """The time that is left for measuring.
+
+    Attributes:
+        began: when the work whose cost is asked for began, with its imports; seconds, monotonic.
+        missing: what was not measured, for lack of time.
+        now: what is measured.
+    """
+
+    def __init__(self, bound: float = math.inf) -> None:
+        self.began = time.monotonic()
+        self.missing = list[str]()
+        self.now = "checks"
+        self._ends = self.began + bound
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        return max(0.0, self._ends - time.monotonic())
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since ``began``."""
+        return time.monotonic() - self.began
+
+    def part(self, name: str, work: Callable[[], T], share: float = 1.0) -> T | None:
+        """Return what ``work`` returns, or None and note that it is missing.
+
+        Args:
+            name: in words.
+            work: it is ended by ``OutOfTime`` in the main thread, else waited for.
+            share: of the time that is left, after which it is ended.
+        """
+        before, self.now = self.now, name
+        try:
+            with self.within(share):
+                if not self.left:
+                    raise OutOfTime
+                with _alarm(self.left):
+                    return work()
+        except OutOfTime:
+            self.missing.append(name)
+            return None
+        finally:
+            self.now = before
+
+    @contextmanager
+    def within(self, share: float) -> Iterator[None]:
+        """Give what is measured here a share of the time that is left."""
+        whole = self._ends
+        if math.isfinite(whole):
+            self._ends = time.monotonic() + share * self.left
+        try:
+            yield
+        finally:
+            self._ends = whole
+
+    def begin(self, start: float = 0.0) -> None:
+        """Measure something else from now on; its own process, if any, took ``start`` seconds."""
+        self.began = time.monotonic() - start
+
+
+_current = ContextVar[Measuring | None]("measuring", default=None)
+
+
+def measuring() -> Measuring:
+    """Return the time of the dry run that is under way; outside of one there is no end."""
+    return _current.get() or Measuring()
+
+
+@contextmanager
+def dry_run(reporter: Reporter, bound: float | None = None) -> Iterator[Measuring]:
+    """Show a bar, and give what is measured within an end; say what was not measured.
+
+    Args:
+        bound: seconds; ``BOUND`` if None.
+    """
+    bound = BOUND if bound is None else bound
+    before = _current.get()
+    if before is not None:
+        yield before
+        return
+    time_left = Measuring(bound)
+    token, over = _current.set(time_left), threading.Event()
+    with reporter.task(round(bound), f"measuring, at most {bound:g} s") as bar:
+        clock = threading.Thread(target=_tick, args=(bar, time_left, over), daemon=True)
+        clock.start()
+        try:
+            yield time_left
+        finally:
+            _current.reset(token)
+            over.set()
+            clock.join()
+    if time_left.missing:
+        names = ", ".join(dict.fromkeys(time_left.missing))
+        reporter.warn(f"measuring ends after {bound:g} s; not measured: {names}")
+
+
+def _tick(bar: ProgressTask, time_left: Measuring, over: threading.Event) -> None:
+    while not over.wait(1.0) and time_left.left:
+        bar.advance(1, now=time_left.now)
+
+
+@contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """Raise ``OutOfTime`` after some seconds, where that is possible; an alarm around it stays."""
+    if not math.isfinite(seconds) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise OutOfTime
+
+    handler, began = signal.signal(signal.SIGALRM, end), time.monotonic()
+    outer, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        if outer:
+            signal.setitimer(signal.ITIMER_REAL, max(1e-3, outer - time.monotonic() + began))

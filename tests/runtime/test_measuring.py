@@ -1,0 +1,70 @@
+"""What a dry run measures has a bar from the first second, and an end."""
+
+import os
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from gansynth.runtime import measuring, processes
+from gansynth.runtime.progress import NullReporter
+
+FIT = ("fit", "cgan3d", "--data", "toy:3", "--set", "width=8", "--set", "levels=2")
+
+
+class Bars(NullReporter):
+    """Notes the titles of bars, and warnings."""
+
+    def __init__(self) -> None:
+        self.titles, self.warnings = list[str](), list[str]()
+        self.warn = self.warnings.append
+
+    @contextmanager
+    def task(self, total, title, done=0):
+        self.titles.append(title)
+        with super().task(total, title, done) as task:
+            yield task
+
+
+def test_the_bar_is_there_before_the_work_begins():
+    bars = Bars()
+    with measuring.dry_run(bars):
+        assert bars.titles == ["measuring, at most 60 s"]
+
+
+def test_a_part_that_takes_too_long_is_ended_and_named_and_its_processes_with_it(tmp_path):
+    bars, file = Bars(), tmp_path / "pid"
+    code = f"import os, time; open({str(file)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    words = [sys.executable, "-c", code]
+
+    def wait() -> object:
+        return processes.run(words, os.environ, tmp_path / "log", show=lambda line: None)
+
+    with measuring.dry_run(bars, 5.0) as clock:
+        assert clock.part("short", lambda: 3) == 3
+        assert clock.part("long", wait) is None
+        assert clock.part("late", lambda: 4) is None
+    assert bars.warnings[0] == "measuring ends after 5 s; not measured: long, late"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(file.read_text()), 0)
+
+
+def test_a_part_has_its_share_of_the_time_and_one_within_it_no_more():
+    with measuring.dry_run(Bars(), 4.0) as clock:
+        clock.part("outer", lambda: clock.part("inner", lambda: time.sleep(600)), 0.1)
+        assert clock.missing[0] == "inner"
+        assert clock.part("next", lambda: 5) == 5
+
+
+def test_a_command_prints_what_is_known_and_names_what_is_not(
+    toy_source, run_cli, run_json, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(measuring, "BOUND", 1e-3)
+    dry = (*FIT, "-o", tmp_path / "run", "--dry-run")
+    result = run_cli(*dry)
+    assert result.exit_code == 0, result.stderr
+    assert "warning: measuring ends after 0.001 s; not measured: learning" in result.stderr
+    assert "at least" in result.stdout
+    assert "12 training cases" in result.stdout
+    assert run_json(*dry)["not_measured"] == ["learning from all cases", "steps"]
