@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth_cli.common import Hint, Output, examples, table, then
+from gansynth_cli.common import Output, examples, table, then
 from gansynth_cli.requests import request_command
 from gansynth_cli.results import then_augment
 from gansynth_evaluate.requests import (
@@ -77,7 +77,7 @@ def show_detections(request: DetectionsRequest, document: dict[str, Any], out: O
     """Print the tables."""
     lines = list(_detections_lines(document))
     if not document["files"]:
-        lines.append(Hint("next: the same with -o DIR writes table, numbers and curves"))
+        lines.append(out.again(out="runs/detections"))  # which also writes numbers and curves
     out.result(document, lines)
 
 
@@ -135,4 +135,4 @@ def lines_of_evaluation(document: Mapping[str, Any], folder: Path) -> Iterator[s
         yield f"ALARM {alarm['text']}"
     yield f"report: {document['files']['report.html']}"
     if document["of"]["kind"] == "run":
-        yield then_augment(folder)
+        yield from then_augment(folder)

@@ -70,7 +70,7 @@ def request_command(
         refuse_idle(said, dict(vars(request)) | terminal, needs, flag_of, flag_of)
         module, _, name = work.partition(":")
         done = getattr(import_module(module), name)(request)
-        show(request, done, Output(as_json, quiet), **terminal)
+        show(request, done, Output(as_json, quiet, request), **terminal)
 
     placed = sorted(fields, key=lambda name: not model.opt(name).heading)  # first below it
     typed = [name for name in placed if name != "quiet" and not model.opt(name).hidden]

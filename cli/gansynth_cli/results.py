@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import mean
@@ -40,26 +41,26 @@ def then_fit(suggested: Suggestion, *words: object) -> list[Hint]:
 
 def way_to_nnunet(request: SourceRequest) -> Hint:
     """Return the command that makes a data set of nnU-Net of other data."""
-    from gansynth.data.read_options import import_command
+    from gansynth.data.read_options import import_words
 
-    return Hint(f"next: {import_command(request, 'nnunet:500')}")
+    return then(*import_words(request, "nnunet:500"), label="for nnU-Net")
 
 
-def then_augment(folder: Path) -> Hint:
-    """Return the command that trains a framework for a run's data with its samples."""
+def then_augment(folder: Path) -> Iterator[Hint]:
+    """Yield the command that trains a framework for a run's data with its samples."""
     from gansynth.core.registry import installed
     from gansynth.core.run_folder import RunFolder
 
     run = RunFolder(folder)
-    if not run.capabilities.labelled:
-        return Hint("next: gansynth help dcgan label-maps; frameworks learn from labelled samples")
     kind, words = run.request.kind, ("--generator", folder, "--ratio", "1:1")
-    if kind in installed().names("hosts"):
-        return then("augment", "--target", kind, *words)
-    if not run.schema.foreground:
-        return Hint("next: gansynth import slices:KIND:WHERE yolo:FOLDER, to train a detector")
-    beside = f"# for nnU-Net first: {way_to_nnunet(run.request).removeprefix('next: ')}"
-    return Hint(f"{then('augment', '--target', 'segmenter', *words)}  {beside}")
+    if not run.capabilities.labelled:
+        yield Hint("frameworks learn from labelled samples, which this generator does not draw")
+        yield then("help", "dcgan", "label-maps")
+    elif kind in installed().names("hosts"):
+        yield then("augment", "--target", kind, *words)
+    elif run.schema.foreground:
+        yield way_to_nnunet(run.request)
+        yield then("augment", "--target", "segmenter", *words)
 
 
 def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
@@ -103,8 +104,10 @@ def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
     page = Path(run) / "report.html"
     if page.is_file():
         yield f"report: {page}"
-    why = report.get("below_its_size")
-    yield Hint(f"next: {why}") if why else then("sample", run, "--sheet")
+    if report.get("below_its_size"):
+        yield report["below_its_size"]
+    else:
+        yield then("sample", run, "--sheet")
 
 
 def _losses(report: Mapping[str, Any]) -> list[str]:
@@ -166,12 +169,8 @@ def lines_of_training(
     share = document.get("share_of_usual_length")
     if share is not None:
         yield from _too_short(share, target)
-    yield then("predict", document["folder"], "IMAGES", "-o", "predicted")
-    if (Path(document["folder"]) / "gansynth_detections.json").is_file():
-        yield then("detections", document["folder"])
-    else:
-        proof = "gansynth benchmark has subsets, seeds and statistics"
-        yield Hint(f"next: the same with --compare; {proof}")
+    typed = shlex.join(["gansynth", "predict", document["folder"]])
+    yield Hint(f"new images, in a folder IMAGES: {typed} IMAGES -o predicted")
 
 
 def _too_short(share: float, target: str) -> Iterator[str]:
@@ -231,4 +230,4 @@ def lines_of_phantoms(written: Mapping[str, Any]) -> Iterator[str]:
     """Yield which phantoms were written, and the next step."""
     yield written["note"]
     yield f"{counted(written['subjects'], 'subject')} in {written['data']}"
-    yield Hint(f"next: {written['then']}")
+    yield then(*written["then"])

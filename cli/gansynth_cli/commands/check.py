@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gansynth.core.requests.samples import CheckRequest
 from gansynth.runtime.errors import DataFault, IntegrityFault
-from gansynth_cli.common import Hint, Output, again, examples, table, then
+from gansynth_cli.common import Output, again, examples, table, then
 from gansynth_cli.requests import request_command
 from gansynth_cli.results import then_fit, way_to_nnunet
 
@@ -92,5 +92,5 @@ def _contents(checked: CheckReport) -> Iterator[str]:
     *noted, fitting = then_fit(generator, "--data", named, *of, *how)
     yield from noted
     if schema.foreground and request.kind not in installed().names("hosts"):
-        yield Hint(f"{way_to_nnunet(request)}  # for nnU-Net; for another framework:")
+        yield way_to_nnunet(request)
     yield fitting
