@@ -123,16 +123,12 @@ def reader_of_pairs(flag: str, example: str) -> Callable[..., dict[str, str]]:
     def read(
         context: click.Context, parameter: click.Parameter, values: Sequence[str]
     ) -> dict[str, str]:
-        pairs: dict[str, str] = {}
-        for text in values:
-            key, equals, value = text.partition("=")
-            if not equals or not key.strip():
-                message = f"{text!r}: expected KEY=VALUE, e.g. {flag} {example}"
-                raise click.BadParameter(message)
-            if key.strip() in pairs:
-                raise click.BadParameter(f"{key.strip()!r} is given twice")
-            pairs[key.strip()] = value.strip()
-        return pairs
+        from gansynth.core.requests.base import as_texts
+
+        try:
+            return as_texts(values)
+        except ValueError as error:
+            raise click.BadParameter(f"{error}, e.g. {flag} {example}") from None
 
     return read
 
