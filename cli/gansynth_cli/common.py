@@ -81,10 +81,7 @@ class Output:
             else:
                 click.echo(from_here(line))
 
-
-    def again(
-        self, without: Iterable[str] = (), label: str = "next", **changes: object
-    ) -> Hint:
+    def again(self, without: Iterable[str] = (), label: str = "next", **changes: object) -> Hint:
         """Return the same command as the next one, without some fields and with others changed."""
         assert self.request is not None, "a request's command"
         asked = self.request.replace(without=tuple(without), **changes)

@@ -75,8 +75,8 @@ EVERY: dict[str, tuple[Any, list[str]]] = {
             "region      Dice   HD95   sensitivity  precision  alarms  FP voxels  no truth  missed",
             "foreground  0.710  12.50  0.800        0.750      0.500   20.2       2         3",
             "edema       0.500  -      0.700        0.250      -       3.0        2         3",
-            "new images, in a folder IMAGES: gansynth predict R/Dataset004_X/T__P__2d/fold_0 IMAGES "
-            "-o predicted",
+            "new images, in a folder IMAGES: gansynth predict R/Dataset004_X/T__P__2d/fold_0 "
+            "IMAGES -o predicted",
         ],
     ),
     "demo": (
