@@ -45,7 +45,8 @@ def show_turing_test(request: TuringRequest, made: RatedStudy, out: Output) -> N
     named = [] if made.usual else ["-o", study.folder]
     lines = [f"study {study.id}: {len(study.key)} images, a page for each rater"]
     lines += [f"  {page}" for page in pages]
-    lines.append(then("turing-test", request.run, *named, f"answers-{study.id}-rater-1.json"))
+    answers = ("turing-test", request.run, *named, f"answers-{study.id}-rater-1.json")
+    lines.append(then(*answers, label="once it is rated"))
     folder = str(study.folder)
     out.result({"study": study.id, "folder": folder, "pages": list(map(str, pages))}, lines)
 
