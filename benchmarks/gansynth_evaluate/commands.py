@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gansynth_cli.common import Output, examples, table, then
 from gansynth_cli.requests import request_command
-from gansynth_cli.results import then_augment
+from gansynth_cli.results import then_augment, then_cure
 from gansynth_evaluate.requests import (
     DetectionsRequest,
     EvaluateRequest,
@@ -20,8 +20,28 @@ if TYPE_CHECKING:
 
 
 def show_evaluate(request: EvaluateRequest, document: dict[str, Any], out: Output) -> None:
-    """Print the main figures."""
-    out.result(document, lines_of_evaluation(document, Path(request.run)))
+    """Print the main figures, and what to type next: after alarms, what cures them."""
+    lines = [*lines_of_evaluation(document)]
+    cures = [alarm["cure"] for alarm in document["alarms"]]
+    if document["of"]["kind"] == "run" and cures:
+        lines += _cure(request, cures, out)
+    elif document["of"]["kind"] == "run":
+        lines += then_augment(Path(request.run))
+    out.result(document, lines)
+
+
+def _cure(request: EvaluateRequest, cures: list[str], out: Output) -> list[str]:
+    from gansynth.core.run_folder import RunFolder
+    from gansynth.sampling.run import PARTS
+    from gansynth.sampling.run_source import open_moved
+
+    run = RunFolder(Path(request.run))
+    fitted: list[str] = []
+    if PARTS not in run.manifest and not run.request.view:
+        fitted += then_cure(cures, run, open_moved(run, request.data, request.root))
+    if not fitted and "novel" in cures and not request.filter:
+        return [out.again(filter="novel")]
+    return fitted
 
 
 evaluate = request_command(
@@ -119,7 +139,7 @@ def _detections_lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield from [volumes] if isinstance(volumes, str) else table(volumes)
 
 
-def lines_of_evaluation(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
+def lines_of_evaluation(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield the three answers, the alarms, and where the report is."""
     from gansynth_evaluate.report.tables import in_short
     from gansynth_evaluate.summary import sentence_of
@@ -135,5 +155,3 @@ def lines_of_evaluation(document: Mapping[str, Any], folder: Path) -> Iterator[s
     for alarm in document["alarms"]:
         yield f"ALARM {alarm['text']}"
     yield f"report: {document['files']['report.html']}"
-    if document["of"]["kind"] == "run":
-        yield from then_augment(folder)

@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import mean
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from gansynth_cli.common import Hint, table, then
+from gansynth_cli.common import Hint, again, table, then
 
 if TYPE_CHECKING:
-    from gansynth.core.source import SourceRequest
+    from gansynth.core.run_folder import RunFolder
+    from gansynth.core.source import CaseSource, SourceRequest
     from gansynth.hosts.suggestion import Suggestion
 
 PATHS = ("sheet", "nearest", "record")
@@ -23,6 +24,8 @@ PATHS = ("sheet", "nearest", "record")
 SHORT, SHORTEST = 0.1, 0.002
 """Shares of a framework's default length below which a training tells little, or nothing. On 0.9 %
 of it nnU-Net's Dice of hippocampi is 0.84 already (docs/results.md), on 0.05 % it is 0."""
+WIDER = 1.5
+"""Millimetres of a rim where there was none, and a wider one is wanted."""
 MOST_METRICS = 8
 """Most metrics of a target framework that are shown."""
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
@@ -61,6 +64,53 @@ def then_augment(folder: Path) -> Iterator[Hint]:
     elif run.schema.foreground:
         yield way_to_nnunet(run.request)
         yield then("augment", "--target", "segmenter", *words)
+
+
+def then_cure(cures: Collection[str], run: RunFolder, source: CaseSource) -> Iterator[Hint]:
+    """Yield the fit that cures alarms of ``gansynth evaluate``: of another rim, kind or length."""
+    from gansynth.hosts.suggestion import suggested_generator
+
+    votes = [*cures].count("wider") - [*cures].count("narrower")
+    rim = run.manifest.get("options", {}).get("rim_mm")
+    if (votes > 0 and rim is not None) or (votes < 0 and rim):
+        rim = rim / 2 if votes < 0 else max(2 * rim, WIDER)
+        yield fit_again(run, f"{run.folder}-rim-{rim:g}", rim_mm=rim)
+        return
+    suggested = suggested_generator(source)
+    if suggested.words[0] != run.manifest["generator"]:
+        folder = f"{run.folder}-{suggested.words[0]}"
+        yield then("fit", *suggested.words, *data_words(run.request), "-o", folder)
+    elif "longer" in cures and run.capabilities.trains:
+        yield fit_again(run, run.folder, steps=2 * run.manifest["steps"])
+
+
+def fit_again(run: RunFolder, out: str | Path, **settings: object) -> Hint:
+    """Return the fit of a run with other settings; that of its own folder goes on."""
+    from gansynth.core.registry import installed
+    from gansynth.core.requests.base import text_of
+    from gansynth.training.loop import FitOptions
+
+    manifest = run.manifest
+    generator = installed().generator(manifest["generator"])
+    usual = FitOptions(**run.capabilities.loop).model_dump() | generator.Options().model_dump()
+    chosen = {**manifest["config"].get("fit", {}), **manifest["options"]}
+    changed = dict[str, Any]()
+    for key, value in chosen.items():
+        if key in usual and value != usual[key] and text_of(value) != text_of(usual[key]):
+            changed[key] = value
+    words = [f"--set={key}={text_of(value)}" for key, value in {**changed, **settings}.items()]
+    if manifest["edits"] != list(run.capabilities.edits):
+        words += [f"--edit={edit}" for edit in manifest["edits"]]
+    return then("fit", manifest["generator"], *data_words(run.request), *words, "-o", out)
+
+
+def data_words(request: SourceRequest) -> list[object]:
+    """Return the data of a run as they are typed."""
+    usual, words = type(request)(request.kind, request.where), dict[str, Any]()
+    for name in ("configuration", "plans", "fold", "subjects", "root"):
+        if getattr(request, name) != getattr(usual, name):
+            words[name] = getattr(request, name)
+    return again(request.read, data=f"{request.kind}:{request.where}", **words)
 
 
 def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
@@ -152,8 +202,8 @@ def lines_of_training(
     training_bank = document["supply"]
     often = training_bank.get("draws_per_sample")
     if often is not None:
-        again = training_bank.get("restarts") or 0
-        died = f"; their producer was started again {counted(again, 'time')}" if again else ""
+        more = training_bank.get("restarts") or 0
+        died = f"; their producer was started again {counted(more, 'time')}" if more else ""
         uses = "once" if f"{often:.3g}" == "1" else f"{often:.3g} times"
         yield f"each synthetic sample was used {uses}{died}"
     metrics = document["metrics_on_real_cases"]

@@ -157,7 +157,12 @@ class RichReporter:
         else:
             task = _Plain(self._write, total, title, done, self._clock)
             self._plain.append(task)
-            with _repeated(PLAIN_SECONDS / 10, lambda: task is self._plain[-1] and task.tell()):
+
+            def tell() -> None:
+                if task is self._plain[-1]:
+                    task.tell()
+
+            with _repeated(PLAIN_SECONDS / 10, tell):
                 try:
                     yield task
                 finally:
@@ -293,16 +298,24 @@ def _repeated(seconds: float, work: Callable[[], object]) -> Iterator[None]:
 
 
 @contextmanager
-def counting(reporter: Reporter, title: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a ``progress(done, total)`` callback that drives a reporter's task."""
+def counting(
+    reporter: Reporter, title: str, after: float = 0.0
+) -> Iterator[Callable[[int, int], None]]:
+    """Yield a ``progress(done, total)`` callback that drives a reporter's task.
+
+    ``after`` so many seconds only: what mostly takes less says nothing.
+    """
     with ExitStack() as stack:
         tasks: list[ProgressTask] = []
-        before = 0
+        before, begun = 0, time.monotonic()
 
         def progress(done: int, total: int) -> None:
             nonlocal before
+            if not tasks and time.monotonic() - begun < after:
+                return
             if not tasks:
-                tasks.append(stack.enter_context(reporter.task(total, title)))
+                before = done if after else 0
+                tasks.append(stack.enter_context(reporter.task(total, title, before)))
             tasks[0].advance(done - before)
             before = done
 
