@@ -23,25 +23,21 @@ def show_evaluate(request: EvaluateRequest, document: dict[str, Any], out: Outpu
     """Print the main figures, and what to type next: after alarms, what cures them."""
     lines = [*lines_of_evaluation(document)]
     cures = [alarm["cure"] for alarm in document["alarms"]]
-    if document["of"]["kind"] == "run" and cures:
-        lines += _cure(request, cures, out)
-    elif document["of"]["kind"] == "run":
+    if document["of"]["kind"] == "run" and any(cures):
+        lines += _cure(request, cures)
+    elif document["of"]["kind"] == "run" and not cures:
         lines += then_augment(Path(request.run))
     out.result(document, lines)
 
 
-def _cure(request: EvaluateRequest, cures: list[str], out: Output) -> list[str]:
+def _cure(request: EvaluateRequest, cures: list[str]) -> Iterator[str]:
     from gansynth.core.run_folder import RunFolder
     from gansynth.sampling.run import PARTS
     from gansynth.sampling.run_source import open_moved
 
     run = RunFolder(Path(request.run))
-    fitted: list[str] = []
     if PARTS not in run.manifest and not run.request.view:
-        fitted += then_cure(cures, run, open_moved(run, request.data, request.root))
-    if not fitted and "novel" in cures and not request.filter:
-        return [out.again(filter="novel")]
-    return fitted
+        yield from then_cure(cures, run, open_moved(run, request.data, request.root))
 
 
 evaluate = request_command(

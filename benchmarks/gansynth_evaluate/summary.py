@@ -21,8 +21,8 @@ Alarm = tuple[str, str] | tuple[str, str, str]  # part of the report, text, and 
 def alarms(document: Mapping[str, Any], figures: Sequence[Estimate]) -> list[dict[str, str]]:
     """Problems and how to solve them, one line each.
 
-    ``cure`` is what another fit or filter changes: ``narrower`` or ``wider`` (rims of lesions),
-    ``novel``, ``longer``; empty where no command is known.
+    ``cure`` is what another fit changes: ``narrower`` or ``wider`` (rims of lesions)
+    or ``longer`` (a training); empty where no command is known.
     """
     found: list[Alarm] = []
     for look in (_texture, _diversity, _lesions, _places):
@@ -49,8 +49,7 @@ def _findings(document: Mapping[str, Any]) -> Iterator[Alarm]:
             "memorisation",
             f"{copies['count']} of {copies['of']} samples are near-copies of training cases: "
             "sharing them shares these. They are listed in near_copies.csv. More cases, fewer "
-            "steps, a smaller generator or more edits help, and --filter novel rejects copies",
-            "novel",
+            "steps, a smaller generator or more edits help",
         )
     for attack in memory.get("membership", ()):
         if attack["succeeds"] and attack["attack"] == "distance":

@@ -68,14 +68,16 @@ def then_augment(folder: Path) -> Iterator[Hint]:
 
 def then_cure(cures: Collection[str], run: RunFolder, source: CaseSource) -> Iterator[Hint]:
     """Yield the fit that cures alarms of ``gansynth evaluate``: of another rim, kind or length."""
+    from gansynth.data.blending import rim_voxels
     from gansynth.hosts.suggestion import suggested_generator
 
     votes = [*cures].count("wider") - [*cures].count("narrower")
-    rim = run.manifest.get("options", {}).get("rim_mm")
-    if (votes > 0 and rim is not None) or (votes < 0 and rim):
-        rim = rim / 2 if votes < 0 else max(2 * rim, WIDER)
-        yield fit_again(run, f"{run.folder}-rim-{rim:g}", rim_mm=rim)
-        return
+    rim, spacing = run.manifest.get("options", {}).get("rim_mm"), run.schema.spacing
+    if votes and rim is not None:
+        other = rim / 2 if votes < 0 else max(2 * rim, WIDER)
+        if rim_voxels(other, spacing) != rim_voxels(rim, spacing):  # else it changes nothing
+            yield fit_again(run, f"{run.folder}-rim-{other:g}", rim_mm=other)
+            return
     suggested = suggested_generator(source)
     if suggested.words[0] != run.manifest["generator"]:
         folder = f"{run.folder}-{suggested.words[0]}"

@@ -359,7 +359,7 @@ def account_of(
     source: CaseSource,
     folder: Path,
     regions: Regions,
-    progress: Callable[[int, int], None],
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[dict[str, Any], str]:
     """Measure the predictions in a host's output folder, and write ``FILE`` there.
 
