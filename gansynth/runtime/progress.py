@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
@@ -162,7 +162,8 @@ class RichReporter:
                 if task is self._plain[-1]:
                     task.tell()
 
-            with _repeated(PLAIN_SECONDS / 10, tell):
+            real = self._clock is time.monotonic  # another one does not run by itself
+            with _repeated(PLAIN_SECONDS / 10, tell) if real else nullcontext():
                 try:
                     yield task
                 finally:

@@ -2,10 +2,14 @@
 
 import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 
+import gansynth
+from gansynth.core.run_folder import RunFolder
 from gansynth.metrics.detection.record import FILE, write_detections
+from gansynth_cli.results import then_cure
 from tests.cli.conftest import READ
 from tests.metrics.detection.simulated import drawn
 from tests.yolo_sets import toy_yolo
@@ -57,3 +61,32 @@ def test_the_next_command_works_as_it_is_pasted(home, first, run_cli, cheap_nnun
         typed += beside
     result = run_cli(*typed)
     assert result.exit_code == 0, (typed, result.stderr)
+
+
+def pasted(line: str) -> list[str]:
+    return shlex.split(line.partition("next: gansynth ")[2])
+
+
+def test_the_cure_of_cases_of_one_patient_is_pasted(home, run_cli):
+    for copy in "xyz":  # more than one fold holds out
+        for name in ("images/{}_0000.nii.gz", "images/{}_0001.nii.gz", "labels/{}.nii.gz"):
+            shutil.copy(f"ill/{name.format('a')}", f"ill/{name.format(copy)}")
+    checked = run_cli("check", "nifti:ill", *READ)
+    assert (checked.exit_code, "have the same image" in checked.stdout) == (3, True)
+    [line] = [line for line in checked.stderr.splitlines() if line.startswith("next: ")]
+    cured = run_cli(*pasted(line))
+    assert cured.exit_code == 0, cured.stderr
+    assert "subjects.csv" in pasted(cured.stderr.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("cures", "changed"),
+    [(["narrower", "longer"], "rim_mm=1.5"), (["wider"], "rim_mm=6"), (["longer"], "")],
+)
+def test_the_cure_of_samples_is_pasted(home, run_cli, cures, changed):
+    assert run_cli("fit", "parametric", "--data", "example:3d", "-o", "run", "-q").exit_code == 0
+    run = gansynth.load("run")
+    hints = list(then_cure(cures, RunFolder(Path("run")), run.source))
+    assert [changed in line for line in hints] == ([True] if changed else [])
+    for line in hints:
+        assert run_cli(*pasted(line), "--dry-run").exit_code == 0

@@ -40,7 +40,10 @@ def show(request: CheckRequest, checked: CheckReport, out: Output) -> None:
     lines += harm_lines(document)
     if checked.lineage_verified:
         lines.append(f"{request.generator}: its training cases in {name} are as it records them")
-    if request.data and not errors:
+    cures = [finding.cure for finding in findings if finding.level == "error" or finding.cure]
+    if cures and all(cures):
+        lines.append(out.again(**cures[0]))
+    elif request.data and not errors:
         lines += _contents(checked)
     out.result(document, lines)
     if checked.lineage_verified is False:
