@@ -13,7 +13,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NoReturn
@@ -32,7 +31,7 @@ from gansynth import (
     UsageFault,
 )
 from gansynth.hosts.launch import device_of
-from gansynth.metrics.segmentation.evaluation import MEASURED, account_of, asked_regions
+from gansynth.metrics.segmentation.evaluation import account_of, asked_regions
 from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.check import refuse_unusable
 from gansynth_deepmedic.configs import TrainConfig, read_model_config
@@ -359,8 +358,7 @@ class DeepMedicAdapter(Framework):
 
     def evaluate(self, job: Job) -> Mapping[str, Any]:
         """Compare DeepMedic's segmentations; without them, return the Dice in its log."""
-        progress = partial(job.count, MEASURED)
-        measured, why = account_of(predictions, self.source, job.folder, self.regions, progress)
+        measured, why = account_of(predictions, self.source, job.folder, self.regions, job.count)
         return measured or {"dice": checkpoint_in(job.folder)["dice"], "not_measured": why}
 
     @classmethod

@@ -31,10 +31,10 @@ from gansynth import (
 from gansynth.hosts.launch import TrainingHandover, device_of
 from gansynth.hosts.record import FILE as RECORD
 from gansynth.hosts.record import mix_name
-from gansynth.metrics.segmentation.evaluation import MEASURED, account_of, asked_regions
+from gansynth.metrics.segmentation.evaluation import account_of, asked_regions
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth.runtime.machine import cores
-from gansynth.runtime.progress import PLAIN_SECONDS, counting
+from gansynth.runtime.progress import stepping
 from gansynth_nnunet.converter import check_converter
 from gansynth_nnunet.dataset import FINGERPRINT, TRUTH, one_subject
 from gansynth_nnunet.intake import NnunetIntake
@@ -254,10 +254,8 @@ class NnunetAdapter(Framework):
     # -- a training ------------------------------------------------------------------------------
 
     def reported(self, result: TrainingResult) -> TrainingResult:
-        with counting(self.request.reporter, MEASURED, after=PLAIN_SECONDS) as progress:
-            measured, why = account_of(
-                predictions, self.source, result.folder, self.regions, progress
-            )
+        with stepping(self.request.reporter) as count:
+            measured, why = account_of(predictions, self.source, result.folder, self.regions, count)
         warnings = (*result.warnings, *filter(None, [why]))
         metrics = dict(measured) | dict(own_metrics(result.folder))
         return replace(result, metrics=metrics, warnings=warnings)

@@ -110,10 +110,10 @@ def _diversity(figures: Sequence[Estimate]) -> Iterator[Alarm]:
 
 LESIONS = {
     "edge": (
-        "change by {} deviations of the body per mm across their edge, so they look smeared; use a "
-        "narrower rim",
-        "change by {} deviations of the body per mm across their edge, so they look cut out; use a "
-        "wider rim",
+        "change by {} deviations of the body per mm across their edge, so they look smeared; a "
+        "smaller rim_mm helps, where there is one",
+        "change by {} deviations of the body per mm across their edge, so they look cut out; a "
+        "larger rim_mm helps, where there is one",
         ("narrower", "wider"),
     ),
     "contrast": (
@@ -125,9 +125,9 @@ LESIONS = {
     ),
     "halo": (
         "change tissue outside of their labels by {} deviations of the body; a segmenter would "
-        "learn wrong outlines, use a wider rim",
+        "learn wrong outlines; a larger rim_mm helps, where there is one",
         "change tissue outside of their labels by {} deviations of the body; a segmenter would "
-        "learn wrong outlines, use a narrower rim",
+        "learn wrong outlines; a smaller rim_mm helps, where there is one",
         ("wider", "narrower"),
     ),
     "grain 4": (

@@ -94,13 +94,14 @@ def fit_again(run: RunFolder, out: str | Path, **settings: object) -> Hint:
 
     manifest = run.manifest
     generator = installed().generator(manifest["generator"])
-    usual = FitOptions(**run.capabilities.loop).model_dump() | generator.Options().model_dump()
-    chosen = {**manifest["config"].get("fit", {}), **manifest["options"]}
+    loop = FitOptions.model_validate(run.capabilities.loop)
+    usual = loop.model_dump() | generator.Options().model_dump()
+    chosen = dict(manifest["config"].get("fit", {})) | dict(manifest["options"])
     changed = dict[str, Any]()
     for key, value in chosen.items():
         if key in usual and value != usual[key] and text_of(value) != text_of(usual[key]):
             changed[key] = value
-    words = [f"--set={key}={text_of(value)}" for key, value in {**changed, **settings}.items()]
+    words = [f"--set={key}={text_of(value)}" for key, value in (changed | settings).items()]
     if manifest["edits"] != list(run.capabilities.edits):
         words += [f"--edit={edit}" for edit in manifest["edits"]]
     return then("fit", manifest["generator"], *data_words(run.request), *words, "-o", out)

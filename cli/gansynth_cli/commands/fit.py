@@ -31,7 +31,8 @@ def show(request: FitRequest, run: FittedRun, out: Output, *, verbose: bool) -> 
     if report:  # of several processes, the first one reports
         lines = lines_of(report, verbose=verbose)
         if report.get("below_its_size"):
-            lines.append(out.again(set={**request.set, "steps": report["steps_to_its_size"]}))
+            steps = {"steps": report["steps_to_its_size"]}
+            lines.append(out.again(set=dict[str, Any](request.set) | steps))
         out.result(report, lines)
 
 

@@ -359,15 +359,15 @@ def account_of(
     source: CaseSource,
     folder: Path,
     regions: Regions,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    count: Callable[[str, int, int], None] = lambda unit, done, total: None,
 ) -> tuple[dict[str, Any], str]:
     """Measure the predictions in a host's output folder, and write ``FILE`` there.
 
-    ``progress`` is called with the number of measured cases, and that of all.
+    ``count`` is called with the number of measured cases, and that of all.
     Returns the headline, and the reason if there is none. Raises EnvironmentFault: disk errors.
     """
     try:
-        found = counted_as_read(predictions(source, folder), progress)
+        found = counted_as_read(predictions(source, folder), partial(count, MEASURED))
         document = measure_predictions(found, regions, ignore=source.schema.ignore).document()
     except (UsageFault, DataFault) as fault:
         return {}, f"no Dice and HD95 of gansynth's own measures: {fault}"
