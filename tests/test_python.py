@@ -10,7 +10,9 @@ import pytest
 
 import gansynth
 from gansynth.core.registry import installed
+from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.api import FittedRun
+from gansynth.testing import ToySource
 from gansynth.training.loop import FitOptions
 from gansynth_cli.main import cli
 from tests.expected import raises_fault
@@ -104,9 +106,54 @@ def test_a_run_is_fitted_loaded_and_sampled(tmp_path):
     assert "<td>parametric</td>" in run._repr_html_()
 
 
-def test_a_setting_of_the_wrong_name_is_refused(tmp_path):
-    with raises_fault("options.setting-unknown"):
-        gansynth.fit("cgan3d", data="example:3d", out=tmp_path, quiet=True, widht=3)
+@pytest.mark.parametrize(
+    "spelt",
+    [{"set": ["rim_mm=1"]}, {"set": "rim_mm=1"}, {"rim_mm": 1}],
+    ids=["listed", "typed", "named"],
+)
+def test_settings_are_taken_as_the_command_and_as_python_spells_them(tmp_path, spelt):
+    asked = {"data": "example:2d", "out": tmp_path, "quiet": True, "dry_run": True}
+    assert gansynth.fit("parametric", **asked, **spelt).report["options"]["rim_mm"] == 1
+
+
+@pytest.mark.parametrize(
+    ("id", "spelt"),
+    [
+        ("options.setting-unknown", {"widht": 3}),
+        ("request.field-invalid", {"set": ["width"]}),
+        ("request.field-invalid", {"set": ["width=4", "width=8"]}),
+        ("request.field-invalid", {"set": 4, "width": 8}),
+    ],
+)
+def test_a_wrong_setting_is_refused(tmp_path, id, spelt):
+    with raises_fault(id):
+        gansynth.fit("cgan3d", data="example:3d", out=tmp_path, quiet=True, **spelt)
+
+
+CHECKED_LATER = {"dataset", "loader", "held_out"}
+"""What may be of any class, so that only its use shows what it lacks."""
+
+
+@pytest.mark.parametrize("name", gansynth.COMMANDS)
+def test_an_argument_of_a_wrong_type_is_refused_by_its_name(name):
+    function = getattr(gansynth, name)
+    parameters = inspect.signature(function).parameters.values()
+    named = [each for each in parameters if each.kind is not each.VAR_KEYWORD]
+    given: dict[str, object] = {each.name: "none" for each in named if each.default is each.empty}
+    given |= {"source": ToySource(3), "steps": 1} if name == "mix_segments" else {}
+    given |= {"target": "nnunet", "ratio": "1:0"} if name == "augment" else {}
+    for argument in {each.name for each in named} - CHECKED_LATER:
+        for value in (object(), {1: 2}, 1j, [object()]):
+            with pytest.raises(UsageFault) as refused:
+                function(**given | {argument: value})
+            assert re.search(rf"(^|\W){argument}\b", str(refused.value)), (argument, value)
+            assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", gansynth.COMMANDS)
+def test_arguments_that_nothing_takes_are_refused(name):
+    with pytest.raises(UsageFault):
+        getattr(gansynth, name)(*["none"] * 9)
 
 
 def test_options_print_as_a_table_and_in_a_notebook():

@@ -358,7 +358,7 @@ class DeepMedicAdapter(Framework):
 
     def evaluate(self, job: Job) -> Mapping[str, Any]:
         """Compare DeepMedic's segmentations; without them, return the Dice in its log."""
-        measured, why = account_of(predictions, self.source, job.folder, self.regions)
+        measured, why = account_of(predictions, self.source, job.folder, self.regions, job.count)
         return measured or {"dice": checkpoint_in(job.folder)["dice"], "not_measured": why}
 
     @classmethod

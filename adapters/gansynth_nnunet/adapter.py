@@ -34,6 +34,7 @@ from gansynth.hosts.record import mix_name
 from gansynth.metrics.segmentation.evaluation import account_of, asked_regions
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth.runtime.machine import cores
+from gansynth.runtime.progress import stepping
 from gansynth_nnunet.converter import check_converter
 from gansynth_nnunet.dataset import FINGERPRINT, TRUTH, one_subject
 from gansynth_nnunet.intake import NnunetIntake
@@ -256,7 +257,8 @@ class NnunetAdapter(Framework):
     # -- a training ------------------------------------------------------------------------------
 
     def reported(self, result: TrainingResult) -> TrainingResult:
-        measured, why = account_of(predictions, self.source, result.folder, self.regions)
+        with stepping(self.request.reporter) as count:
+            measured, why = account_of(predictions, self.source, result.folder, self.regions, count)
         warnings = (*result.warnings, *filter(None, [why]))
         metrics = dict(measured) | dict(own_metrics(result.folder))
         return replace(result, metrics=metrics, warnings=warnings)

@@ -8,12 +8,11 @@ import multiprocessing
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from threading import Event, Thread
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -31,7 +30,7 @@ from gansynth_nnunet.cases import PreprocessedArrays, write_hashes
 from gansynth_nnunet.dataset import NnunetRoot, raw_set
 from gansynth_nnunet.plans import DEFAULT_PLANS, NnunetPlans, PrepareSettings, write_small_plans
 from gansynth_nnunet.raw import check_raw, raise_on_errors
-from gansynth_nnunet.workers import WORKERS
+from gansynth_nnunet.workers import WORKERS, counting_files
 
 
 def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
@@ -96,7 +95,7 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
             with (
                 _timed(seconds, each),
                 _nnunet(root, folder, request.processes),
-                _counting(place, partial(progress, each), len(raw.ids)),
+                counting_files(place, ".pkl", partial(progress, each), len(raw.ids)),
             ):
                 from nnunetv2.experiment_planning import plan_and_preprocess_api as nnunet
 
@@ -163,21 +162,3 @@ def _nnunet(root: NnunetRoot, folder: Path, processes: int) -> Iterator[None]:
         finally:
             os.environ.clear()
             os.environ.update(before)
-
-
-@contextlib.contextmanager
-def _counting(folder: Path, tell: Callable[[int, int], None], cases: int) -> Iterator[None]:
-    stop = Event()
-
-    def watch() -> None:
-        while not stop.wait(0.5):
-            tell(min(cases, len(list(folder.glob("*.pkl")))), cases)
-
-    watcher = Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        watcher.join()
-    tell(cases, cases)

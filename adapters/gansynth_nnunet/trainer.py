@@ -14,6 +14,7 @@ import inspect
 import os
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,8 @@ from gansynth_nnunet.launch import (
 )
 from gansynth_nnunet.mixed import LastDraw, MixedNnunetDataset, location_keys
 from gansynth_nnunet.quick_validation import validate_quickly
-from gansynth_nnunet.workers import own_workers
+from gansynth_nnunet.results import VALIDATION
+from gansynth_nnunet.workers import counting_files, own_workers
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer as Host
@@ -287,12 +289,19 @@ class GANSynthMixin(Host):  # type: ignore[misc]
             torch.distributed.barrier()
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        if self.local_rank == 0:
-            show(say="nnU-Net predicts the held-out cases")
-        if self.quick_validation:
-            validate_quickly(self, save_probabilities)
-        else:
-            super().perform_actual_validation(save_probabilities)
+        with ExitStack() as stack:
+            if self.local_rank == 0:
+                folder = Path(self.output_folder) / VALIDATION
+                told = self.dataset_json["file_ending"], _told, len(self.do_split()[1])
+                stack.enter_context(counting_files(folder, *told))
+            if self.quick_validation:
+                validate_quickly(self, save_probabilities)
+            else:
+                super().perform_actual_validation(save_probabilities)
+
+
+def _told(done: int, cases: int) -> None:
+    show(unit="predict held-out case", done=done, total=cases)
 
 
 class TellingLoader(nnUNetDataLoader):  # type: ignore[misc]

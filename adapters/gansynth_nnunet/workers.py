@@ -1,8 +1,12 @@
-"""In how many processes nnU-Net augments: as many as without gansynth, decided here alone."""
+"""nnU-Net's processes: in how many it augments, decided here alone, and what they have written."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Event, Thread
 
 from gansynth import UsageFault
 from gansynth.runtime.machine import cores
@@ -37,3 +41,35 @@ def workers() -> int:
     """
     own = own_workers()
     return own if WORKERS in os.environ else min(own, cores())
+
+
+@contextmanager
+def counting_files(
+    folder: Path, ending: str, tell: Callable[[int, int], None], cases: int
+) -> Iterator[None]:
+    """Call ``tell(done, cases)`` as files appear in a folder, or are written anew: one a case."""
+
+    def states() -> set[tuple[str, int]]:
+        return {(file.name, file.stat().st_mtime_ns) for file in folder.glob(f"*{ending}")}
+
+    before, stop = states(), Event()
+
+    def watch() -> None:
+        told = 0
+        while not stop.wait(0.5):
+            done = told
+            with suppress(FileNotFoundError):  # gone since it was listed
+                done = min(cases, len(states() - before))
+            if done > told:
+                tell(done, cases)
+                told = done
+
+    watcher = Thread(target=watch, daemon=True)
+    tell(0, cases)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()
+    tell(cases, cases)

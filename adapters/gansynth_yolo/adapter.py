@@ -9,7 +9,8 @@ pixels. So a generator of any size can be compared with the held-out images.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -41,6 +42,7 @@ from gansynth.hosts.launch import device_of
 from gansynth.metrics.detection.measures import summary
 from gansynth.metrics.detection.record import file_of
 from gansynth.runtime.files import replace_text
+from gansynth.runtime.progress import counting
 from gansynth.runtime.yaml_text import parse_yaml
 from gansynth_yolo.detectors import (
     DETECTORS,
@@ -199,7 +201,8 @@ class YoloAdapter(Framework):
         for split in ("test", "val"):
             if self.source.images[split]:
                 limits = (NMS_IOU, split, KEPT_CONFIDENCE, MOST_FOUND)
-                images = tuple(self._look(own, weights, split))
+                progress = partial(job.count, f"detect in {split} image")
+                images = tuple(self._look(own, weights, split, progress))
                 found = Detections(self.options.detector, own.names, images, *limits, about)
                 write_detections(job.folder / file_of(split), found)
         return summary(read_detections(job.folder / self.result))
@@ -220,7 +223,8 @@ class YoloAdapter(Framework):
         cases = list(images.found.pictures.values())
         paths = [picture.image for picture in cases]
         files = []
-        found = detector(host.options.detector).predict(own, weights, paths)
+        with counting(job.reporter, "image") as progress:
+            found = detector(host.options.detector).predict(own, weights, paths, progress)
         for picture, boxes in zip(cases, found, strict=True):
             target = job.out / f"{picture.case}.txt"
             with disk_errors(target):
@@ -230,9 +234,12 @@ class YoloAdapter(Framework):
             files.append(target)
         return files
 
-    def _look(self, own: DetectorJob, weights: Path, split: str) -> Iterator[ImageDetections]:
+    def _look(
+        self, own: DetectorJob, weights: Path, split: str, progress: Callable[[int, int], None]
+    ) -> Iterator[ImageDetections]:
         paths = mirrored(self.source, own.data.parent, split)
-        found = detector(self.options.detector).predict(own, weights, list(paths.values()))
+        images = list(paths.values())
+        found = detector(self.options.detector).predict(own, weights, images, progress)
         for case, boxes in zip(paths, found, strict=True):
             image = self.source.image(case)
             yield ImageDetections(

@@ -11,7 +11,7 @@ import contextlib
 import importlib
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
@@ -140,9 +140,16 @@ class Detector(Protocol):
         """Train on ``slots``, report steps and epochs, return the best weights; TrainingFault."""
 
     def predict(
-        self, job: DetectorJob, weights: Path, images: Sequence[Path]
+        self,
+        job: DetectorJob,
+        weights: Path,
+        images: Sequence[Path],
+        progress: Callable[[int, int], None],
     ) -> list[DetectedBoxes]:
-        """Detect in real images, from ``KEPT_CONFIDENCE``; ``MOST_FOUND`` an image at most."""
+        """Detect in real images, from ``KEPT_CONFIDENCE``; ``MOST_FOUND`` an image at most.
+
+        ``progress`` is called with the number of images that are done, and that of all.
+        """
 
 
 def detector(name: str) -> Detector:

@@ -15,7 +15,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -95,7 +95,9 @@ def train(job: DetectorJob, slots: EpochSlots, session: Job) -> Path:
     return job.best()
 
 
-def predict(job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[DetectedBoxes]:
+def predict(
+    job: DetectorJob, weights: Path, images: Sequence[Path], progress: Callable[[int, int], None]
+) -> list[DetectedBoxes]:
     """Detect objects in image files, read as in training: BGR, the upper 8 bits of 16."""
     flags, found = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, []
     with contextlib.redirect_stdout(sys.stderr):
@@ -112,6 +114,7 @@ def predict(job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[Det
                 )
             result = model.predict(image, **job.prediction(), color_format="bgr")
             found.append(found_by(result))
+            progress(len(found), len(images))
     return found
 
 

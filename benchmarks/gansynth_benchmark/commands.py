@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth_benchmark.requests import BenchmarkRequest, PapersRequest, TuneRequest
-from gansynth_cli.common import WIDTH, Hint, Output, examples, summary, table, then
+from gansynth_cli.common import WIDTH, Output, examples, summary, table, then
 from gansynth_cli.requests import request_command
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def show_benchmark(request: BenchmarkRequest, done: Benchmarked, out: Output) ->
     elif not done.reports:
         out.result(document, lines_of_estimate(document))
     else:
-        out.result(_short(document), _benchmark_lines(document, document["files"]))
+        lines = [*_benchmark_lines(document, document["files"]), *_following(document, out)]
+        out.result(_short(document), lines)
     for report in done.reports:
         report.raise_if_failed()
 
@@ -75,19 +77,24 @@ def _short(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _benchmark_lines(document: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[str]:
     from gansynth_benchmark.report.study import ReportData
-    from gansynth_benchmark.subject_split import DEVELOPMENT
 
     yield document["verdict"]["sentence"]
     study = ReportData(document)
     for key in study.beside():
         yield from _differences(study, key)
     yield from ("", f"report: {files['report.html']}")
+
+
+def _following(document: Mapping[str, Any], out: Output) -> Iterator[str]:
+    """Yield the command that goes on, or the one that ends a development."""
+    from gansynth_benchmark.subject_split import DEVELOPMENT
+
     missing = len(document["runs"]) - [run["status"] for run in document["runs"]].count("done")
     if missing:
-        left = "1 training has" if missing == 1 else f"{missing} trainings have"
-        yield Hint(f"next: the same command again; {left} no result yet")
+        yield f"no result yet: {missing} training{'s' * (missing != 1)}"
+        yield out.again()
     elif document["look"]["split"] == DEVELOPMENT:
-        yield Hint("next: the same command with --test-set, once the plan is final")
+        yield out.again(label="once the plan is final", test_set=True)
 
 
 def _differences(study: ReportData, key: str) -> Iterator[str]:
@@ -145,8 +152,8 @@ def _tune_lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"{key} on inner folds, at the last of {len(rungs)} rungs: {', '.join(scores)}"
     for arm, gain in document["gains"].items():
         yield f"{arm} against {document['compared_with']}: {gain['words']}"
-    for line in document["use"]:
-        yield Hint(f"next: {line}")
+    for number, line in enumerate(document["use"]):
+        yield then(*shlex.split(line)[1:], label="then" if number else "next")
 
 
 def show_papers(request: PapersRequest, document: dict[str, Any], out: Output) -> None:
@@ -159,7 +166,7 @@ def show_papers(request: PapersRequest, document: dict[str, Any], out: Output) -
     file = document.pop("file", None)
     for picture, shows in document["pictures"].items():
         lines.append(f"figure: {Path(request.out or '') / picture} ({shows})")
-    keep = Hint("next: the same with -o DIR keeps runs and results")
+    keep = out.again(out=Path("papers") / Path(request.plan).stem)
     out.result(document, [*lines, keep if file is None else f"results: {file}"])
 
 

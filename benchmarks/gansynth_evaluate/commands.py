@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth_cli.common import Hint, Output, examples, table, then
+from gansynth_cli.common import Output, examples, table, then
 from gansynth_cli.requests import request_command
-from gansynth_cli.results import then_augment
+from gansynth_cli.results import then_augment, then_cure
 from gansynth_evaluate.requests import (
     DetectionsRequest,
     EvaluateRequest,
@@ -20,8 +20,24 @@ if TYPE_CHECKING:
 
 
 def show_evaluate(request: EvaluateRequest, document: dict[str, Any], out: Output) -> None:
-    """Print the main figures."""
-    out.result(document, lines_of_evaluation(document, Path(request.run)))
+    """Print the main figures, and what to type next: after alarms, what cures them."""
+    lines = [*lines_of_evaluation(document)]
+    cures = [alarm["cure"] for alarm in document["alarms"]]
+    if document["of"]["kind"] == "run" and any(cures):
+        lines += _cure(request, cures)
+    elif document["of"]["kind"] == "run" and not cures:
+        lines += then_augment(Path(request.run))
+    out.result(document, lines)
+
+
+def _cure(request: EvaluateRequest, cures: list[str]) -> Iterator[str]:
+    from gansynth.core.run_folder import RunFolder
+    from gansynth.sampling.run import PARTS
+    from gansynth.sampling.run_source import open_moved
+
+    run = RunFolder(Path(request.run))
+    if PARTS not in run.manifest and not run.request.view:
+        yield from then_cure(cures, run, open_moved(run, request.data, request.root))
 
 
 evaluate = request_command(
@@ -45,7 +61,8 @@ def show_turing_test(request: TuringRequest, made: RatedStudy, out: Output) -> N
     named = [] if made.usual else ["-o", study.folder]
     lines = [f"study {study.id}: {len(study.key)} images, a page for each rater"]
     lines += [f"  {page}" for page in pages]
-    lines.append(then("turing-test", request.run, *named, f"answers-{study.id}-rater-1.json"))
+    answers = ("turing-test", request.run, *named, f"answers-{study.id}-rater-1.json")
+    lines.append(then(*answers, label="once it is rated"))
     folder = str(study.folder)
     out.result({"study": study.id, "folder": folder, "pages": list(map(str, pages))}, lines)
 
@@ -77,7 +94,7 @@ def show_detections(request: DetectionsRequest, document: dict[str, Any], out: O
     """Print the tables."""
     lines = list(_detections_lines(document))
     if not document["files"]:
-        lines.append(Hint("next: the same with -o DIR writes table, numbers and curves"))
+        lines.append(out.again(out="runs/detections"))  # which also writes numbers and curves
     out.result(document, lines)
 
 
@@ -118,7 +135,7 @@ def _detections_lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield from [volumes] if isinstance(volumes, str) else table(volumes)
 
 
-def lines_of_evaluation(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
+def lines_of_evaluation(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield the three answers, the alarms, and where the report is."""
     from gansynth_evaluate.report.tables import in_short
     from gansynth_evaluate.summary import sentence_of
@@ -134,5 +151,3 @@ def lines_of_evaluation(document: Mapping[str, Any], folder: Path) -> Iterator[s
     for alarm in document["alarms"]:
         yield f"ALARM {alarm['text']}"
     yield f"report: {document['files']['report.html']}"
-    if document["of"]["kind"] == "run":
-        yield then_augment(folder)

@@ -243,16 +243,18 @@ def measure_realism(
     """
     figures: list[Estimate] = []
     left_out, seconds = [], dict[str, float]()
-    for name, metric in metrics.items():
-        began = time.perf_counter()
-        try:
-            with guard_metric(name, len(comparison.samples)):
-                figures += metric.figures(comparison)
-        except (DataFault, UsageFault) as error:  # too few images, or a third-party metric fails
-            if name in requested or len(metrics) == 1:
-                raise
-            left_out.append({"metric": name, "why": " ".join(str(error).split())})
-        seconds[name] = time.perf_counter() - began
+    with comparison.reporter.task(len(metrics), "realism") as bar:
+        for name, metric in metrics.items():
+            began = time.perf_counter()
+            try:
+                with guard_metric(name, len(comparison.samples)):
+                    figures += metric.figures(comparison)
+            except (DataFault, UsageFault) as error:  # too few images, or a plugin's metric fails
+                if name in requested or len(metrics) == 1:
+                    raise
+                left_out.append({"metric": name, "why": " ".join(str(error).split())})
+            seconds[name] = time.perf_counter() - began
+            bar.advance()
     return figures, left_out, seconds
 
 

@@ -15,16 +15,20 @@ SHARED = "images with "  # names of figures that are shares of images
 POWER = 0.5  # smallest share of the real Dice without an alarm
 
 
-Alarm = tuple[str, str]  # part of the report, and text
+Alarm = tuple[str, str] | tuple[str, str, str]  # part of the report, text, and a cure, if known
 
 
 def alarms(document: Mapping[str, Any], figures: Sequence[Estimate]) -> list[dict[str, str]]:
-    """Problems and how to solve them, one line each."""
+    """Problems and how to solve them, one line each.
+
+    ``cure`` is what another fit changes: ``narrower`` or ``wider`` (rims of lesions)
+    or ``longer`` (a training); empty where no command is known.
+    """
     found: list[Alarm] = []
     for look in (_texture, _diversity, _lesions, _places):
         found += look(figures)
     found += _findings(document)
-    return [{"key": key, "text": text} for key, text in found]
+    return [{"key": k, "text": text, "cure": "".join(cure)} for k, text, *cure in found]
 
 
 def _findings(document: Mapping[str, Any]) -> Iterator[Alarm]:
@@ -36,6 +40,7 @@ def _findings(document: Mapping[str, Any]) -> Iterator[Alarm]:
             f"samples do not show what their labels say: Dice {row['synthetic']:.2f}, with "
             f"other samples' labels {row['shuffled']:.2f}, real {row['real']:.2f}; a "
             "segmenter would learn wrong labels. Fit longer, or with a stronger label loss",
+            "longer",
         )
     memory = document.get("memorisation") or {}
     copies = memory.get("copies") or {}
@@ -74,6 +79,7 @@ def _texture(figures: Sequence[Estimate]) -> Iterator[Alarm]:
             "spectrum",
             f"samples are blurred: they have {share}; a segmenter would not learn real "
             "texture. Lower the share of L1, or fit longer with the adversarial loss",
+            "longer",
         )
     elif figure.value > NOISY:
         yield (
@@ -103,28 +109,50 @@ def _diversity(figures: Sequence[Estimate]) -> Iterator[Alarm]:
 
 
 LESIONS = {
-    "edge": "change by {} deviations of the body per mm across their edge, so they look cut out or "
-    "smeared; look at some (gansynth sample --sheet)",
-    "contrast": "stand out from their surroundings by {} deviations of the body; fit longer, "
-    "or take another checkpoint",
-    "halo": "change tissue outside of their labels by {} deviations of the body; a segmenter would "
-    "learn wrong outlines, use a narrower rim",
-    "grain 4": "have {} times the real power at the highest frequencies; look at some (gansynth "
-    "sample --sheet), another checkpoint may be better",
+    "edge": (
+        "change by {} deviations of the body per mm across their edge, so they look smeared; a "
+        "smaller rim_mm helps, where there is one",
+        "change by {} deviations of the body per mm across their edge, so they look cut out; a "
+        "larger rim_mm helps, where there is one",
+        ("narrower", "wider"),
+    ),
+    "contrast": (
+        "stand out from their surroundings by {} deviations of the body, too little; fit longer, "
+        "or take another checkpoint",
+        "stand out from their surroundings by {} deviations of the body, too much; fit longer, or "
+        "take another checkpoint",
+        ("longer", "longer"),
+    ),
+    "halo": (
+        "change tissue outside of their labels by {} deviations of the body; a segmenter would "
+        "learn wrong outlines; a larger rim_mm helps, where there is one",
+        "change tissue outside of their labels by {} deviations of the body; a segmenter would "
+        "learn wrong outlines; a smaller rim_mm helps, where there is one",
+        ("wider", "narrower"),
+    ),
+    "grain 4": (
+        "have {} times the real power at the highest frequencies; look at some (gansynth sample "
+        "--sheet), another checkpoint may be better",
+        "have {} times the real power at the highest frequencies; look at some (gansynth sample "
+        "--sheet), another checkpoint may be better",
+        ("", ""),
+    ),
 }
-"""What is wrong with lesions beyond the range of other subjects', and what helps."""
+"""What is wrong with lesions of less, and of more, than other subjects' have, and its cures."""
 
 
 def _lesions(figures: Sequence[Estimate]) -> Iterator[Alarm]:
     for figure in figures:
         if figure.metric != "appearance" or figure.finding != "unlike real":
             continue
-        for name in LESIONS:
+        value, low, high = figure.value or 0.0, figure.real_low or 0.0, figure.real_high or 0.0
+        more = abs(value) > max(abs(low), abs(high))  # darker than around is less than 0
+        for name, (less, much, cures) in LESIONS.items():
             if figure.name.endswith(f" {name}"):
-                others = f"(real subjects: {figure.real_low:.2g} to {figure.real_high:.2g})"
-                what = LESIONS[name].format(f"{figure.value:.2g} {others}")
+                others = f"(real subjects: {low:.2g} to {high:.2g})"
+                what = (much if more else less).format(f"{value:.2g} {others}")
                 channel = figure.name.removesuffix(f" {name}")
-                yield "appearance", f"{channel}: lesions {what}"
+                yield "appearance", f"{channel}: lesions {what}", cures[more]
 
 
 def _places(figures: Sequence[Estimate]) -> Iterator[Alarm]:

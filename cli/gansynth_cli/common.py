@@ -17,6 +17,7 @@ from gansynth.runtime.progress import from_here
 from gansynth_cli.help import complete_keys
 
 if TYPE_CHECKING:
+    from gansynth.core.requests.base import Request
     from gansynth.runtime.progress import Reporter
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,9 +31,15 @@ class Hint(str):
     """What to type next: a line for people, on stderr, and none with ``--quiet``."""
 
 
-def then(*words: object) -> Hint:
-    """Return the next command, to be copied."""
-    return Hint(f"next: gansynth {shlex.join(map(str, words))}")
+def then(*words: object, program: str = "gansynth", label: str = "next") -> Hint:
+    """Return the line of a command that can be pasted as it stands, which no other function makes.
+
+    Args:
+        words: of the command, without placeholders: where a value is not known, there is no line.
+        program: the first word.
+        label: another than the usual one stands beside ``next``, for those whom it names.
+    """
+    return Hint(f"{label}: {program} {shlex.join(map(str, words))}")
 
 
 def again(read: Mapping[str, str] = MappingProxyType({}), **options: object) -> list[object]:
@@ -42,15 +49,16 @@ def again(read: Mapping[str, str] = MappingProxyType({}), **options: object) -> 
     return [word for pair in pairs for word in pair]
 
 
-WITHOUT_DRY_RUN = Hint("next: the same command without --dry-run")
-
-
 @dataclass(frozen=True)
 class Output:
-    """Output of a command: data to stdout, everything else to stderr."""
+    """Output of a command: data to stdout, everything else to stderr.
+
+    ``request`` is what was asked of it, None of a command that is no request's.
+    """
 
     as_json: bool = False
     quiet: bool = False
+    request: Request | None = None
 
     @functools.cached_property
     def reporter(self) -> Reporter:
@@ -65,13 +73,25 @@ class Output:
             click.echo(json.dumps(document, indent=2, default=str))
             return
         all_lines = list(lines)
-        if document.get("dry_run") is True:
-            all_lines.append(WITHOUT_DRY_RUN)
+        if document.get("dry_run") is True and self.request is not None:
+            all_lines.append(self.again(without=idle_with(self.request, "dry_run")))
         for line in all_lines:
             if isinstance(line, Hint):
                 self.reporter.say(line)
             else:
                 click.echo(from_here(line))
+
+    def again(self, without: Iterable[str] = (), label: str = "next", **changes: object) -> Hint:
+        """Return the same command as the next one, without some fields and with others changed."""
+        assert self.request is not None, "a request's command"
+        asked = self.request.replace(without=tuple(without), **changes)
+        return then(click.get_current_context().info_name, *asked.command_line[1:], label=label)
+
+
+def idle_with(request: Request, field: str) -> list[str]:
+    """Return a field, and those that have an effect only beside it."""
+    needs = request.conditions().items()
+    return [field, *(name for name, condition in needs if condition == field)]
 
 
 PRINTING = (
@@ -100,16 +120,12 @@ def reader_of_pairs(flag: str, example: str) -> Callable[..., dict[str, str]]:
     def read(
         context: click.Context, parameter: click.Parameter, values: Sequence[str]
     ) -> dict[str, str]:
-        pairs: dict[str, str] = {}
-        for text in values:
-            key, equals, value = text.partition("=")
-            if not equals or not key.strip():
-                message = f"{text!r}: expected KEY=VALUE, e.g. {flag} {example}"
-                raise click.BadParameter(message)
-            if key.strip() in pairs:
-                raise click.BadParameter(f"{key.strip()!r} is given twice")
-            pairs[key.strip()] = value.strip()
-        return pairs
+        from gansynth.core.requests.base import as_texts
+
+        try:
+            return as_texts(values)
+        except ValueError as error:
+            raise click.BadParameter(f"{error}, e.g. {flag} {example}") from None
 
     return read
 

@@ -245,6 +245,11 @@ def _usage_line(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     path = "gansynth" if context is None else context.command_path
     text = _one_line([error.format_message()])
+    if isinstance(error, click.NoSuchOption) and context is not None:
+        value = error.option_name.lstrip("-")  # --quick for --preset quick
+        for option in context.command.params:
+            if value in getattr(option.type, "choices", ()):
+                text = f"No such option '--{value}'. Did you mean '{option.opts[0]} {value}'?"
     return f"{text}{'' if text.endswith(('.', '?')) else '.'} See: {path} --help"
 
 

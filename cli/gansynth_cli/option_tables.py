@@ -14,6 +14,7 @@ from gansynth.conditions.boxes import JitterOptions
 from gansynth.conditions.lesion_placement import LesionOptions
 from gansynth.core.generator import capabilities_of
 from gansynth.core.registry import installed
+from gansynth.core.requests.arguments import with_checked_arguments
 from gansynth.data.read_options import VolumeOptions
 from gansynth.data.slices import SliceOptions
 from gansynth.fitting.composite_spec import texts
@@ -91,6 +92,7 @@ class OptionTables(tuple[OptionTable, ...]):
         ]
 
 
+@with_checked_arguments
 def options(name: str) -> OptionTables:
     """Return the options of a generator, host, source, edit, filter or metric; what a recipe sets.
 

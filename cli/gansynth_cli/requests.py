@@ -71,7 +71,7 @@ def request_command(
         module, _, name = work.partition(":")
         with request.at_work():
             done = getattr(import_module(module), name)(request)
-        show(request, done, Output(as_json, quiet), **terminal)
+        show(request, done, Output(as_json, quiet, request), **terminal)
 
     placed = sorted(fields, key=lambda name: not model.opt(name).heading)  # first below it
     typed = [name for name in placed if name != "quiet" and not model.opt(name).hidden]

@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import shlex
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import mean
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from gansynth_cli.common import Hint, table, then
+from gansynth_cli.common import Hint, again, table, then
 
 if TYPE_CHECKING:
-    from gansynth.core.source import SourceRequest
+    from gansynth.core.run_folder import RunFolder
+    from gansynth.core.source import CaseSource, SourceRequest
     from gansynth.hosts.suggestion import Suggestion
 
 PATHS = ("sheet", "nearest", "record")
@@ -22,6 +24,8 @@ PATHS = ("sheet", "nearest", "record")
 SHORT, SHORTEST = 0.1, 0.002
 """Shares of a framework's default length below which a training tells little, or nothing. On 0.9 %
 of it nnU-Net's Dice of hippocampi is 0.84 already (docs/results.md), on 0.05 % it is 0."""
+WIDER = 1.5
+"""Millimetres of a rim where there was none, and a wider one is wanted."""
 MOST_METRICS = 8
 """Most metrics of a target framework that are shown."""
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
@@ -40,26 +44,76 @@ def then_fit(suggested: Suggestion, *words: object) -> list[Hint]:
 
 def way_to_nnunet(request: SourceRequest) -> Hint:
     """Return the command that makes a data set of nnU-Net of other data."""
-    from gansynth.data.read_options import import_command
+    from gansynth.data.read_options import import_words
 
-    return Hint(f"next: {import_command(request, 'nnunet:500')}")
+    return then(*import_words(request, "nnunet:500"), label="for nnU-Net")
 
 
-def then_augment(folder: Path) -> Hint:
-    """Return the command that trains a framework for a run's data with its samples."""
+def then_augment(folder: Path) -> Iterator[Hint]:
+    """Yield the command that trains a framework for a run's data with its samples."""
     from gansynth.core.registry import installed
     from gansynth.core.run_folder import RunFolder
 
     run = RunFolder(folder)
-    if not run.capabilities.labelled:
-        return Hint("next: gansynth help dcgan label-maps; frameworks learn from labelled samples")
     kind, words = run.request.kind, ("--generator", folder, "--ratio", "1:1")
-    if kind in installed().names("hosts"):
-        return then("augment", "--target", kind, *words)
-    if not run.schema.foreground:
-        return Hint("next: gansynth import slices:KIND:WHERE yolo:FOLDER, to train a detector")
-    beside = f"# for nnU-Net first: {way_to_nnunet(run.request).removeprefix('next: ')}"
-    return Hint(f"{then('augment', '--target', 'segmenter', *words)}  {beside}")
+    if not run.capabilities.labelled:
+        yield Hint("frameworks learn from labelled samples, which this generator does not draw")
+        yield then("help", "dcgan", "label-maps")
+    elif kind in installed().names("hosts"):
+        yield then("augment", "--target", kind, *words)
+    elif run.schema.foreground:
+        yield way_to_nnunet(run.request)
+        yield then("augment", "--target", "segmenter", *words)
+
+
+def then_cure(cures: Collection[str], run: RunFolder, source: CaseSource) -> Iterator[Hint]:
+    """Yield the fit that cures alarms of ``gansynth evaluate``: of another rim, kind or length."""
+    from gansynth.data.blending import rim_voxels
+    from gansynth.hosts.suggestion import suggested_generator
+
+    votes = [*cures].count("wider") - [*cures].count("narrower")
+    rim, spacing = run.manifest.get("options", {}).get("rim_mm"), run.schema.spacing
+    if votes and rim is not None:
+        other = rim / 2 if votes < 0 else max(2 * rim, WIDER)
+        if rim_voxels(other, spacing) != rim_voxels(rim, spacing):  # else it changes nothing
+            yield fit_again(run, f"{run.folder}-rim-{other:g}", rim_mm=other)
+            return
+    suggested = suggested_generator(source)
+    if suggested.words[0] != run.manifest["generator"]:
+        folder = f"{run.folder}-{suggested.words[0]}"
+        yield then("fit", *suggested.words, *data_words(run.request), "-o", folder)
+    elif "longer" in cures and run.capabilities.trains:
+        yield fit_again(run, run.folder, steps=2 * run.manifest["steps"])
+
+
+def fit_again(run: RunFolder, out: str | Path, **settings: object) -> Hint:
+    """Return the fit of a run with other settings; that of its own folder goes on."""
+    from gansynth.core.registry import installed
+    from gansynth.core.requests.base import text_of
+    from gansynth.training.loop import FitOptions
+
+    manifest = run.manifest
+    generator = installed().generator(manifest["generator"])
+    loop = FitOptions.model_validate(run.capabilities.loop)
+    usual = loop.model_dump() | generator.Options().model_dump()
+    chosen = dict(manifest["config"].get("fit", {})) | dict(manifest["options"])
+    changed = dict[str, Any]()
+    for key, value in chosen.items():
+        if key in usual and value != usual[key] and text_of(value) != text_of(usual[key]):
+            changed[key] = value
+    words = [f"--set={key}={text_of(value)}" for key, value in (changed | settings).items()]
+    if manifest["edits"] != list(run.capabilities.edits):
+        words += [f"--edit={edit}" for edit in manifest["edits"]]
+    return then("fit", manifest["generator"], *data_words(run.request), *words, "-o", out)
+
+
+def data_words(request: SourceRequest) -> list[object]:
+    """Return the data of a run as they are typed."""
+    usual, words = type(request)(request.kind, request.where), dict[str, Any]()
+    for name in ("configuration", "plans", "fold", "subjects", "root"):
+        if getattr(request, name) != getattr(usual, name):
+            words[name] = getattr(request, name)
+    return again(request.read, data=f"{request.kind}:{request.where}", **words)
 
 
 def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
@@ -103,8 +157,10 @@ def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
     page = Path(run) / "report.html"
     if page.is_file():
         yield f"report: {page}"
-    why = report.get("below_its_size")
-    yield Hint(f"next: {why}") if why else then("sample", run, "--sheet")
+    if report.get("below_its_size"):
+        yield report["below_its_size"]
+    else:
+        yield then("sample", run, "--sheet")
 
 
 def _losses(report: Mapping[str, Any]) -> list[str]:
@@ -149,8 +205,8 @@ def lines_of_training(
     training_bank = document["supply"]
     often = training_bank.get("draws_per_sample")
     if often is not None:
-        again = training_bank.get("restarts") or 0
-        died = f"; their producer was started again {counted(again, 'time')}" if again else ""
+        more = training_bank.get("restarts") or 0
+        died = f"; their producer was started again {counted(more, 'time')}" if more else ""
         uses = "once" if f"{often:.3g}" == "1" else f"{often:.3g} times"
         yield f"each synthetic sample was used {uses}{died}"
     metrics = document["metrics_on_real_cases"]
@@ -166,12 +222,8 @@ def lines_of_training(
     share = document.get("share_of_usual_length")
     if share is not None:
         yield from _too_short(share, target)
-    yield then("predict", document["folder"], "IMAGES", "-o", "predicted")
-    if (Path(document["folder"]) / "gansynth_detections.json").is_file():
-        yield then("detections", document["folder"])
-    else:
-        proof = "gansynth benchmark has subsets, seeds and statistics"
-        yield Hint(f"next: the same with --compare; {proof}")
+    typed = shlex.join(["gansynth", "predict", document["folder"]])
+    yield Hint(f"new images, in a folder IMAGES: {typed} IMAGES -o predicted")
 
 
 def _too_short(share: float, target: str) -> Iterator[str]:
@@ -232,4 +284,4 @@ def lines_of_phantoms(written: Mapping[str, Any]) -> Iterator[str]:
     """Yield which phantoms were written, and the next step."""
     yield written["note"]
     yield f"{counted(written['subjects'], 'subject')} in {written['data']}"
-    yield Hint(f"next: {written['then']}")
+    yield then(*written["then"])

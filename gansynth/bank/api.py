@@ -23,6 +23,7 @@ from gansynth.bank.producer import ProducerConfig
 from gansynth.bank.reader import BankReader
 from gansynth.bank.supervisor import ProducerSupervisor
 from gansynth.bank.training_bank import FILL_SECONDS, LIVE_FILL
+from gansynth.core.requests.arguments import with_checked_arguments
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest, absolute_boxes
 from gansynth.core.schema import OUTSIDE, Sample
@@ -37,6 +38,7 @@ logger = logging.getLogger("gansynth")
 STORED = 64  # samples of a bank that are compared with training cases
 
 
+@with_checked_arguments
 def fill_bank(
     run: str | os.PathLike[str],
     folder: str | os.PathLike[str],
@@ -108,6 +110,7 @@ def fill(
     return BankReader(config.bank)
 
 
+@with_checked_arguments
 @contextlib.contextmanager
 def live_bank(
     run: str | os.PathLike[str],

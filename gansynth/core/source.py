@@ -87,12 +87,16 @@ class SourceRequest(Document, optional=("synthetic",)):
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding; one with an ``error`` makes the data set unusable as it is."""
+    """One finding; one with an ``error`` makes the data set unusable as it is.
+
+    ``cure``: words of ``gansynth check`` that mend it, ``{"write_subjects": "subjects.csv"}``.
+    """
 
     level: Literal["error", "warning"]
     case: str | None
     file: Path
     message: str
+    cure: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, case: str | None, file: Path, fault: GansynthError) -> Finding:

@@ -370,6 +370,13 @@ class _VolumeCheck:
     ) -> None:
         self.findings.append(Finding(level, case, file, f"{file}: {text}"))
 
+    def say_same(self, level: Literal["error", "warning"], case: str, text: str) -> None:
+        """Add a finding on cases of one patient; a table of subjects that is made cures it."""
+        where, cure = self.listing.where, dict[str, str]()
+        if self.listing.one_subject == type(self.listing).one_subject:
+            cure["write_subjects"] = "subjects.csv"
+        self.findings.append(Finding(level, case, where, f"{where}: {text}", cure))
+
     def add(self, entry: CaseFiles, found: CaseFound) -> None:
         """Add what was found of a case."""
         case = entry.case
@@ -458,7 +465,6 @@ class _VolumeCheck:
 
     def _same_content(self, folds: Mapping[str, FoldSplit]) -> None:
         """Report cases with the same image: an error where they lie on both sides of a fold."""
-        where = self.listing.where
         for same in self.content.values():
             cases = set(same)
             if len(same) < 2:
@@ -472,9 +478,9 @@ class _VolumeCheck:
                     f", and fold {leaking_folds[0]} trains on one and holds another out; remove "
                     f"one, or give them one subject: {self.listing.one_subject}"
                 )
-                self.say("error", min(cases), where, text)
+                self.say_same("error", min(cases), text)
             else:
-                self.say("warning", min(cases), where, f"{text}; remove one")
+                self.say("warning", min(cases), self.listing.where, f"{text}; remove one")
 
     def _near(self, subject_of: Mapping[str, str]) -> None:
         """Report nearly identical cases: folds that keep them apart are refused in training."""
@@ -491,7 +497,7 @@ class _VolumeCheck:
                 f"one patient, give them one subject ({self.listing.one_subject}): gansynth check "
                 "--write-subjects subjects.csv makes a table of such"
             )
-            self.say("warning", pairs[0][0], self.listing.where, text)
+            self.say_same("warning", pairs[0][0], text)
 
 
 def _prints(volume: NiftiVolume) -> Prints:

@@ -958,7 +958,8 @@ def _check_set(
         for case in cases[1:]:
             path, sides = pictures[case].image, {side_of.get(case, "") for case in cases}
             text = f"{path}: same pixels as {cases[0]}; remove one, or give both one subject"
-            yield Finding("error" if len(sides) > 1 else "warning", case, path, text)
+            level: Literal["error", "warning"] = "error" if len(sides) > 1 else "warning"
+            yield Finding(level, case, path, text, {"write_subjects": "subjects.csv"})
     for path in source.found.spare:
         text = f"{path}: a mask without an image; it is not used"
         yield Finding("warning", None, path, text)

@@ -345,8 +345,8 @@ class FileOptions(VolumeOptions):
         return None if self.label is None or self.image is None else read_pattern(self.label)
 
 
-def import_command(request: SourceRequest, target: str) -> str:
-    """Return the command that makes a data set of a host, ``HOST:WHERE``, of other data.
+def import_words(request: SourceRequest, target: str) -> list[str]:
+    """Return what is typed after ``gansynth`` to make a host's data set, ``HOST:WHERE``, of others.
 
     The host's own raw data set, of the kind ``HOST-raw``, is prepared where it is.
     """
@@ -354,14 +354,19 @@ def import_command(request: SourceRequest, target: str) -> str:
 
     host = target.partition(":")[0]
     if request.kind == f"{host}-raw":
-        typed = ["gansynth", "prepare", f"{host}:{request.where}"]
-        return shlex.join(typed + (["--root", request.root] if request.root else []))
+        typed = ["prepare", f"{host}:{request.where}"]
+        return typed + (["--root", request.root] if request.root else [])
     known = installed()
     opener = known.load("sources", request.kind) if request.kind in known.names("sources") else None
     idle = OF_ARRAYS if opener and isinstance(options_of(opener, request), VolumeOptions) else ()
-    typed = ["gansynth", "import", f"{request.kind}:{request.where}", target]
+    typed = ["import", f"{request.kind}:{request.where}", target]
     for flag, text in (("--subjects", request.subjects), ("--root", request.root)):
         typed += [flag, text] if text else []
     for key, text in request.read.items():
         typed += [] if key in idle else ["--read", f"{key}={text}"]
-    return shlex.join(typed)
+    return typed
+
+
+def import_command(request: SourceRequest, target: str) -> str:
+    """Return the command of ``import_words``, to be typed."""
+    return shlex.join(["gansynth", *import_words(request, target)])

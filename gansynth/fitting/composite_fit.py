@@ -29,8 +29,8 @@ from gansynth.fitting.setup import same_run, write_config
 from gansynth.report.image_grid import write_sample_grid
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import sha256_file
-from gansynth.sampling.open_run import load_run
-from gansynth.sampling.run import COMPOSITE, NOTHING, PARTS, new_manifest
+from gansynth.sampling.open_run import below_its_size, load_run
+from gansynth.sampling.run import COMPOSITE, NOTHING, PARTS, Run, new_manifest
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 
@@ -250,21 +250,22 @@ class _CompositeRun(Pipeline[PlannedPart]):
             report |= total_of(parts)
             report["parts"] = dict(reports)
             return report
-        sheet = self._sheet()
+        run = load_run(self.out, self.device)
+        sheet = self._sheet(run)
         write_run_report(RunFolder.known(self.out, self.manifest), self.how["reporter"], cases)
         report = {"run": str(self.out), "run_id": self.manifest["run_id"]}
         report.update(cases)
         report["seconds"] = round(sum([part["seconds"] for part in parts]), 2)
         report["sheet"] = str(sheet)
+        report["below_its_size"], report["steps_to_its_size"] = below_its_size(run)
         report["parts"] = {}
         for name, part in reports.items():
             kept = {key: part[key] for key in ("run_id", "steps", "seconds", "losses")}
             report["parts"][name] = kept
         return report
 
-    def _sheet(self) -> Path:
+    def _sheet(self, run: Run) -> Path:
         path = self.out / "samples" / "composite.png"
-        run = load_run(self.out, self.device)
         sampler = Sampler(run, self.plan.source, SampleRequest(edits=tuple(self.plan.edits)))
         samples = sampler.draw_raw(0, COLUMNS)
         real = [sampler.matching_real_case(sample) for sample in samples]

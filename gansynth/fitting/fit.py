@@ -265,8 +265,8 @@ def _finish(job: FitJob, run: Run, trained: TrainReport, reporter: Reporter) -> 
             [None if np.isnan(v) else round(float(v), 4) for v in row] for row in ratio
         ],
         "diversity": report_diversity(job, run, reporter),
-        "below_its_size": below_its_size(run),
     }
+    report["below_its_size"], report["steps_to_its_size"] = below_its_size(run)
     report.update(report_label_maps(job, run, reporter))
     report.update(sheets)
     return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
@@ -19,7 +20,7 @@ import yaml
 from gansynth.conditions.edit_chain import EditedLabelMaps, build_edits
 from gansynth.core.case_pool import CasePool, TrainingCases
 from gansynth.core.generator import ContextOf, Generator, capabilities_of, learn
-from gansynth.core.lineage import LOOKS_ALONE, Lineage, same_training_cases
+from gansynth.core.lineage import LOOKS_ALONE, CaseRecord, Lineage, same_training_cases
 from gansynth.core.registry import installed, such_as
 from gansynth.core.run_folder import MANIFEST, read_manifest, write_manifest
 from gansynth.core.sample_request import SampleRequest
@@ -35,7 +36,7 @@ from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import free_bytes, in_units, write_bytes_atomic
 from gansynth.runtime.measuring import Tally
 from gansynth.runtime.options import overlay, split_settings
-from gansynth.runtime.progress import Reporter
+from gansynth.runtime.progress import PLAIN_SECONDS, Reporter, counting
 from gansynth.sampling.open_run import check_room, load_state
 from gansynth.sampling.request_checks import GeneratorInfo, check_edits
 from gansynth.sampling.run import Run, check_lockable, new_manifest
@@ -361,7 +362,7 @@ def check_folder(
     warning = recurring_people(job.source)
     if warning:
         reporter.warn(warning)
-    lineage = lineage_of(job.source, job.cache.record)
+    lineage = _read_lineage(job, reporter)
     if job.parent_run is not None:
         lineage = extend_lineage(job.source, lineage, job.parent_run)
     if (out / MANIFEST).exists():
@@ -375,6 +376,19 @@ def check_folder(
             "unknown; expected both or neither. Choose another -o",
         )
     return lineage, None
+
+
+def _read_lineage(job: FitJob, reporter: Reporter) -> Lineage:
+    cases = len(job.source.train_ids)
+    with counting(reporter, "read cases", after=PLAIN_SECONDS) as progress:
+        numbers = itertools.count(1)
+
+        def record(case: str) -> CaseRecord:
+            found = job.cache.record(case)
+            progress(next(numbers), cases)
+            return found
+
+        return lineage_of(job.source, record)
 
 
 def _begun(out: Path) -> bool:

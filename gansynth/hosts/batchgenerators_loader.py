@@ -16,6 +16,7 @@ import numpy.typing as npt
 from gansynth.bank.reader import BankSample
 from gansynth.core.geometry import mask_of
 from gansynth.core.ratio import Ratio
+from gansynth.core.requests.arguments import with_checked_arguments
 from gansynth.core.resample import crop_pad, draw_corner
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import OUTSIDE, Schema
@@ -49,6 +50,7 @@ class MixedBatches(Mixture):
         IntegrityFault: the bank's generator has seen a case of ``held_out``.
     """
 
+    @with_checked_arguments
     def __init__(
         self,
         loader: Any,

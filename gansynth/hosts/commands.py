@@ -173,7 +173,7 @@ def run_check(request: CheckRequest) -> CheckReport:
         from gansynth.sampling.sampler import Sampler
 
         run = load_run(Path(generator), request.device)
-        why = below_its_size(run)
+        why, _ = below_its_size(run)
         if why:
             reporter.warn(why)
         samples = read_request(request, request.seed)

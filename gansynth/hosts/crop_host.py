@@ -225,7 +225,9 @@ class CropHost(Framework):
 
         folder = output / PREDICTIONS if options.save_predictions else None
         levels = output / LEVELS if options.save_levels else None
-        metrics = evaluate_held_out(source, self.regions, on_grid, folder, job.say, levels=levels)
+        metrics = evaluate_held_out(
+            source, self.regions, on_grid, folder, job.say, count=job.count, levels=levels
+        )
         write_json_atomic(output / METRICS, {"steps": job.steps} | metrics)
         return headline(metrics)
 

@@ -16,8 +16,10 @@ from gansynth.data.case_writer import write_prediction
 from gansynth.data.grid import whole_labels
 from gansynth.data.picture_files import read_picture
 from gansynth.metrics.segmentation.evaluation import (
+    MEASURED,
     LabelMaps,
     Prediction,
+    counted_as_read,
     measure_predictions,
     of_slices,
     of_volumes,
@@ -39,6 +41,7 @@ def evaluate_held_out(
     folder: Path | None,
     say: Callable[[str], None] = lambda line: None,
     *,
+    count: Callable[[str, int, int], None] = lambda unit, done, total: None,
     levels: Path | None = None,
 ) -> dict[str, Any]:
     """Predict every real held-out case, and compare it with its label map if there is one.
@@ -48,6 +51,7 @@ def evaluate_held_out(
         predict: image of a case as ``source.load`` has it -> labels int16 of its shape, and if
             ``levels`` are asked for, those of the foreground: see ``levels_of``.
         folder: for label maps; None to write none.
+        count: called with what is done, of how many.
         levels: for levels; None to write none.
 
     Returns:
@@ -63,7 +67,9 @@ def evaluate_held_out(
         predictions: dict[str, Prediction] = {}
         written: dict[str, str | None] = {}
         without_labels: list[str] = []
+        total = len(source.held_out_ids)
         for number, case_id in enumerate(source.held_out_ids):
+            count("predict held-out case", number, total)
             case = source.load(case_id)
             labels, *foreground_levels = predict(case.image)
             if labels.shape != case.image.shape[1:]:
@@ -86,9 +92,11 @@ def evaluate_held_out(
                 subject = source.header(case_id).subject
                 read = partial(_on_grid, source, case_id, array)
                 predictions[case_id] = Prediction(subject, None, read, source.unit)
+        count("predict held-out case", total, total)
         if folder is not None and None in written.values():
             say(f"{source.name}: its cases have no files, so their label maps are not written")
-        document = measure_predictions(predictions, regions, ignore=source.schema.ignore).document()
+        counted = counted_as_read(predictions, partial(count, MEASURED))
+        document = measure_predictions(counted, regions, ignore=source.schema.ignore).document()
     document |= {
         "predictions": written if folder is not None else {},
         "without_labels": without_labels,

@@ -283,6 +283,10 @@ class Job:
         self.note(f"{NAME}{line}")
         self._show(say=line)
 
+    def count(self, unit: str, done: int, total: int) -> None:
+        """Show how many of what follows the training are done, such as held-out cases."""
+        self._show(unit=unit, done=done, total=total)
+
     def note(self, text: str) -> None:
         """Write a whole line to the training's log."""
         with contextlib.suppress(OSError), (self.folder / record.LOG).open("a") as log:

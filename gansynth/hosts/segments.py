@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import Dataset
 
 from gansynth.core.ratio import Ratio
+from gansynth.core.requests.arguments import with_checked_arguments
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import CaseSource
 from gansynth.data.held_out import held_out_of
@@ -79,6 +80,7 @@ class MixedSegments(Mixture, Dataset[dict[str, Any]]):
         IntegrityFault: the bank's generator has seen a held-out case.
     """
 
+    @with_checked_arguments
     def __init__(
         self,
         source: CaseSource,

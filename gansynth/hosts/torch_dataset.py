@@ -19,6 +19,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from gansynth.bank.reader import BankReader, BankSample
 from gansynth.core.ratio import Ratio
+from gansynth.core.requests.arguments import with_checked_arguments
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.mixer import BatchItem, Mixer
 from gansynth.hosts.mixture import MixOptions, Mixture
@@ -62,6 +63,7 @@ class MixedDataset(Mixture, Dataset[Any]):
         IntegrityFault: the bank's generator has seen a case of ``held_out``.
     """
 
+    @with_checked_arguments
     def __init__(
         self,
         dataset: Any,

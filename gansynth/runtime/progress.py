@@ -12,7 +12,8 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class RichReporter:
         self._quiet = quiet
         self._clock = clock
         self._bars: Progress | None = None
+        self._plain: list[_Plain] = []  # open ones, the innermost last
         self._warned = set[str]()
 
     def say(self, text: str) -> None:
@@ -143,14 +145,29 @@ class RichReporter:
 
     @contextmanager
     def task(self, total: int, title: str, done: float = 0) -> Iterator[ProgressTask]:
-        """Show a bar on a terminal, else a plain line now and then; nothing if quiet, or of 0."""
+        """Show a bar on a terminal, else a plain line now and then; nothing if quiet, or of 0.
+
+        Of nested tasks the innermost also says that it is alive while no unit of it is done.
+        """
         if self._quiet or not total:
             yield _Silent()
         elif self._target().isatty():
             with self._bar(total, title, done) as task:
                 yield task
         else:
-            yield _Plain(self._write, total, title, done, self._clock)
+            task = _Plain(self._write, total, title, done, self._clock)
+            self._plain.append(task)
+
+            def tell() -> None:
+                if task is self._plain[-1]:
+                    task.tell()
+
+            real = self._clock is time.monotonic  # another one does not run by itself
+            with _repeated(PLAIN_SECONDS / 10, tell) if real else nullcontext():
+                try:
+                    yield task
+                finally:
+                    self._plain.remove(task)
 
     @contextmanager
     def _bar(self, total: int, title: str, done: float) -> Iterator[ProgressTask]:
@@ -234,14 +251,24 @@ class _Plain(_Counted):
 
     def advance(self, n: float = 1, **values: object) -> None:
         self._add(n, values)
-        now = self._clock()
         moved = self._done - self._last_done
-        pause = PART_SECONDS
-        if self._done == int(self._done):
-            pause = min(pause, max(PLAIN_SECONDS, PLAIN_SHARE * (now - self._begun)))
-        if now - self._last_time >= pause or (moved and self._done == self._total):
-            self._last_time, self._last_done = now, self._done
-            self._write(self._line(now - self._begun))
+        if moved and self._done == self._total:
+            self._say(self._clock())
+        elif self._done == int(self._done):
+            self.tell()
+        elif self._clock() - self._last_time >= PART_SECONDS:
+            self._say(self._clock())
+
+    def tell(self) -> None:
+        """Write a line if none was written for a while, unless all is done."""
+        now = self._clock()
+        pause = min(PART_SECONDS, max(PLAIN_SECONDS, PLAIN_SHARE * (now - self._begun)))
+        if now - self._last_time >= pause and self._done < self._total:
+            self._say(now)
+
+    def _say(self, now: float) -> None:
+        self._last_time, self._last_done = now, self._done
+        self._write(self._line(now - self._begun))
 
     def _line(self, elapsed: float) -> str:
         share, moved = self._done / max(1, self._total), self._done - self._before
@@ -256,16 +283,40 @@ class _Plain(_Counted):
 
 
 @contextmanager
-def counting(reporter: Reporter, title: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a ``progress(done, total)`` callback that drives a reporter's task."""
+def _repeated(seconds: float, work: Callable[[], object]) -> Iterator[None]:
+    """Do something every so many seconds, in a thread, while the block runs."""
+    ended = Event()
+
+    def repeat() -> None:
+        while not ended.wait(seconds):
+            work()
+
+    Thread(target=repeat, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+@contextmanager
+def counting(
+    reporter: Reporter, title: str, after: float = 0.0
+) -> Iterator[Callable[[int, int], None]]:
+    """Yield a ``progress(done, total)`` callback that drives a reporter's task.
+
+    ``after`` so many seconds only: what mostly takes less says nothing.
+    """
     with ExitStack() as stack:
         tasks: list[ProgressTask] = []
-        before = 0
+        before, begun = 0, time.monotonic()
 
         def progress(done: int, total: int) -> None:
             nonlocal before
+            if not tasks and time.monotonic() - begun < after:
+                return
             if not tasks:
-                tasks.append(stack.enter_context(reporter.task(total, title)))
+                before = done if after else 0
+                tasks.append(stack.enter_context(reporter.task(total, title, before)))
             tasks[0].advance(done - before)
             before = done
 

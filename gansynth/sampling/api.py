@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gansynth.core.requests.arguments import with_checked_arguments
 from gansynth.core.requests.base import function_of, method_of
 from gansynth.core.requests.data import CacheRequest
 from gansynth.core.requests.samples import DrawSection, SheetSection
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from gansynth.sampling.sampler import Sampler
 
 
+@with_checked_arguments
 def load(
     folder: str | os.PathLike[str],
     *,

@@ -72,34 +72,35 @@ def load_run(run: Path | RunFolder, device: str = "auto") -> Run:
     return Run(run.folder, generator, manifest)
 
 
-def below_its_size(run: Run) -> str:
-    """Return why samples are blocks, of a run whose generator has not grown to its size, or ""."""
+def below_its_size(run: Run) -> tuple[str, int]:
+    """Return why samples are blocks, and from how many steps not; "" and 0 of a grown generator."""
     from gansynth.sampling.composite import CompositeBase
     from gansynth.training.loop import steps_to_grow
 
     if isinstance(run.generator, CompositeBase):
         for part in run.generator.parts:
-            why = below_its_size(part.run)
+            why, least = below_its_size(part.run)
             if why:
-                return why
-        return ""
+                return why, least
+        return "", 0
     stages, steps = list(run.generator.stages()), int(run.manifest["steps"])
     batch_size = run.loop_options.get("batch_size", 1)
     least = steps_to_grow(stages, batch_size)
     if steps >= least:
-        return ""
+        return "", 0
     full = "x".join(map(str, stages[-1].size or run.space.size))
-    return (
+    why = (
         f"{run.folder}: {run.generator.name} has not grown to {full} in {steps} steps, and draws "
         f"blocks; expected at least {least} steps. Go on with its fit (--set steps={least}), or "
         f"fit it with shorter stages: gansynth options {run.generator.name} has their keys"
     )
+    return why, least
 
 
 def refuse_below_size(run: Run, request: SampleRequest) -> None:
     """Refuse (UsageFault) samples of a generator that has not grown, unless all are accepted."""
-    why = "" if request.keep_flawed else below_its_size(run)
-    if why:
+    why, _ = below_its_size(run)
+    if why and not request.keep_flawed:
         raise UsageFault(
             "sampling.generator-below-its-size", f"{why}; --filter none draws them all the same"
         )

@@ -281,17 +281,18 @@ def write_set(request: DemoRequest, kind: str, reporter: Reporter) -> dict[str, 
     place = {"nnunet": f"nnunet/{RAW}", "deepmedic": "gliomas", "yolo": "gliomas"}.get(kind, kind)
     _claim(request, {"phantoms": kind, "subjects": subjects} | asdict(options))
     made = _phantoms(kind, out / place, subjects, request.seed, options, reporter)
+    model = f"model={made.with_name('modelConfig.cfg')}"
     then = {
-        "nnunet": f"prepare nnunet:{DATASET} --root {out / kind} --set small=yes",
-        "deepmedic": f"check deepmedic:{made} --read model={made.with_name('modelConfig.cfg')}",
-        "yolo": f"check yolo:{made}",
-    }.get(kind, f"check nifti:{made}")
+        "nnunet": ["prepare", f"nnunet:{DATASET}", "--root", f"{out / kind}", "--set=small=yes"],
+        "deepmedic": ["check", f"deepmedic:{made}", "--read", model],
+        "yolo": ["check", f"yolo:{made}"],
+    }.get(kind, ["check", f"nifti:{made}"])
     simulated = SIMULATED.get(kind, "brains with simulated gliomas")
     return {
         "note": f"These are phantoms, simulated {simulated}; no patient is in them.",
         "subjects": subjects,
         "data": str(made),
-        "then": f"gansynth {then}",
+        "then": then,
     }
 
 

@@ -107,13 +107,17 @@ def _whole(row: Mapping[str, str], columns: Sequence[str]) -> bool:
 
 
 def short_losses(values: Mapping[str, float]) -> dict[str, float]:
-    """Return each player's loss, the sum of its terms: ``{"G": 0.41, "D": 0.52}``."""
+    """Return each player's loss, the sum of its terms: ``{"G": 0.41, "D": 0.52}``.
+
+    A network that learns alone, such as a segmenter's, is no player: ``{"loss": 0.95}``.
+    """
     losses: dict[str, float] = {}
     for name, value in values.items():
         player, slash, _ = name.partition("/")
         if slash:
             losses[player[0].upper()] = losses.get(player[0].upper(), 0.0) + value
-    return losses
+    alone = len(losses) == 1
+    return {"loss": sum(losses.values())} if alone else losses
 
 
 class TensorBoardLog:

@@ -18,7 +18,9 @@ class Bars(NullReporter):
 
     def __init__(self) -> None:
         self.titles, self.warnings = list[str](), list[str]()
-        self.warn = self.warnings.append
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
 
     @contextmanager
     def task(self, total, title, done=0):

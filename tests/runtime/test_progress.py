@@ -1,9 +1,11 @@
 import io
 import re
+import threading
 from typing import Any
 
 import pytest
 
+from gansynth.runtime import progress
 from gansynth.runtime.progress import NullReporter, RichReporter, clock_text, from_here
 from tests.terminals import Clock, Terminal
 
@@ -69,6 +71,28 @@ def test_plain_lines_have_share_elapsed_eta_and_values_and_the_last_no_eta():
     first, *_, last = plain_lines(4, 30.0, loss=0.75)
     assert first == "fit: 1/4 (25%)  elapsed 0:30  ETA 1:30  loss 0.75"
     assert last == "fit: 4/4 (100%)  elapsed 2:00  loss 0.75"
+
+
+class Written(io.StringIO):
+    """A stream that tells of its first lines, two of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice = threading.Event()
+
+    def flush(self) -> None:
+        super().flush()
+        if self.getvalue().count("\n") == 2:
+            self.twice.set()
+
+
+def test_the_innermost_work_says_that_it_goes_on_before_a_unit_of_it_is_done(monkeypatch):
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.01)
+    stream = Written()
+    reporter = RichReporter(stream)
+    with reporter.task(3, "outer"), reporter.task(2, "inner"):
+        assert stream.twice.wait(60)
+    assert all(line.startswith("inner: 0/2 (0%)") for line in stream.getvalue().splitlines())
 
 
 def test_work_that_goes_on_counts_what_was_done_before_but_not_for_its_eta():

@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -141,7 +141,9 @@ def train(job: DetectorJob, slots: EpochSlots, session: Job) -> Path:
     return job.best()
 
 
-def predict(job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[DetectedBoxes]:
+def predict(
+    job: DetectorJob, weights: Path, images: Sequence[Path], progress: Callable[[int, int], None]
+) -> list[DetectedBoxes]:
     """Detect objects in image files, read as in training: BGR, the upper 8 bits of 16."""
     model, size = _ultralytics.YOLO(str(weights)), max(1, job.batch)
     how = dict(job.prediction(), device=device_name(job.device))
@@ -159,6 +161,7 @@ def predict(job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[Det
                     )
             found = model.predict(batch, **how, verbose=False, save=False)
             detections += [found_by(result) for result in found]
+            progress(len(detections), len(images))
     return detections
 
 

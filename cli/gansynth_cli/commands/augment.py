@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.core.requests.base import EMPTY
 from gansynth.core.requests.hosts import AugmentRequest
-from gansynth_cli.common import Hint, Output, examples, summary, table
+from gansynth_cli.common import Hint, Output, examples, summary, table, then
 from gansynth_cli.requests import request_command
 from gansynth_cli.results import lines_of_training
 
@@ -47,7 +48,15 @@ def target_of(words: Sequence[str]) -> str | None:
 
 def show(request: AugmentRequest, done: Augmented, out: Output) -> None:
     """Print what was trained, written or planned; raise if samples were missing."""
+    from gansynth.metrics.detection.record import FILE
+
     lines = [*lines_of_augment(done)]
+    if done.result is not None and done.control is None:
+        folder = Path(done.document["folder"])
+        if (folder / FILE).is_file():
+            lines.append(then("detections", folder))
+        elif done.document["drawn_synthetic"]:
+            lines.append(out.again(compare=True))
     if request.undecided and request.dry_run:
         from gansynth.hosts.one_command import rules_table
 
@@ -88,7 +97,7 @@ def lines_of_augment(done: Augmented) -> Iterator[str]:
         yield from ["", *harm] if harm else []
         folder = done.document.get("folder")
         if folder and not done.document.get("dry_run"):
-            yield Hint(f"next: train on {folder} with your framework, without gansynth")
+            yield f"train on {folder} with your framework, without gansynth"
     else:
         assert done.session is not None, "it has trained"
         labels = done.session.source.schema.labels

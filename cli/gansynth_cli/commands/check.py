@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gansynth.core.requests.samples import CheckRequest
 from gansynth.runtime.errors import DataFault, IntegrityFault
-from gansynth_cli.common import Hint, Output, again, examples, table, then
+from gansynth_cli.common import Output, again, examples, table, then
 from gansynth_cli.requests import request_command
 from gansynth_cli.results import then_fit, way_to_nnunet
 
@@ -40,7 +40,10 @@ def show(request: CheckRequest, checked: CheckReport, out: Output) -> None:
     lines += harm_lines(document)
     if checked.lineage_verified:
         lines.append(f"{request.generator}: its training cases in {name} are as it records them")
-    if request.data and not errors:
+    cures = [finding.cure for finding in findings if finding.level == "error" or finding.cure]
+    if cures and all(cures):
+        lines.append(out.again(**cures[0]))
+    elif request.data and not errors:
         lines += _contents(checked)
     out.result(document, lines)
     if checked.lineage_verified is False:
@@ -92,5 +95,5 @@ def _contents(checked: CheckReport) -> Iterator[str]:
     *noted, fitting = then_fit(generator, "--data", named, *of, *how)
     yield from noted
     if schema.foreground and request.kind not in installed().names("hosts"):
-        yield Hint(f"{way_to_nnunet(request)}  # for nnU-Net; for another framework:")
+        yield way_to_nnunet(request)
     yield fitting

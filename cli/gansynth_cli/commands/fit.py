@@ -27,8 +27,13 @@ PREFIXES = ("", " k", " M", " G", " T", " P", " E", " Z")
 
 def show(request: FitRequest, run: FittedRun, out: Output, *, verbose: bool) -> None:
     """Print the report of a fit."""
-    if run.report:  # of several processes, the first one reports
-        out.result(run.report, lines_of(run.report, verbose=verbose))
+    report = run.report
+    if report:  # of several processes, the first one reports
+        lines = lines_of(report, verbose=verbose)
+        if report.get("below_its_size"):
+            steps = {"steps": report["steps_to_its_size"]}
+            lines.append(out.again(set=dict[str, Any](request.set) | steps))
+        out.result(report, lines)
 
 
 command = request_command(
@@ -125,6 +130,7 @@ def lines_of_sets(report: Mapping[str, Any]) -> list[str]:
     if costs:
         lines.append("")
     lines += [f"left open by the paper: {sentence}" for sentence in report.get("open", ())]
-    if not dry:
-        lines.append(then("sample", next(iter(report["sets"].values()))["run"], "--sheet"))
+    whole = [each["run"] for each in report["sets"].values() if not each.get("below_its_size")]
+    if whole and not dry:
+        lines.append(then("sample", whole[0], "--sheet"))
     return lines

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
 
 from gansynth.runtime.errors import UsageFault, did_you_mean
-from gansynth_cli.common import Hint, Output, examples, table, with_output
+from gansynth_cli.common import Output, examples, table, with_output
 from gansynth_cli.help import complete_names
 
 REGISTERED = (
@@ -50,8 +50,7 @@ def command(page: str | None, section: tuple[str, ...], out: Output) -> None:
     if name not in pages:
         raise UsageFault(
             "command.help-page-unknown",
-            f"help {page}: no such page, expected one of: {', '.join(pages)}."
-            f"{did_you_mean(name, pages)}",
+            f"help {page}: no such page, expected one of gansynth help.{_meant(page, pages)}",
         )
     text = _text(pages[name])
     if section:
@@ -65,6 +64,22 @@ def command(page: str | None, section: tuple[str, ...], out: Output) -> None:
             console.print(Markdown(text))
         return
     out.result({"page": name, "text": text}, [text])
+
+
+def _meant(word: str, pages: Mapping[str, Path]) -> str:
+    """Return the command that tells of a word which is no page; nothing if none is known."""
+    from gansynth.core.registry import installed
+    from gansynth_cli.main import commands
+
+    if word in commands():
+        return f" Its options: gansynth {word} --help"
+    if any(word in installed().names(kind) for kind in REGISTERED):
+        return f" Its options: gansynth options {word}"
+    for name, path in pages.items():
+        for _, heading in _headings(_text(path)):
+            if _plain(word) in _plain(heading).split():
+                return f" Did you mean: gansynth help {name} {word}"
+    return did_you_mean(word.replace("-", "_"), [*pages, *commands()])
 
 
 def _plain(text: str) -> str:
@@ -90,9 +105,11 @@ def section_of(text: str, section: str, page: str) -> str:
             ends = [at for at, other in later if other.index(" ") <= depth] + [len(text)]
             return text[starts[index] : ends[0]].rstrip()
     known = [heading.lstrip("# ") for heading in headings]
+    words = " ".join(known).lower().split()
     raise UsageFault(
         "command.help-section-unknown",
-        f"help {page} {section!r}: no such section, expected words of one of: {'; '.join(known)}",
+        f"help {page} {section!r}: no such section, expected words of one of: {'; '.join(known)}."
+        f"{did_you_mean(section.lower(), words)}",
     )
 
 
@@ -115,8 +132,4 @@ def options(name: str, out: Output) -> None:
     from gansynth_cli.option_tables import options as tables_of
 
     tables = tables_of(name)
-    lines = repr(tables).splitlines()
-    if tables[0].kind in ("generator", "recipe"):
-        typed = tables[0].typed.partition(";")[0].removesuffix(" --set KEY=VALUE")
-        lines.append(Hint(f"next: {typed} --data KIND:WHERE -o runs/{name}"))
-    out.result({"name": name, "tables": tables.to_json()}, lines)
+    out.result({"name": name, "tables": tables.to_json()}, repr(tables).splitlines())

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gansynth.runtime.errors import IntegrityFault, UsageFault, refuse_unknown
+from gansynth.runtime.errors import IntegrityFault, UsageFault, did_you_mean, refuse_unknown
 from gansynth_cli.common import (
     FOLDER,
-    Hint,
     Output,
     dry_run_option,
     examples,
@@ -90,8 +88,8 @@ def list_plugins(load: bool, out: Output) -> None:
         for plugin in registry.plugins
         if not registry.offers(plugin)
     ]
-    hint = Hint("next: gansynth options NAME, or gansynth plugins new NAME")
-    out.result(document, [*table(rows), *(table(broken) if broken else ()), hint])
+    hints = [then("options", name) for name in document["found"].get("generators", ())][:1]
+    out.result(document, [*table(rows), *(table(broken) if broken else ()), *hints])
 
 
 @command.command(
@@ -129,9 +127,10 @@ def check(
     from gansynth.core.registry import installed
 
     registry = installed()
-    if kind is None:
-        known = [kind for kind in CHECKED if name in registry.loaders[f"{kind}s"]]
-        kind = known[0] if known else "generator"
+    known = [each for each in CHECKED if name in registry.loaders[f"{each}s"]]
+    if not known:
+        raise UsageFault("command.plugin-not-checkable", _not_checkable(name))
+    kind = kind or known[0]
     loaded = registry.load(f"{kind}s", name)
     if (kind == "source") != (data is not None):
         raise UsageFault(
@@ -145,15 +144,27 @@ def check(
         report = _check_source(name, data, settings)
     else:
         report = _check_class(kind, loaded, name, settings, steps)
-    fitted = then("fit", name, "--data", "KIND:WHERE", "-o", f"runs/{name}")
-    follows = [fitted] if report.passed and kind == "generator" else []
-    out.result(report.to_json(), [*lines_of(report), *follows])
+    out.result(report.to_json(), lines_of(report))
     if not report.passed:
         failed = ", ".join([check.name for check in report.failed])
         raise IntegrityFault(
             "command.plugin-checks-failed",
             f"{name}: {len(report.failed)} check(s) failed: {failed}",
         )
+
+
+def _not_checkable(name: str) -> str:
+    from gansynth.core.registry import installed
+
+    registry, names = installed(), list[str]()
+    for kind in CHECKED:
+        names += registry.names(f"{kind}s")
+    others = [kind for kind, loaders in registry.loaders.items() if name in loaders]
+    what = f"is among the {' and '.join(others)}" if others else "is not registered"
+    return (
+        f"plugins check {name}: {what}, expected the name of one of: {', '.join(CHECKED)}."
+        f"{did_you_mean(name, names)} See: gansynth plugins list"
+    )
 
 
 def _check_source(name: str, data: str, read: dict[str, str]) -> ConformanceReport:
@@ -242,8 +253,11 @@ def new(name: str, kind: str, folder: Path | None, dry_run: bool, out: Output) -
         "package": project.package,
         "files": list(project.files),
     }
-    hints = [] if dry_run else [Hint(f"next: pip install -e {shlex.quote(str(project.folder))}")]
-    out.result(document, [*(str(project.folder / path) for path in project.files), *hints])
+    place = ["-o", str(project.folder)]
+    following = then("install", "-e", project.folder, program="pip")
+    if dry_run:
+        following = then("plugins", "new", name, "--kind", kind, *place)
+    out.result(document, [*(str(project.folder / path) for path in project.files), following])
 
 
 def _origin(registry: Registry, plugin: str) -> str:

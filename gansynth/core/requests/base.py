@@ -11,13 +11,15 @@ import functools
 import inspect
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import reduce
+from numbers import Real
 from operator import or_
 from pathlib import Path
 from textwrap import wrap
+from types import NoneType
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -36,7 +38,7 @@ from typing import (
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError
 from pydantic.fields import FieldInfo
 
-from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean
+from gansynth.runtime.errors import GansynthError, UsageFault, brief, did_you_mean
 from gansynth.runtime.measuring import dry_run
 from gansynth.runtime.options import flag_of, idle, message_of
 from gansynth.runtime.serialise import to_json
@@ -49,6 +51,8 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 S = TypeVar("S")
 EMPTY: tuple[Any, ...] = (None, (), {}, "")
+TYPED = (str, bool, Real, os.PathLike, NoneType)
+"""What a setting's value, or one of several, may be in Python."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,14 +96,41 @@ def as_tuple(value: Any) -> Any:
     """Return the values of a repeatable option; a text alone is one of them."""
     if value is None:
         return ()
-    return (value,) if isinstance(value, str | os.PathLike) else tuple(value)
+    if isinstance(value, str | os.PathLike):
+        return (value,)
+    if isinstance(value, bytes | Mapping) or not isinstance(value, Iterable):
+        raise ValueError("expected a text, or a list of texts")
+    return tuple(value)
 
 
-def as_texts(values: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return settings as typed after ``--set``: ``yes``, ``none``, ``64,64``, ``0.5``."""
-    if values is not None and not isinstance(values, Mapping):
-        raise ValueError(f"{values!r}: expected keys and values, as {{resize: 64x64}}")
-    return {key: text_of(value) for key, value in (values or {}).items()}
+def as_texts(values: Mapping[str, Any] | str | Iterable[str] | None) -> dict[str, str]:
+    """Return settings as typed after ``--set``: ``yes``, ``none``, ``64,64``, ``0.5``.
+
+    ``values`` may be what is typed itself, ``KEY=VALUE`` or a list of such.
+
+    Raises:
+        ValueError: a key twice, or what is no key with its value.
+    """
+    if isinstance(values, Mapping):
+        pairs = [*values.items()]
+    else:
+        pairs = [_pair(text) for text in as_tuple(values)]
+    texts: dict[str, str] = {}
+    for key, value in pairs:
+        many = value if isinstance(value, list | tuple) else (value,)
+        if not isinstance(key, str) or not all(isinstance(v, TYPED) for v in many):
+            raise ValueError(f"{key!r}: {value!r}: expected keys and values, as width: 4")
+        if key in texts:
+            raise ValueError(f"{key!r} is given twice")
+        texts[key] = text_of(value)
+    return texts
+
+
+def _pair(text: object) -> tuple[str, str]:
+    key, equals, value = text.partition("=") if isinstance(text, str) else ("", "", "")
+    if not equals or not key.strip():
+        raise ValueError(f"{text!r}: expected KEY=VALUE")
+    return key.strip(), value.strip()
 
 
 def paths_of(values: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> tuple[Path, ...]:
@@ -120,11 +151,11 @@ def text_of(value: Any) -> str:
 
 def absolute(folder: str | os.PathLike[str] | None) -> str | None:
     """Return an absolute path, or None."""
-    return None if folder is None else os.path.abspath(os.path.expanduser(folder))
+    return None if folder is None else os.path.abspath(_path(folder).expanduser())
 
 
 def _path(value: Any) -> Path:
-    if isinstance(value, str | os.PathLike):
+    if isinstance(value, str | os.PathLike) and "\0" not in str(value):
         return Path(value)
     raise ValueError("expected a path")
 
@@ -185,7 +216,11 @@ class Request(BaseModel):
     def __init__(self, /, *args: Any, **given: Any) -> None:
         values = dict(zip(type(self).positional(), args, strict=False)) | given
         if len(args) > len(type(self).positional()):
-            raise TypeError(f"{len(args)} arguments by place, expected names")
+            raise UsageFault(
+                "request.field-unknown",
+                f"{brief(str(args[-1]))}: has no name, expected {len(values)} argument(s) without "
+                f"one: {', '.join(type(self).positional())}",
+            )
         for name in values:
             if name not in type(self).model_fields:
                 hint = did_you_mean(name, type(self).model_fields)
@@ -395,7 +430,8 @@ def _settled(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     if cls.settings in cls.model_fields:
         others = {key: named.pop(key) for key in values if key not in cls.model_fields}
         if others:
-            named[cls.settings] = dict(named.get(cls.settings) or {}) | others
+            with suppress(ValueError):  # which is refused with its name
+                named[cls.settings] = as_texts(named.get(cls.settings)) | others
     return named
 
 
@@ -430,11 +466,15 @@ def _in_words_of_python(model: type[Request], text: str) -> str:
     flags = {flag: name for name in model.model_fields for flag in model.opt(name).flags}
     names = flags | {model.flag(name): name for name in model.model_fields}
     names |= {f"--no-{flag[2:]}": f"{name}=False" for flag, name in names.items()}
+    for name in model.model_fields:  # what is typed without a flag
+        metavar = model.flag(name)
+        if model.opt(name).argument and text.startswith(metavar):
+            text = text.replace(metavar, name, 1)
 
     def name_of(found: re.Match[str]) -> str:
         return "" if found[0] == "--set " else names.get(found[0], found[0])
 
-    return re.sub(r"--set (?=\w+=)|--[a-z][a-z-]*|(?<![\w-])-[a-z](?![\w-])", name_of, text)
+    return re.sub(r"--set (?=[a-z]\w*=)|--[a-z][a-z-]*|(?<![\w-])-[a-z](?![\w-])", name_of, text)
 
 
 @contextmanager
@@ -448,7 +488,7 @@ def in_python(model: type[Request], prefix: str = "") -> Iterator[None]:
         yield
     except GansynthError as error:
         texts = [_in_words_of_python(model, p) if isinstance(p, str) else p for p in error.args]
-        error.args = (f"{prefix}{texts[0]}", *texts[1:]) if texts else ()
+        error.args = (" ".join(f"{prefix}{texts[0]}".split()), *texts[1:]) if texts else ()
         raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -171,8 +172,10 @@ class AugmentRequest(
         return super().called(name)
 
     def __init__(self, /, *args: Any, **given: Any) -> None:
-        words = as_tuple(given.get("options"))
-        first = words[0] if words else ""
+        words: Sequence[Any] = ()
+        with suppress(ValueError):  # which is refused with its name
+            words = as_tuple(given.get("options"))
+        first = words[0] if words and isinstance(words[0], str) else ""
         if names_data(first) or (not given.get("data") and os.path.isdir(first)):
             if given.get("data"):
                 raise UsageFault(

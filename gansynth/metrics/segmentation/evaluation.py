@@ -6,6 +6,7 @@ measures at each of some thresholds, and the threshold of equal false alarms.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -36,6 +37,10 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_nifti, write_json_atomic
 
 # -- predictions -----------------------------------------------------------------------------------
+
+
+MEASURED = "measure held-out case"
+"""What is counted meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -336,18 +341,33 @@ def asked_regions(text: str, source: CaseSource) -> Regions:
     return with_labels(read_regions(text, labels), labels)
 
 
+def counted_as_read(
+    predictions: Mapping[str, Prediction], progress: Callable[[int, int], None]
+) -> dict[str, Prediction]:
+    """Return predictions that call ``progress(number, of)`` whenever one is read."""
+    numbers = itertools.count()
+
+    def read(prediction: Prediction) -> LabelMaps:
+        progress(min(next(numbers), len(predictions)), len(predictions))
+        return prediction.read()
+
+    return {case: replace(each, read=partial(read, each)) for case, each in predictions.items()}
+
+
 def account_of(
     predictions: Callable[[Any, Path], Mapping[str, Prediction]],
     source: CaseSource,
     folder: Path,
     regions: Regions,
+    count: Callable[[str, int, int], None] = lambda unit, done, total: None,
 ) -> tuple[dict[str, Any], str]:
     """Measure the predictions in a host's output folder, and write ``FILE`` there.
 
+    ``count`` is called with the number of measured cases, and that of all.
     Returns the headline, and the reason if there is none. Raises EnvironmentFault: disk errors.
     """
     try:
-        found = predictions(source, folder)
+        found = counted_as_read(predictions(source, folder), partial(count, MEASURED))
         document = measure_predictions(found, regions, ignore=source.schema.ignore).document()
     except (UsageFault, DataFault) as fault:
         return {}, f"no Dice and HD95 of gansynth's own measures: {fault}"

@@ -183,7 +183,7 @@ def train(name: str, job: DetectorJob, told: dict[str, Any]) -> dict[str, Any]:
     partners = summarise(notes.log / PARTNERS)
     said |= {"weights": str(weights), "again": str(again)}
     said["partners"] = [partners.real, partners.synthetic]
-    boxes = library.predict(job, weights, images_of(job.data, "val"))
+    boxes = library.predict(job, weights, images_of(job.data, "val"), lambda done, total: None)
     assert all(len(one.boxes) == len(one.scores) == len(one.labels) for one in boxes)
     return said | {"found": [one.boxes.tolist() for one in boxes]}
 

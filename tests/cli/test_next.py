@@ -1,0 +1,92 @@
+"""The line ``next:`` of a command is one command, which works as it is pasted."""
+
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+import gansynth
+from gansynth.core.run_folder import RunFolder
+from gansynth.metrics.detection.record import FILE, write_detections
+from gansynth_cli.results import then_cure
+from tests.cli.conftest import READ
+from tests.metrics.detection.simulated import drawn
+from tests.yolo_sets import toy_yolo
+
+GROWS = "--set stage_images=4 --set fade_images=2 --set batch_size=2 --set width=4 --device cpu"
+EVALUATE = "evaluate -n 8 --only realism --metric histogram --no-pictures"
+CHAINS = {
+    "fit means --data toy:3 -o run --dry-run": ["fit", "sample", EVALUATE, "augment --dry-run"],
+    f"fit cpggan --data yolo:boxes/data.yaml -o run --set steps=2 {GROWS}": ["fit", "sample"],
+    f"check nifti:ill {' '.join(READ)}": ["fit --dry-run"],
+    f"import nifti:ill nnunet:500 {' '.join(READ[:4])}": ["prepare"],
+    f"cache nifti:ill -o ill.h5 --dry-run {' '.join(READ)}": ["cache", "fit --dry-run"],
+    f"benchmark --new nifti:ill {' '.join(READ)}": ["benchmark --no-probe"],
+    "augment --target toyhost --data toy:3 --generator toy --ratio 1:1 --dry-run": [
+        "augment",
+        "augment",
+    ],
+    "detections real both --bootstrap 50 --confidence 0.5": ["detections"],
+    "plugins": ["options"],
+    "plugins new faces --dry-run": ["plugins", "install -e gansynth-faces"],
+}
+"""First command -> the names of those that follow it, with what makes them take a second here."""
+
+
+@pytest.fixture
+def home(world, toys, tmp_path, monkeypatch):
+    """A folder with what the commands are about."""
+    for part in ("ill", "toy"):
+        shutil.copytree(world / part, tmp_path / part)
+    found = drawn(1, 60, per_subject=4)
+    write_detections(tmp_path / "real" / FILE, found)
+    write_detections(tmp_path / "both" / FILE, found)
+    toy_yolo(tmp_path / "boxes", train=4, val=2, test=0, size=16)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("first", CHAINS)
+def test_the_next_command_works_as_it_is_pasted(home, first, run_cli, cheap_nnunet):
+    typed = shlex.split(first)
+    for step in CHAINS[first]:
+        result = run_cli(*typed)
+        assert result.exit_code == 0, (typed, result.stderr)
+        [line] = [line for line in result.stderr.splitlines() if line.startswith("next: ")]
+        (program, *typed), (name, *beside) = shlex.split(line)[1:], shlex.split(step)
+        if program == "pip":
+            assert typed == [name, *beside]
+            return
+        assert (program, typed[0]) == ("gansynth", name), line
+        typed += beside
+    result = run_cli(*typed)
+    assert result.exit_code == 0, (typed, result.stderr)
+
+
+def pasted(line: str) -> list[str]:
+    return shlex.split(line.partition("next: gansynth ")[2])
+
+
+def test_the_cure_of_cases_of_one_patient_is_pasted(home, run_cli):
+    for copy in "xyz":  # more than one fold holds out
+        for name in ("images/{}_0000.nii.gz", "images/{}_0001.nii.gz", "labels/{}.nii.gz"):
+            shutil.copy(f"ill/{name.format('a')}", f"ill/{name.format(copy)}")
+    checked = run_cli("check", "nifti:ill", *READ)
+    assert (checked.exit_code, "have the same image" in checked.stdout) == (3, True)
+    [line] = [line for line in checked.stderr.splitlines() if line.startswith("next: ")]
+    cured = run_cli(*pasted(line))
+    assert cured.exit_code == 0, cured.stderr
+    assert "subjects.csv" in pasted(cured.stderr.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("cures", "changed"),
+    [(["narrower", "longer"], "rim_mm=1.5"), (["wider"], "rim_mm=6"), (["longer"], "")],
+)
+def test_the_cure_of_samples_is_pasted(home, run_cli, cures, changed):
+    assert run_cli("fit", "parametric", "--data", "example:3d", "-o", "run", "-q").exit_code == 0
+    run = gansynth.load("run")
+    hints = list(then_cure(cures, RunFolder(Path("run")), run.source))
+    assert [changed in line for line in hints] == ([True] if changed else [])
+    for line in hints:
+        assert run_cli(*pasted(line), "--dry-run").exit_code == 0
