@@ -7,6 +7,7 @@ one that is like it in size and tissue.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -39,8 +40,20 @@ from gansynth.data.lesion_grain import (
     value_limits,
 )
 
-MOST_NUMBERS, LEAST_ALIKE = 16_000, 12
-"""Measures kept of lesions; similar lesions, at least, to vary one of."""
+MOST_NUMBERS, MOST_BYTES = 16_000, 120_000
+"""Measures kept of lesions, and bytes of them in a run's manifest."""
+LEAST_ALIKE = 12
+"""Similar lesions, at least, to vary one of."""
+
+
+def _filled(rows: Sequence[Matrix]) -> Matrix:
+    """Stack lesions' measures; those of a class that a lesion lacks are other lesions'."""
+    table = np.array(rows)
+    for column in table.T:
+        lacks = np.isnan(column)
+        others = 0.0 if lacks.all() else column[~lacks]
+        column[lacks] = np.resize(others, lacks.sum())
+    return table.round(5)
 
 
 class ParametricOptions(GeneratorOptions):
@@ -97,12 +110,11 @@ class Parametric(Generator):
                 f"{self.name}: the training cases show no lesion of {LEAST_VOXELS} voxels, "
                 "expected some; name the lesions' labels with --set lesions=NAME",
             )
-        table = np.array(rows[:: len(rows) * len(rows[0]) // MOST_NUMBERS + 1])
-        for column in table.T:  # a class that a lesion lacks is another lesion's
-            lacks = np.isnan(column)
-            others = 0.0 if lacks.all() else column[~lacks]
-            column[lacks] = np.resize(others, lacks.sum())
-        self.table = table.round(5)
+        step = len(rows) * len(rows[0]) // MOST_NUMBERS + 1
+        self.table = _filled(rows[::step])
+        while len(json.dumps(self.table.tolist())) > MOST_BYTES:  # values of many digits
+            step += 1
+            self.table = _filled(rows[::step])
         self.limits = value_limits(ends)
         return {"lesions": self.table.tolist(), "limits": self.limits.tolist()}
 

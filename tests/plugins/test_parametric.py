@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from gansynth.core.run_folder import MOST_STATE
 from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, Schema
 from gansynth.data.lesion_grain import Look
 from gansynth_parametric.model import Parametric, ParametricOptions
@@ -55,6 +57,12 @@ def test_no_lesion_is_darker_than_what_training_cases_show(generator):
     (sample,) = generator.sample([dark], [0])
     assert sample.image.min() == darkest
     assert sample.image.max() > darkest
+
+
+def test_measures_of_many_lesions_in_raw_values_fit_into_a_manifest():
+    raw = [replace(case, image=30_000 * case.image) for case in map(scene, range(12))]
+    made = Parametric(SCHEMA, (SIDE, SIDE), ParametricOptions())
+    assert len(json.dumps(made.observe(raw * 17))) < MOST_STATE
 
 
 def looks(cases: Iterable[Case]) -> list[Look]:
