@@ -107,7 +107,7 @@ REFUSED: list[tuple[str, str, tuple[str, ...]]] = [
     ("[2, 4]", "[4, 2]", ("sizes [4, 2]", "rising")),
     ("[2, 4]", "[2, 2]", ("sizes [2, 2]", "rising")),
     ("steps: 10", "steps: 10, set: {widht: 4}", ("^host.set.widht: '4'",)),
-    ("[default]", "[{name: a, set: text}]", ("arms.0: set", "'text': expected keys and values")),
+    ("[default]", "[{name: a, set: text}]", ("arms.0: set", "'text'", "KEY=VALUE")),
     ("target: segmenter", "target: nnuned", ("^host.target: ", "nnunet")),
     ("split:", "control: none\nsplit:", ("control 'none'", "expected one of default")),
     ("sealed: 3", "development: 3", ("sealed", "fold")),
