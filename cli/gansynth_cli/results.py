@@ -284,4 +284,4 @@ def lines_of_phantoms(written: Mapping[str, Any]) -> Iterator[str]:
     """Yield which phantoms were written, and the next step."""
     yield written["note"]
     yield f"{counted(written['subjects'], 'subject')} in {written['data']}"
-    yield then(*written["then"])
+    yield then(*shlex.split(written["then"])[1:])

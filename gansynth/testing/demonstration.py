@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -292,7 +293,7 @@ def write_set(request: DemoRequest, kind: str, reporter: Reporter) -> dict[str, 
         "note": f"These are phantoms, simulated {simulated}; no patient is in them.",
         "subjects": subjects,
         "data": str(made),
-        "then": then,
+        "then": shlex.join(["gansynth", *then]),
     }
 
 

@@ -461,7 +461,7 @@ class NoDetector:
             session.end_round(epoch + 1, **shown(told))
         return Path(job.output) / "weights.pt"
 
-    def predict(self, job: Any, weights: Path, images: Sequence[Path]) -> list[Any]:
+    def predict(self, job: Any, weights: Path, images: Sequence[Path], progress: Any) -> list[Any]:
         from gansynth.metrics.detection.record import DetectedBoxes
 
         nothing = DetectedBoxes(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))

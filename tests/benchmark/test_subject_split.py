@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from gansynth.runtime.errors import DataFault, IntegrityFault
-from gansynth.runtime.progress import NullReporter
 from gansynth_benchmark import running
 from gansynth_benchmark.access_log import AccessLog, person_hash
 from gansynth_benchmark.estimate import estimate
@@ -235,12 +234,12 @@ def test_a_dry_run_is_no_look_and_nothing_is_run_for_a_plan_that_is_refused(
     plan, asked, monkeypatch
 ):
     dry = asked.replace(dry_run=True, no_probe=True)
-    estimate(plan_of(), dry, NullReporter())
+    estimate(plan_of(), dry)
     assert AccessLog(plan).report_entries() == []
     monkeypatch.setattr(running, "run_jobs", lambda *_, **__: pytest.fail("it was run"))
     other = plan_of(seeds=1)
     look(plan, other.hash, who=running.open_study(other, asked).people)
     with raises_fault("benchmark.sealed-subjects-already-accessed"):
-        estimate(plan_of(), dry, NullReporter())
+        estimate(plan_of(), dry)
     with raises_fault("benchmark.sealed-subjects-already-accessed"):
         run_benchmark(plan_of(), asked)

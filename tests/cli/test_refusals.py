@@ -137,7 +137,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{TURING} --channel frist -n 2": ("--channel frist", "Did you mean 'first'"),
     f"{TURING} -n 1001": ("-n 1001", "expected 1 to 1000"),
     # help, plugins, options, papers
-    "help sourcse": "help sourcse: no such page, expected one of: architecture, augment,",
+    "help sourcse": "no such page, expected one of gansynth help. Did you mean 'sources'?",
     "help sources dicom": "help sources 'dicom': no such section, expected words of one of:",
     "plugins check toyhost": "gansynth.testing.check_host",
     "plugins check toy": "a source is checked on a data set, expected --data toy:WHERE",

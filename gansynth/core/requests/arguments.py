@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+from types import NoneType, SimpleNamespace, UnionType
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from gansynth.runtime.errors import UsageFault, brief, did_you_mean
 
@@ -72,7 +72,8 @@ def _kind(annotation: Any, module: str) -> Any:
     if not isinstance(annotation, str):
         return annotation
     try:
-        return eval(annotation, vars(sys.modules[module]))
+        named = SimpleNamespace(__annotations__={"kind": annotation})
+        return get_type_hints(named, vars(sys.modules[module]))["kind"]
     except (NameError, TypeError):  # for type checkers only: not imported, or an alias in quotes
         return Any
 

@@ -120,7 +120,7 @@ def test_a_fault_is_named_with_its_entry(tmp_path, run_cli, change, says):
         _ = [source.load(c) for source in [opened(tmp_path, masks="yes")] for c in source.train_ids]
     assert says in str(caught.value)
     found = run_cli("check", tmp_path, "--read", "masks=yes")
-    assert (found.exit_code, says in found.stderr) == (3, True)
+    assert (found.exit_code, says in found.stdout + found.stderr) == (3, True)
 
 
 def test_what_is_not_read_is_told(tmp_path):
