@@ -11,6 +11,7 @@ import errno
 import filecmp
 import glob
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -285,6 +286,20 @@ def in_units(size: float | str) -> str:
 def folder_bytes(folder: Path) -> int:
     """Return the bytes of all files in a folder, links not followed."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def free_name(path: Path) -> Path:
+    """Return the path if nothing is there, else the first one after it where nothing is.
+
+    A number at its end is counted up, ``runs/g0`` to ``runs/g1``; without one, ``runs/own`` becomes
+    ``runs/own-2``.
+    """
+    named = str(path if path.name not in ("", "..") else path.absolute().resolve())
+    stem = named.rstrip("0123456789")
+    number = named[len(stem) :]
+    stem, first = (stem, int(number)) if number else (f"{named}-", 1)
+    others = (Path(f"{stem}{first + n:0{len(number)}}") for n in itertools.count(1))
+    return next(free for free in itertools.chain([path], others) if not os.path.lexists(free))
 
 
 def temporary_beside(path: Path) -> Path:

@@ -13,6 +13,7 @@ from gansynth.runtime.errors import (
     EnvironmentFault,
 )
 from gansynth.runtime.files import (
+    free_name,
     in_units,
     path_inside,
     publish_dir,
@@ -298,3 +299,10 @@ def test_a_published_folder_is_not_overwritten(tmp_path):
 )
 def test_a_size_is_told_in_a_unit_that_fits(size, says):
     assert in_units(size) == says
+
+
+def test_a_free_name_counts_the_number_at_its_end_up(tmp_path):
+    for taken in ("g0", "g1", "own", "own-2"):
+        (tmp_path / taken).mkdir()
+    free = {"new": "new", "g0": "g2", "own": "own-3", "g2": "g2"}
+    assert {asked: free_name(tmp_path / asked).name for asked in free} == free
