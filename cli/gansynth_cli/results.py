@@ -12,6 +12,7 @@ from statistics import mean
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from gansynth.runtime.files import free_name
 from gansynth_cli.common import Hint, again, table, then
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def counted(number: int, word: str) -> str:
 def then_fit(suggested: Suggestion, *words: object) -> list[Hint]:
     """Return the fit of the generator that suits a data set, behind what is to know of it."""
     noted = [Hint(f"warning: {suggested.note}")] if suggested.note else []
-    return [*noted, then("fit", *suggested.words, *words, "-o", "runs/g0")]
+    run = free_name(Path("runs", suggested.words[0]))
+    return [*noted, then("fit", *suggested.words, *words, "-o", run)]
 
 
 def way_to_nnunet(request: SourceRequest) -> Hint:

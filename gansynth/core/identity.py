@@ -343,7 +343,7 @@ def _look_alike_text(close: Mapping[str, str], *, named: bool) -> str:
     of, way_out = "training ones", "name the patients (--subjects)"
     if named:
         of, way_out = "training ones of other subjects", "give them one subject (--subjects)"
-    way_out += ": gansynth check --write-subjects subjects.csv makes a table of such"
+    way_out += "; gansynth check writes a table of such with --write-subjects subjects.csv"
     held_out, seen = next(iter(close.items()))
     return (
         f"{len(close)} held-out picture(s) are nearly identical to {of}, {held_out} to {seen} "

@@ -494,8 +494,8 @@ class _VolumeCheck:
             text = (
                 f"{len(pairs)} pair(s) of cases are nearly identical, {first} and {second} first. "
                 "A fold that trains on one and holds the other out is refused later. If they show "
-                f"one patient, give them one subject ({self.listing.one_subject}): gansynth check "
-                "--write-subjects subjects.csv makes a table of such"
+                f"one patient, give them one subject ({self.listing.one_subject}); gansynth check "
+                "writes a table of such with --write-subjects subjects.csv"
             )
             self.say_same("warning", pairs[0][0], text)
 

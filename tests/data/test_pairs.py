@@ -29,6 +29,7 @@ VOLUMES = {
 }
 PICTURES = {
     "a suffix": (["im{}", "im{}-lesion"], "mask_suffix=-lesion"),
+    "behind a blank": (["Frau M ({})", "Frau M ({}) Kontur"], "mask_suffix= Kontur"),
     "before": (
         ["images/img_{}", "masks/mask_{}"],
         "image=images/img_{case}.png label=masks/mask_{case}.png",

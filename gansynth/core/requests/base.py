@@ -130,7 +130,7 @@ def _pair(text: object) -> tuple[str, str]:
     key, equals, value = text.partition("=") if isinstance(text, str) else ("", "", "")
     if not equals or not key.strip():
         raise ValueError(f"{text!r}: expected KEY=VALUE")
-    return key.strip(), value.strip()
+    return key.strip(), value  # a suffix of files' names may begin with a blank
 
 
 def paths_of(values: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> tuple[Path, ...]:
