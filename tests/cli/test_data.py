@@ -107,7 +107,7 @@ def test_check_finds_the_kind_says_what_is_there_and_the_next_command(
     result = run_cli("check", where)
     assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, holds)
     *before, last = result.stderr.splitlines()
-    assert last == f"next: gansynth {following.format(where)} -o runs/{following.split()[1]}"
+    assert last == f"next: gansynth {following.format(where.name)} -o runs/{following.split()[1]}"
     said = before[: next((n for n, line in enumerate(before) if line.startswith("next:")), None)]
     warned = any("look like organs: no gain is shown" in line for line in said)
     assert warned == ("cgan3d" in following)  # before any command to type next
