@@ -113,7 +113,7 @@ def test_check_finds_the_kind_says_what_is_there_and_the_next_command(
     assert warned == ("cgan3d" in following)  # before any command to type next
     if make in (flat, organ_with_lesions):
         assert any(
-            f"for nnU-Net: gansynth import nifti:{where} nnunet:500" in line for line in before
+            f"for nnU-Net: gansynth import nifti:{where.name} nnunet:500" in line for line in before
         )
     if make is flat:  # a folder that no kind opens any more lists its faults
         (where / "pat3_hippo_mask.nii.gz").unlink()
