@@ -73,7 +73,8 @@ class Output:
             click.echo(json.dumps(document, indent=2, default=str))
             return
         all_lines = list(lines)
-        if document.get("dry_run") is True and self.request is not None:
+        following = [line for line in all_lines if line.startswith("next: ")]
+        if document.get("dry_run") is True and self.request is not None and not following:
             all_lines.append(self.again(without=idle_with(self.request, "dry_run")))
         for line in all_lines:
             if isinstance(line, Hint):

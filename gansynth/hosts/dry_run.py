@@ -189,6 +189,14 @@ def harm_lines(document: Mapping[str, Any]) -> list[str]:
     return [*harm.get("lines", ()), *filter(None, (alone.get("words"), harm.get("answer")))]
 
 
+def harms(document: Mapping[str, Any]) -> bool:
+    """Return whether a plan says that samples will harm."""
+    from gansynth.sampling.evaluation_data import QUESTION
+
+    answer: str = (document.get("will_it_harm") or {}).get("answer", "")
+    return answer.startswith(f"{QUESTION} yes")
+
+
 def real_alone(session: Session) -> dict[str, Any]:
     """Return Dice and folder of a finished training on real cases alone, in words; empty if none.
 

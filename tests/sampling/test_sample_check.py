@@ -55,6 +55,16 @@ def test_lesions_set_beside_real_ones_are_told_with_the_way_out(
     assert each.endswith("training cases 0.8: differs; see --lesions swap")
 
 
+def test_a_plan_whose_samples_would_harm_is_followed_by_what_names_the_cure(
+    fitted, tmp_path, run_cli, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    asked = ("augment", "--target", "segmenter", "--generator", fitted[0].folder, "--ratio", "1:1")
+    told = run_cli(*asked, "--lesions", "add", "--prevalence", 1, "--dry-run")
+    assert "will it harm? yes" in told.stdout
+    assert told.stderr.splitlines()[-1] == f"next: gansynth evaluate {fitted[0].folder}"
+
+
 def test_a_slow_generator_draws_fewer_samples_and_says_how_many(fitted, monkeypatch):
     monkeypatch.setattr(evaluation_data, "SECONDS", 0.0)
     first = gansynth.check(generator=fitted[0], quiet=True, seed=1).will_it_harm["lines"][0]
