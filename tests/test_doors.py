@@ -229,14 +229,15 @@ def test_a_door_does_what_the_page_says(door, world, visitor, request):
     assert DOORS[door](world, folder, rule, request) == told()[door][guise]
 
 
-@pytest.fixture(scope="module")
-def trained(world) -> Path:
-    """A training of one step with samples of the training cases."""
-    run, tiny = world / "parametric", ("--set", "steps=1", "--set", "width=4")
-    options = ("--generator", run, "--ratio", "1:1", *tiny, "-q", "-o", world / "segmenter")
+@pytest.fixture(scope="module", params=["1:1", "1:0"])
+def trained(world, request) -> Path:
+    """A training of one step, with samples of the training cases and without."""
+    run, out = world / "parametric", world / f"segmenter_{request.param.replace(':', '-')}"
+    generator = ("--generator", run) if request.param == "1:1" else ()
+    options = ("--ratio", request.param, "--steps", 1, "--width", 4, "-q", "-o", out)
     with forked_producers():
-        done("augment", "--target=segmenter", *host(world), *options)
-    return Path(world / "segmenter")
+        done("augment", "--target=segmenter", *host(world), *generator, *options)
+    return Path(out)
 
 
 @pytest.mark.parametrize(

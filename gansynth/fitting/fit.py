@@ -126,14 +126,14 @@ def fit(
             except (Interrupted, TrainingFault) as end:
                 if processes.is_main:
                     warned.warnings += [str(end)] * isinstance(end, TrainingFault)
-                    write_run_report(run, reporter, facts)
+                    write_run_report(run, reporter, facts, job.source)
                 raise
             for note in report.notes:
                 reporter.warn(note)
             if not processes.is_main:
                 return {}
             finished = _finish(job, run, report, reporter)
-            write_run_report(run, reporter, facts | finished)
+            write_run_report(run, reporter, facts | finished, job.source)
             finished["total_seconds"] = round(time.perf_counter() - began, 2)
             return finished
 

@@ -15,6 +15,7 @@ from gansynth.core.generator import capabilities_of
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunDescription
+from gansynth.core.source import CaseSource
 from gansynth.fitting.sample_grids import UNTRAINED
 from gansynth.report.figures import write_curves
 from gansynth.report.page import compose, data_uri, page
@@ -22,7 +23,13 @@ from gansynth.runtime.files import read_json, write_bytes_atomic, write_json_ato
 from gansynth.runtime.options import overlay, split_settings
 from gansynth.runtime.progress import Reporter
 from gansynth.runtime.version import __version__
-from gansynth.sampling.deidentify import Identifiers, names_of, words_of_schema
+from gansynth.sampling.deidentify import (
+    Identifier,
+    Identifiers,
+    names_of,
+    names_of_case,
+    words_of_schema,
+)
 from gansynth.sampling.run import PARTS
 from gansynth.training.loggers import FILE as LOSSES
 from gansynth.training.loop import loop_options
@@ -49,17 +56,24 @@ PATIENTS = (
 
 
 def write_run_report(
-    run: RunDescription, reporter: Reporter, facts: Mapping[str, Any] | None = None
+    run: RunDescription,
+    reporter: Reporter,
+    facts: Mapping[str, Any] | None = None,
+    source: CaseSource | None = None,
 ) -> None:
     """Write report and card of a run, after a fit its curves, too; what hinders that is a warning.
 
     Args:
         facts: what the fit reported, and its ``warnings``; None: what an earlier report kept.
+        source: of the fit; its held-out cases, which no lineage has, are not named in warnings.
     """
     try:
         path = run.folder / RESULTS
         kept = (read_json(path) if path.exists() else {}) if facts is None else facts
         document = _document(run, kept)
+        if source is not None:
+            held_out = Identifiers(_names_held_out(source), words_of_schema(run.schema))
+            document["warnings"] = held_out.blanked(document["warnings"], paths=False)
         losses = run.folder / LOSSES
         if facts is not None and losses.exists():
             write_curves(losses, run.folder / CURVES)
@@ -88,6 +102,11 @@ def _document(run: RunDescription, facts: Mapping[str, Any]) -> dict[str, Any]:
         "evaluation": {key: evaluation.get(key) for key in ("words", "alarms")},
     }
     return document
+
+
+def _names_held_out(source: CaseSource) -> Iterator[Identifier]:
+    for case_id in source.held_out_ids:
+        yield from names_of_case(case_id, source.header(case_id).subject)
 
 
 def _seen(lineage: Lineage) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from gansynth.core.requests.base import function_of
 from gansynth.core.requests.fit import FitRequest
-from gansynth.core.requests.hosts import AugmentRequest, HostData, PredictRequest
+from gansynth.core.requests.hosts import AugmentRequest, HostData, PredictRequest, RatioSection
 from gansynth.core.requests.sections import SampleSection
 from gansynth.core.source import SourceRequest
 from gansynth.data.api import find_kind
@@ -72,6 +72,12 @@ WRITING = (
     "dry_run",
 )
 """Fields that an export uses; every other one is about training."""
+
+OF_ARM = frozenset({*RatioSection.words(), *SampleSection.words(), "offline", "bank_size"}) - {
+    "compare",
+    "round_ratio",
+}
+"""Fields that an arm of a plan has, too, as far as they change the samples or their share."""
 
 
 @dataclass(frozen=True)
@@ -263,7 +269,11 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     done = run_augment(arms["with"], reporter)
     control = run_augment(arms["without"], reporter, control=True)
     generator = "GENERATOR" if request.run is None else request.run.manifest["generator"]
-    arm = {"name": generator, "generator": generator, "ratio": request.ratio}
+    arm = {
+        "name": f"{generator}-unlabelled" if request.unlabelled else generator,
+        "generator": generator,
+        **{key: value for key, value in request.to_json().items() if key in OF_ARM},
+    }
     plan = plan_text(source, request.target, [arm])
     document = {"without": control.document, "with": done.document, "warning": ONE_PAIR}
     document |= compared(

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -194,23 +194,23 @@ def describe_session(request: AugmentRequest, sample_source: SampleSource | None
     for name in _RECORDED:
         document[name] = getattr(request, name)
     document |= {"bank": bank, "generator": described}
-    document["lineage"] = None if sample_source is None else _lineage(sample_source.lineage)
     return document
 
 
-def _lineage(lineage: Lineage) -> dict[str, Any]:
+def describe_lineage(lineage: Lineage) -> dict[str, Any]:
+    """Return what a session has seen as ``lineages_of`` reads it: hashes, and no prints."""
     document: dict[str, Any] = {
         "dataset": lineage.dataset,
         "fold": lineage.fold,
-        "cases": [case.plain.to_json() for case in lineage.cases],
+        "cases": [replace(case, prints=()).to_json() for case in lineage.cases],
     }
     if lineage.ancestors:
-        document["ancestors"] = [_lineage(parent_run) for parent_run in lineage.ancestors]
+        document["ancestors"] = [describe_lineage(parent_run) for parent_run in lineage.ancestors]
     return document
 
 
 def lineages_of(session: Mapping[str, Any]) -> tuple[Lineage, ...]:
-    """Return what a recorded session's samples had seen, by hash alone, ancestors beside it."""
+    """Return what a recorded session has seen, by hash alone, ancestors beside it."""
     left, found = [session.get("lineage")], list[Lineage]()
     while left:
         document = left.pop()

@@ -22,10 +22,10 @@ from gansynth.bank.producer_count import count_producers, shares_of_cores
 from gansynth.bank.reader import BankReader, verify_bank
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.identity import Compared, Door, HeldOut, refuse_seen
-from gansynth.core.lineage import CaseRecord, guard_host
+from gansynth.core.lineage import CaseRecord, Lineage, guard_host
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.schema import Sample
-from gansynth.core.source import CaseSource, unrecorded
+from gansynth.core.source import CaseSource, lineage_of, unrecorded
 from gansynth.core.units import IMAGES, compare_with_cases
 from gansynth.data.held_out import held_out_of
 from gansynth.hosts import record
@@ -210,6 +210,11 @@ class Session:
         usual.update(host.describe_training())
         usual["versions"] = versions
         return dict(host.recorded(usual))
+
+    def seen(self) -> Lineage:
+        """Return the cases of the training, which are read, and all that its samples have seen."""
+        own, found = lineage_of(self.source), self.opened.sample_source
+        return own if found is None else own.joined(found.lineage)
 
     def training_folder(self) -> TrainingFolder:
         """Return the folder of a training that passed ``check``.
@@ -482,7 +487,7 @@ class Session:
             producers=self.producers,
             checkpoint_every=getattr(host.options, "checkpoint_every", 1),
             restarts_rate=host.restarts_rate,
-            described=self.described(),
+            described=self.described() | {"lineage": record.describe_lineage(self.seen())},
             items=host.items if isinstance(host, CropHost) else None,
         )
 

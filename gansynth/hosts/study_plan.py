@@ -26,14 +26,14 @@ COMMENTS = {
     "host": "required, with both of these",
     "generators": "options as of gansynth fit",
     "arms": "required; options of gansynth augment",
-    "default": "the control: real cases alone",
-    "double": "the yardstick: twice the real cases",
+    "- default": "the control: real cases alone",
+    "- double": "the yardstick: twice the real cases",
     "sizes": "required: training subjects",
     "draws": "training subsets of each size",
     "seeds": "trainings on each subset",
     "split": "required, at least sealed",
 }
-"""What stands beside the lines of a plan, by their first word."""
+"""What stands beside the lines of a plan, by what is before their colon."""
 COLUMN = 41  # of the comments, unless a line is longer
 
 
@@ -83,6 +83,5 @@ def subjects_of(source: CaseSource) -> set[str]:
 
 
 def _commented(line: str) -> str:
-    word = re.match(r"(?:- )?([\w-]+)", line)
-    comment = COMMENTS.get(word[1]) if word else None
+    comment = COMMENTS.get(line.partition(":")[0])
     return line if comment is None else f"{line.ljust(COLUMN - 3)}  # {comment}"

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -297,18 +298,19 @@ class Identifiers:
             return [short]
         return names
 
-    def blanked(self, value: Any) -> Any:
-        """Replace every name and every path in a JSON-able value's texts by ``?``."""
+    def blanked(self, value: Any, *, paths: bool = True) -> Any:
+        """Replace every name, and every path, in a JSON-able value's texts by ``?``."""
         if isinstance(value, str):
             for _, begin, end in reversed(list(self._found(value))):
                 value = f"{value[:begin]}?{value[end:]}"
             for kind, pattern in _MARKS:
-                value = pattern.sub("?", value) if kind == "a path" else value
+                value = pattern.sub("?", value) if paths and kind == "a path" else value
             return value
+        blank = partial(self.blanked, paths=paths)
         if isinstance(value, Mapping):
-            return {self.blanked(key): self.blanked(entry) for key, entry in value.items()}
+            return {blank(key): blank(entry) for key, entry in value.items()}
         if isinstance(value, list | tuple):
-            return [self.blanked(entry) for entry in value]
+            return [blank(entry) for entry in value]
         return value
 
     def _found(self, text: str) -> Iterator[tuple[Identifier, int, int]]:

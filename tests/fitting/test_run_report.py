@@ -41,8 +41,12 @@ def test_a_fit_reports_cases_settings_grids_over_time_and_that_they_show_patient
 def test_the_card_names_no_case_no_path_and_shows_no_picture(fitted, run):
     assert not any(str(fitted.parent) in text for text in texts(RunFolder(fitted)))
     case = read_manifest(run.folder)["lineage"]["cases"][0]["id"]
-    write_run_report(run, Recorder(), {"warnings": [f"/data/a.nii: {case} is flat"]})
-    _, page, card = texts(run)
+    source, held_out = ToySource(2), ToySource(2).held_out_ids[0]
+    warnings = [f"/data/a.nii: {case} is flat", f"begin alike: {held_out}"]
+    write_run_report(run, Recorder(), {"warnings": warnings}, source)
+    write_run_report(run, Recorder())  # as after an evaluation
+    kept, page, card = texts(run)
+    assert not any(held_out in text for text in (kept, page, card))
     assert (case in page, "data:image" in page) == (True, True)
     assert "**Warning** ?: ? is flat" in card
     assert (case in card, "data:image" in card) == (False, False)

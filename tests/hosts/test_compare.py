@@ -15,6 +15,7 @@ from tests.flat_sets import pictures
 from tests.producers import forked_producers
 
 SEGMENTER: dict[str, Any] = {"target": "segmenter", "quiet": True, "seed": 3, "ratio": "1:1"}
+MIXED: dict[str, Any] = {"prevalence": 1, "schedule": "anneal:50%-100%", "augment_synthetic": False}
 SHORT: dict[str, Any] = {"steps": 2, "width": 4, "levels": 2, "batch_size": 2}
 
 
@@ -29,7 +30,7 @@ def run(tmp_path_factory):
 def compared(run, tmp_path_factory):
     """A live producer feeds the training with samples."""
     out = tmp_path_factory.mktemp("arms") / "out"
-    words = {**SEGMENTER, "generator": run, "bank_size": 4, "compare": True}
+    words = {**SEGMENTER, "generator": run, "bank_size": 4, "compare": True, **MIXED}
     with pytest.MonkeyPatch.context() as patch, forked_producers():
         patch.setattr(dry_run, "will_it_harm", lambda *_: {"lines": ["no"]})  # takes seconds
         patch.setattr(api, "time_of", pytest.fail)  # nobody reads it before a training
@@ -55,7 +56,10 @@ def test_it_says_what_one_pair_proves_and_names_a_valid_plan(compared, tmp_path)
     assert "one pair of trainings proves nothing" in compared["warning"]
     (tmp_path / "plan.yaml").write_text(compared["plan"])
     plan = read_plan(tmp_path / "plan.yaml")
-    assert [arm.name for arm in plan.arms] == ["default", "double", "parametric"]
+    *controls, arm = plan.arms
+    assert [control.name for control in controls] == ["default", "double"]
+    asked = {"generator": "parametric", "ratio": "1:1", "bank_size": "4", **MIXED}
+    assert {key: getattr(arm, key) for key in asked} == {**asked, "prevalence": "1"}
 
 
 def test_a_dry_run_says_how_good_the_host_is_without_samples(compared, run, monkeypatch):

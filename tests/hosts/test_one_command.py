@@ -29,8 +29,9 @@ def here(tmp_path, monkeypatch) -> Iterator[None]:
 
 def test_data_alone_are_trained_on_and_typed_again_nothing_is_done_twice(run_cli):
     subjects = pictures(Path("scans")).subjects
-    words = ("augment", "pictures:scans", "--subjects", subjects, *SHORT)
-    first, again = run_cli(*words), run_cli(*words)
+    words = ("--subjects", subjects, *SHORT)
+    first = run_cli("augment", "pictures:scans", *words)
+    again = run_cli("augment", "--data", "pictures:scans", *words)
     assert (first.exit_code, again.exit_code) == (0, 0), first.stderr
     for choice in (
         "chose target segmenter because pictures: is no framework's own data set; change it with",

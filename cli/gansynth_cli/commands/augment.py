@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 
 def options_of_target(typed: Mapping[str, Any]) -> dict[str, type[HostOptions]]:
-    """Return the options of the target that is typed."""
-    words = typed.get("options")
+    """Return the options of the target that is typed, or that the data are of."""
+    data, words = typed.get("data"), typed.get("options")
+    words = [data] if isinstance(data, str) else words
     name = typed.get("target") or target_of(words if isinstance(words, list | tuple) else ())
     if name is None:
         return {}
@@ -31,7 +32,7 @@ def options_of_target(typed: Mapping[str, Any]) -> dict[str, type[HostOptions]]:
 
 
 def target_of(words: Sequence[str]) -> str | None:
-    """Return the target that data named without a flag are of; None without such."""
+    """Return the target that data, the first word or one of KIND, are of; None without such."""
     from gansynth.core.requests.hosts import names_data
 
     data = next(filter(names_data, words), None)
