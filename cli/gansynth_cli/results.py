@@ -42,6 +42,14 @@ def then_fit(suggested: Suggestion, *words: object) -> list[Hint]:
     return [*noted, then("fit", *suggested.words, *words, "-o", "runs/g0")]
 
 
+def then_prepare(data: str, *words: object) -> Hint:
+    """Return the preparation of raw cases by their framework, as it suits this machine."""
+    from gansynth.hosts.one_command import suited_preparation
+
+    settings = [("--set", f"{key}={value}") for key, value in suited_preparation(data).items()]
+    return then("prepare", data, *(word for pair in settings for word in pair), *words)
+
+
 def way_to_nnunet(request: SourceRequest) -> Hint:
     """Return the command that makes a data set of nnU-Net of other data."""
     from gansynth.data.read_options import import_words
