@@ -44,6 +44,14 @@ def then_fit(suggested: Suggestion, *words: object) -> list[Hint]:
     return [*noted, then("fit", *suggested.words, *words, "-o", run)]
 
 
+def then_prepare(data: str, *words: object) -> Hint:
+    """Return the preparation of raw cases by their framework, as it suits this machine."""
+    from gansynth.hosts.one_command import suited_preparation
+
+    settings = [("--set", f"{key}={value}") for key, value in suited_preparation(data).items()]
+    return then("prepare", data, *(word for pair in settings for word in pair), *words)
+
+
 def way_to_nnunet(request: SourceRequest) -> Hint:
     """Return the command that makes a data set of nnU-Net of other data."""
     from gansynth.data.read_options import import_words
@@ -234,8 +242,10 @@ def _too_short(share: float, target: str) -> Iterator[str]:
         yield f"a training of {100 * share:.2g}% of {target}'s default length: {tells}"
 
 
-def lines_of_samples(report: Mapping[str, Any], run: Path) -> Iterator[str]:
-    """Yield where samples are, and their metrics."""
+def lines_of_samples(
+    report: Mapping[str, Any], run: Path, *, shared: bool = False
+) -> Iterator[str]:
+    """Yield where samples are, and their metrics; ``shared``: they are to be handed on."""
     each = report.get("seconds_per_sample")
     took = "" if each is None else f", {each:.2g} s each"
     reject_reasons = f"; {report['rejected']} would be rejected" if report.get("rejected") else ""
@@ -247,7 +257,7 @@ def lines_of_samples(report: Mapping[str, Any], run: Path) -> Iterator[str]:
     for name, figures in report.get("metrics", {}).items():
         numbers = [f"{k} {v:.3g}" for k, v in _numbers(figures)]
         yield f"{name}: {', '.join(numbers)}"
-    yield then("evaluate", run)
+    yield then("evaluate", run, *(("--exported", report["folder"]) if shared else ()))
 
 
 def _shares(document: Mapping[str, Any]) -> Iterator[str]:

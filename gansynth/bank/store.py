@@ -185,7 +185,7 @@ def load_spec(folder: Path) -> BankSpec:
         raise IntegrityFault(
             "bank.format-differs",
             other_format(
-                f"{path}: key 'format'",
+                path,
                 doc.get("format"),
                 FORMAT,
                 doc.get("gansynth"),

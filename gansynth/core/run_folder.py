@@ -18,6 +18,7 @@ from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault
 from gansynth.runtime.files import (
     check_digest,
     digest_of,
+    elsewhere,
     read_own,
     sha256_file,
     write_json_atomic,
@@ -28,7 +29,7 @@ from gansynth.runtime.version import other_format
 MANIFEST = "manifest.json"
 VERSION = 3
 MOST_STATE = 128 << 10  # bytes of a generator's state as JSON, whatever the size of its images
-FIT_AGAIN = "restore it from a copy, or fit the run again"
+FIT_AGAIN = "restore it from a copy, or fit the run again with another -o"
 _UNFIT = (AttributeError, LookupError, RecursionError, TypeError, ValueError, GansynthError)
 
 
@@ -192,11 +193,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise IntegrityFault(
             "run-folder.version-differs",
             other_format(
-                f"{path}: key 'version'",
+                path,
                 manifest.get("version"),
                 VERSION,
                 made.get("gansynth") if isinstance(made, dict) else None,
-                "fit the run again",
+                f"fit the run again: {elsewhere(path.parent)}",
             ),
         )
     check_digest(path, manifest, FIT_AGAIN)

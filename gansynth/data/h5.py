@@ -180,7 +180,7 @@ def read_index(path: Path) -> CacheIndex:
             raise DataFault(
                 "h5.format-differs",
                 other_format(
-                    f"{path}: attribute 'gansynth cache'",
+                    path,
                     int(version),
                     FORMAT,
                     file.attrs.get("gansynth"),

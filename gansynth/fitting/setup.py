@@ -33,7 +33,7 @@ from gansynth.data.views import channel_numbers, needed
 from gansynth.fitting.warm_start import ParentRun, apply_warm_start, extend_lineage
 from gansynth.runtime.devices import pick_device, seeded
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
-from gansynth.runtime.files import free_bytes, in_units, write_bytes_atomic
+from gansynth.runtime.files import elsewhere, free_bytes, in_units, write_bytes_atomic
 from gansynth.runtime.measuring import Tally
 from gansynth.runtime.options import overlay, split_settings
 from gansynth.runtime.progress import PLAIN_SECONDS, Reporter, counting
@@ -373,7 +373,7 @@ def check_folder(
         raise IntegrityFault(
             "fitting.checkpoints-without-manifest",
             f"{out}: holds checkpoints but no {MANIFEST}, so their training cases are "
-            "unknown; expected both or neither. Choose another -o",
+            f"unknown; expected both or neither. Choose another: {elsewhere(out)}",
         )
     return lineage, None
 
@@ -422,7 +422,8 @@ def same_run(
     if not resume:
         raise UsageFault(
             "fitting.folder-holds-run",
-            f"{out}: holds a run already, expected an empty folder; choose another -o",
+            f"{out}: holds a run already, expected an empty folder; choose another: "
+            f"{elsewhere(out)}",
         )
     before, after = flat(manifest["config"]), flat(config)
     loose = (
@@ -438,16 +439,17 @@ def same_run(
         "data.where",
         "recipe",
     )
-    differing = [
-        f"{k} is {after.get(k)!r}, was {before.get(k)!r}"
-        for k in sorted(before.keys() | after.keys())
-        if before.get(k) != after.get(k) and not k.endswith(loose)
-    ]
+    # As a config names them: the generator, the data, and what follows from both.
+    keys = [k for k in before | after if before.get(k) != after.get(k)]
+    differing = [k for k in keys if not k.endswith(loose)]
     if differing:
+        # Another place alone is no other run, but says most of how other data differ.
+        told = [k for k in keys if k in differing or k == "data.where"]
+        words = [f"{k} is {after.get(k)!r}, was {before.get(k)!r}" for k in told[:3]]
         raise UsageFault(
             "fitting.folder-holds-other-run",
-            f"{out}: holds another run ({'; '.join(differing[:3])}), expected the same options to "
-            "resume it; choose another -o",
+            f"{out}: holds another run ({'; '.join(words)}), expected the same options to "
+            f"resume it; choose another: {elsewhere(out)}",
         )
     recorded = Lineage.from_json(manifest["lineage"])
     if not recorded.as_stored:
@@ -457,5 +459,5 @@ def same_run(
         raise UsageFault(
             "fitting.training-cases-changed",
             f"{out}: the training cases have changed since this run began; expected the same "
-            "cases to resume it; choose another -o",
+            f"cases to resume it; choose another: {elsewhere(out)}",
         )

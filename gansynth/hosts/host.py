@@ -281,6 +281,11 @@ class Framework(ABC):
         return int(sessions[-1]["epochs"][1]) if sessions else 0
 
     @property
+    def results(self) -> Path:
+        """What ``-o`` names: the folder of the results, or one that it lies in."""
+        return self.output
+
+    @property
     def evaluates_again(self) -> bool:
         """Whether a finished training is to be evaluated once more."""
         return False

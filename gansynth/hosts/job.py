@@ -298,7 +298,7 @@ class Job:
         """Start the producer, wait for samples, make the plan, and write the record."""
         bank = self.training_bank
         for last in self._earlier[-1:]:
-            record.check_same(self.folder, last, self._described)
+            record.check_same(self.folder, last, self._described, self.folder)
         if self.first < self.steps:
             bank.start()
             bank.wait()

@@ -162,6 +162,14 @@ def rules_table() -> list[tuple[str, ...]]:
     return rows
 
 
+def suited_preparation(data: str) -> dict[str, str]:
+    """Return the settings of ``gansynth prepare`` that suit this machine."""
+    request, settings = AugmentRequest(data=data), dict[str, str]()
+    for choice in framework(target_of_kind(data.partition(":")[0])).suited(request):
+        settings |= choice.prepare
+    return settings
+
+
 def target_of_kind(kind: str) -> str:
     """Return the framework whose data sets these are, else the U-Net of gansynth.
 

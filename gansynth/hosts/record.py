@@ -21,14 +21,13 @@ from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.schedule import Mix
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.runtime.errors import TrainingFault, UsageFault
-from gansynth.runtime.files import read_json, remove_temporaries, write_json_atomic
+from gansynth.runtime.files import elsewhere, read_json, remove_temporaries, write_json_atomic
 from gansynth.runtime.serialise import differences
 from gansynth.runtime.version import build
 
 FILE = "gansynth_session.json"  # the record, beside the framework's results
 DRAWS = "gansynth_draws"  # folder of the draw logs, beside the record
 LOG = "gansynth_launch.log"  # output of the training process
-ELSEWHERE = "take another folder: -o"
 LEFT = frozenset({".lock", ".holder"})
 """Files in the folder of a training that never began."""
 COMPARED = (
@@ -123,7 +122,7 @@ def training_in(look: Callable[[], TrainingFolder]) -> Iterator[TrainingFolder]:
     """
     from gansynth.sampling.run import locked
 
-    with locked(look().path, ELSEWHERE):
+    with locked(look().path, "take another folder: -o"):
         folder = look()
         remove_temporaries(folder.path)
         if not (folder.done or folder.finished):
@@ -131,20 +130,20 @@ def training_in(look: Callable[[], TrainingFolder]) -> Iterator[TrainingFolder]:
         yield folder
 
 
-def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on with another training than the one in a folder."""
+def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any], taken: Path) -> None:
+    """Refuse to go on with another training than the one in a folder; ``taken``: what -o names."""
     if "usual_augmentation" in before:
         raise UsageFault(
             "hosts.training-of-earlier-version",
             f"{path}: holds a training of an earlier version of gansynth; finish it with that, or "
-            f"{ELSEWHERE}",
+            f"take another folder: {elsewhere(taken)}",
         )
     differing = "; ".join(differences(_comparable(before), _comparable(now)))
     if differing:
         raise UsageFault(
             "hosts.folder-holds-other-training",
             f"{path}: holds another training, with {differing}; expected the same command to go "
-            f"on with it, or {ELSEWHERE}",
+            f"on with it, or take another folder: {elsewhere(taken)}",
         )
 
 

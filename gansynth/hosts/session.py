@@ -47,7 +47,7 @@ from gansynth.runtime.errors import (
     TrainingFault,
     UsageFault,
 )
-from gansynth.runtime.files import TEMPORARY, read_json, write_json_atomic
+from gansynth.runtime.files import TEMPORARY, elsewhere, read_json, write_json_atomic
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.signals import StopRequest, stop_request
 from gansynth.sampling.open_run import check_weights
@@ -230,7 +230,8 @@ class Session:
         if path.exists() and not path.is_dir():
             raise UsageFault(
                 "hosts.training-folder-is-file",
-                f"{path}: is a file, expected a folder; {record.ELSEWHERE}",
+                f"{path}: is a file, expected a folder; take another one: "
+                f"{elsewhere(host.results)}",
             )
         document = read_json(path / record.FILE) if (path / record.FILE).is_file() else {}
         if not document and path.exists():
@@ -240,12 +241,12 @@ class Session:
                 raise UsageFault(
                     "hosts.training-folder-not-empty",
                     f"{path}: holds {extra[0]}{' and more' if extra[1:] else ''}, expected a new "
-                    f"or empty folder; {record.ELSEWHERE}",
+                    f"or empty folder; take another one: {elsewhere(host.results)}",
                 )
         complete = bool(document.get("complete"))
         sessions = document.get("sessions") or []
         if done or complete:
-            record.check_same(path, (sessions or [{}])[-1], described)
+            record.check_same(path, (sessions or [{}])[-1], described, host.results)
         finished = complete and (path / host.result).exists() and not host.evaluates_again
         total: int | None = self.total
         if not host.length_known:
@@ -498,8 +499,8 @@ class Session:
                 "hosts.begins-at-other-checkpoint",
                 f"{job.folder}: {self.host.title or self.host.name} begins at {unit} {job.first}, "
                 f"expected {unit} {checked.done}, that of the newest checkpoint in {checked.path}. "
-                "Nothing was trained and nothing overwritten; report it, or "
-                f"{record.ELSEWHERE}",
+                "Nothing was trained and nothing overwritten; report it, or take another "
+                f"folder: {elsewhere(self.host.results)}",
             )
         begun = checked is not None and checked.begun
         job.say(f"the training {TrainingFolder(job.folder, job.first, job.steps, unit, begun)}")

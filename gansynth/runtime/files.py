@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -300,6 +301,11 @@ def free_name(path: Path) -> Path:
     stem, first = (stem, int(number)) if number else (f"{named}-", 1)
     others = (Path(f"{stem}{first + n:0{len(number)}}") for n in itertools.count(1))
     return next(free for free in itertools.chain([path], others) if not os.path.lexists(free))
+
+
+def elsewhere(path: Path) -> str:
+    """Return the option that writes to a free place in place of a taken one: ``-o runs/g1``."""
+    return f"-o {shlex.quote(str(free_name(path)))}"
 
 
 def temporary_beside(path: Path) -> Path:

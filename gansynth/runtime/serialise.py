@@ -149,6 +149,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[s
         if isinstance(was, dict) and isinstance(asked, dict):
             yield from differences(was, asked)
         elif was != asked:
-            old = "unset" if was is None else was
-            new = "unset" if asked is None else asked
-            yield f"{key} {old}, not {new}"
+            if was is None:
+                yield f"{key} not set there and {asked} here"
+            elif asked is None:
+                yield f"{key} {was} there and not set here"
+            else:
+                yield f"{key} {was}, not {asked}"

@@ -47,17 +47,17 @@ def _commit_installed() -> str | None:
     return str(json.loads(text)["vcs_info"]["commit_id"])
 
 
-def other_format(what: str, found: object, expected: object, made_by: object, way: str) -> str:
+def other_format(file: object, found: object, expected: object, made_by: object, way: str) -> str:
     """Return the message on a file of a format that this gansynth does not read.
 
     Args:
-        what: file and key, as ``runs/g0/manifest.json: key 'version'``.
+        file: its path.
         found, expected: the number of the format.
         made_by: what ``build`` has written into the file, if anything.
         way: what to do.
     """
     made = made_by if isinstance(made_by, str) else "of an unknown version"
     return (
-        f"{what} is {found!r}, expected {expected!r}: made by gansynth {made}, read by gansynth "
-        f"{build()}; {way}, or use it with the gansynth that made it"
+        f"{file}: its format is {found!r}, expected {expected!r}: made by gansynth {made}, read by "
+        f"gansynth {build()}; {way}, or use it with the gansynth that made it"
     )

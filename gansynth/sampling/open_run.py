@@ -225,7 +225,7 @@ def build_generator(run: RunDescription, path: Path) -> Generator:
             "sampling.manifest-options-of-other-version",
             f"{run.folder / MANIFEST}: key 'options': {_first_line(error)}; expected "
             f"options of the installed {manifest['generator']}. This run was made by another "
-            "version of its plugin: install that one, or fit the run again",
+            "version of its plugin: install that one, or fit the run again with another -o",
         ) from None
     return build_fitting(lambda: cls(schema, space.size, options), path)
 

@@ -124,7 +124,9 @@ def test_check_finds_the_kind_says_what_is_there_and_the_next_command(
 
 def test_a_folder_that_describes_itself_is_read_by_its_description(msd, root, run_cli):
     checked = run_cli("check", "nnunet:001", "--root", root)
-    assert checked.stderr.endswith(f"next: gansynth prepare nnunet:001 --root {root}\n")
+    assert checked.stderr.endswith(
+        f"next: gansynth prepare nnunet:001 --set small=yes --root {root}\n"
+    )
     raw = root / "nnUNet_raw" / NAME
     assert f"--data nnunet-raw:{raw} -o" in run_cli("check", raw).stderr
     assert f"--data msd:{msd} -o" in run_cli("check", msd).stderr

@@ -57,7 +57,11 @@ def test_every_set_is_an_ordinary_run_and_the_folder_says_what_was_asked_for(
     assert written["data"]["where"] == "3d"
     assert written["sets"]["b"]["run_id"] == read_manifest(runs / "b")["run_id"]
     # A changed setting is refused, and what was finished stays so.
-    says = ["set 'a':", "holds another run (options.grain is 0.4, was 0.2)"]
+    says = [
+        "set 'a':",
+        "holds another run (options.grain is 0.4, was 0.2)",
+        f"choose another: -o {runs}/a-2",
+    ]
     refuse(*recipe(), "--set", "grain=0.4", code=2, says=says)
     assert state(runs) == {"a": "complete", "b": "complete"}
     # Finished sets are kept without a look at their cases.

@@ -95,12 +95,12 @@ EVERY: dict[str, tuple[Any, list[str]]] = {
         ],
     ),
     "sample": (
-        results.lines_of_samples(SAMPLED, Path("runs/my g0")),
+        results.lines_of_samples(SAMPLED, Path("runs/my g0"), shared=True),
         [
             "1 sample in runs/g0/samples/seed-0, 0.79 s each; 1 would be rejected",
             "sheet: sheet.png",
             "spectrum: high 0.123",
-            "next: gansynth evaluate 'runs/my g0'",
+            "next: gansynth evaluate 'runs/my g0' --exported runs/g0/samples/seed-0",
         ],
     ),
 }

@@ -209,13 +209,19 @@ OTHERS = PLAIN.replace(
 
 def test_a_training_with_another_sample_request_or_of_an_earlier_version_does_not_resume():
     one, other = (describe_session(request, None) for request in (PLAIN, OTHERS))
-    check_same(Path("out"), one, one)
+    check_same(Path("out"), one, one, Path("out"))
     with raises_fault("hosts.folder-holds-other-training") as caught:
-        check_same(Path("out"), one, other)
-    for key in ("label_source unset", "lesions unset", "filters []"):
+        check_same(Path("out"), one, other, Path("out"))
+    for key in (
+        "label_source not set there and {",
+        "lesions not set there",
+        "filters []",
+    ):
         assert key in str(caught.value)
     with raises_fault("hosts.training-of-earlier-version"):
-        check_same(Path("out"), {"ratio": "1:1", "usual_augmentation": True}, {"ratio": "1:1"})
+        check_same(
+            Path("out"), {"ratio": "1:1", "usual_augmentation": True}, {"ratio": "1:1"}, Path("out")
+        )
 
 
 def test_label_source_paths_become_absolute(tmp_path, monkeypatch):

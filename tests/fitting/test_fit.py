@@ -136,8 +136,11 @@ def test_what_is_not_the_same_run_is_refused_by_name(
     for name, other in cases.items():
         monkeypatch.setattr(ToySource, name, other)
     for dry_run in (True, False):
-        with raises_fault(expected):
+        with raises_fault(expected) as caught:
             toy_fit(run, dry_run=dry_run, **change)
+        if "data" in change:
+            assert "another run (data.where is '3', was '2'; " in str(caught.value)
+            assert str(caught.value).endswith(f"choose another: -o {run}-2")
 
 
 @pytest.mark.parametrize(

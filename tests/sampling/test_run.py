@@ -119,7 +119,8 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "version": (
         lambda run: change(run, version=99, versions={"gansynth": "0.0.9, commit 0123456789"}),
         "run-folder.version-differs",
-        f"99, expected 3: made by gansynth 0.0.9, commit 0123456789, read by gansynth {build()};",
+        "its format is 99, expected 3: made by gansynth 0.0.9, commit 0123456789, read by gansynth "
+        f"{build()}; fit the run again: -o ",
     ),
     "none": (lambda run: (run / "manifest.json").unlink(), "run-folder.no-manifest"),
     "empty": (text(""), "files.own-document-unreadable", "manifest.json"),

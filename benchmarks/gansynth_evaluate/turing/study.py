@@ -208,7 +208,7 @@ def open_study(folder: Path) -> Study:
         raise IntegrityFault(
             "turing-test.study-version-differs",
             other_format(
-                f"{path}: key 'version'",
+                path,
                 document.get("version"),
                 VERSION,
                 document.get("gansynth"),

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from gansynth.core.requests.samples import CheckRequest
 from gansynth.runtime.errors import DataFault, IntegrityFault
-from gansynth_cli.common import Output, again, examples, table, then
+from gansynth_cli.common import Output, again, examples, table
 from gansynth_cli.requests import request_command
-from gansynth_cli.results import then_fit, way_to_nnunet
+from gansynth_cli.results import then_fit, then_prepare, way_to_nnunet
 
 if TYPE_CHECKING:
     from gansynth.core.source import CheckReport
@@ -80,7 +80,7 @@ def _contents(checked: CheckReport) -> Iterator[str]:
     if source is None:
         if request.kind in installed().hosts_with("prepare"):
             how = again(subjects=request.subjects, root=request.root)
-            yield then("prepare", named, *how)
+            yield then_prepare(named, *how)
         return
     try:
         schema, generator = source.schema, suggested_generator(source)

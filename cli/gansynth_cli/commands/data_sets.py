@@ -11,7 +11,7 @@ from gansynth.core.requests.hosts import ImportRequest, PrepareRequest, SplitsRe
 from gansynth.runtime.errors import GansynthError
 from gansynth_cli.common import Output, again, examples, summary, table, then
 from gansynth_cli.requests import request_command
-from gansynth_cli.results import then_fit
+from gansynth_cli.results import then_fit, then_prepare
 
 if TYPE_CHECKING:
     from gansynth.core.source import FoldSplit
@@ -30,6 +30,8 @@ def show_report(request: Request, report: CommandReport, out: Output) -> None:
         with suppress(GansynthError):  # what no fit reads, such as an export of samples
             suggested = suggested_generator(open_source(report.fits))
         lines += then_fit(suggested, *report.then)
+    elif report.then[:1] == ("prepare",):
+        lines.append(then_prepare(*report.then[1:]))
     elif report.then:
         lines.append(then(*report.then))
     out.result(report.document, lines)
@@ -70,7 +72,7 @@ def show_splits(request: SplitsRequest, splits: Sequence[FoldSplit], out: Output
     try:
         following = then_fit(suggested_generator(open_source(request.request)), *how)
     except GansynthError:  # raw cases
-        following = [then("prepare", data, *again(root=root))]
+        following = [then_prepare(data, *again(root=root))]
     out.result({"dataset": data, "splits": splits}, [*table(rows), *following])
 
 

@@ -16,7 +16,10 @@ def show(request: SampleRunRequest, report: dict[str, Any], out: Output) -> None
     again, shown = request.replay is not None, dict(report)
     already = shown.pop("sampled_already")
     lines = ["sampled already: the same samples are there"] if already else []
-    lines += summary(shown) if again else lines_of_samples(shown, Path(request.run))
+    if again:
+        lines += summary(shown)
+    else:
+        lines += lines_of_samples(shown, Path(request.run), shared=request.deidentify)
     out.result(report, lines)
 
 

@@ -230,3 +230,13 @@ def test_a_dry_run_writes_the_file_and_the_command_for_nnunet(
     assert (planned["loading_processes"], planned["processes"]) == (workers(), shares)
     assert planned["seconds_an_epoch"] == 250 * 3 + 50  # a validation takes a third of a step
     assert planned["training_hours"] == pytest.approx(3 * 800 / 3600, abs=0.01)
+
+
+def test_a_dry_run_of_days_says_what_shortens_it(toy_nnunet, fitted, run_json, monkeypatch):
+    monkeypatch.setattr(evaluation_data, "DRAWN", evaluation_data.FEWEST)
+    monkeypatch.setattr(processes, "run", timed)
+    words = ("augment", "--target", "nnunet", *toy_nnunet.options, "--generator", fitted)
+    words = (*words, "--device", "cpu", "--ratio", "1:1", "--dry-run")
+    long = run_json(*words)
+    assert (long["training_hours"] > 24, long["shorter"]) == (True, "--num-epochs 100")
+    assert "shorter" not in run_json(*words, *long["shorter"].split())

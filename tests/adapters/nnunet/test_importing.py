@@ -153,7 +153,7 @@ def test_the_same_import_again_changes_nothing_and_another_one_is_refused(root, 
     again = run_cli(*typed)
     first_line = again.stdout.splitlines()[0]
     assert (again.exit_code, first_line) == (0, "imported already: the same files are there")
-    assert "next: gansynth prepare nnunet:4 --root" in again.stderr
+    assert "next: gansynth prepare nnunet:4 --set small=yes --root" in again.stderr
     assert run_cli(*typed, "--folds", 2).exit_code == 2
     save(home / f"labels/{CASES[3]}.nii.gz", lesion(4))
     assert "id 004 is taken, expected a free one" in run_cli(*typed).stderr
