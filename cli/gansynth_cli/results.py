@@ -12,7 +12,6 @@ from statistics import mean
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from gansynth.runtime.files import free_name
 from gansynth_cli.common import Hint, again, table, then
 
 if TYPE_CHECKING:
@@ -39,6 +38,8 @@ def counted(number: int, word: str) -> str:
 
 def then_fit(suggested: Suggestion, *words: object) -> list[Hint]:
     """Return the fit of the generator that suits a data set, behind what is to know of it."""
+    from gansynth.runtime.files import free_name
+
     noted = [Hint(f"warning: {suggested.note}")] if suggested.note else []
     run = free_name(Path("runs", suggested.words[0]))
     return [*noted, then("fit", *suggested.words, *words, "-o", run)]
