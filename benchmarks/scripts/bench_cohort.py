@@ -303,24 +303,25 @@ def growth(rows: list[dict[str, Any]]) -> list[float]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The table of the page: the largest size of each data set, and growth up to it."""
+    """The table of the page: the largest size that each command has seen, and growth up to it."""
     lines = []
     for name, data in DATA.items():
         own = [row for row in rows if row["data"] == name]
         if not own:
             continue
         sizes, dates = ({row[key] for row in own} for key in ("cases", "date"))
-        most, days = max(sizes), " and ".join(sorted(dates))
+        days = " and ".join(sorted(dates))
         title = f"{', '.join(f'{size:,}' for size in sorted(sizes))} {data.title}"
         lines += [
-            f"| {title} ({days}) | CPU s | ms a case | MiB | growth |",
-            "| --- | --: | --: | --: | --: |",
+            f"| {title} ({days}) | cases | CPU s | ms a case | MiB | growth |",
+            "| --- | --: | --: | --: | --: | --: |",
         ]
         for command in COMMANDS:
             of = sorted((r for r in own if r["command"] == command), key=itemgetter("cases"))
-            if of and of[-1]["cases"] == most:
-                seconds, mib = of[-1]["cpu_seconds"], of[-1]["memory_mib"]
-                cells = (f"{seconds:.1f}", f"{1000 * seconds / most:,.0f}", f"{mib:.0f}")
+            if of:
+                most, seconds, mib = itemgetter("cases", "cpu_seconds", "memory_mib")(of[-1])
+                each = 1000 * seconds / most
+                cells = (f"{most:,}", f"{seconds:.1f}", f"{each:,.0f}", f"{mib:.0f}")
                 grown = ", ".join(f"{g:.2f}" for g in growth(of))
                 lines.append(f"| {command} | {' | '.join(cells)} | {grown} |")
         lines.append("")
