@@ -22,7 +22,7 @@ from gansynth import (
     read_json,
     write_json_atomic,
 )
-from gansynth.data.folds import grouped_splits, read_subjects, table_text
+from gansynth.data.folds import at_most_folds, grouped_splits, read_subjects, table_text
 from gansynth.data.listing import CaseFiles, Collector, described
 from gansynth.runtime.errors import refuse_closed
 from gansynth.runtime.files import sha256_file, write_bytes_atomic
@@ -378,7 +378,7 @@ def make_splits(request: SplitsRequest) -> list[FoldSplit]:
         ids = sorted({path.stem for path in folder.glob("*/*.pkl")})
     subject_of = known_subjects(folder, ids, source.subjects)
     subjects = len(set(subject_of.values()))
-    folds = request.folds if "folds" in request.given else max(2, min(request.folds, subjects))
+    folds = request.folds if "folds" in request.given else at_most_folds(request.folds, subjects)
     splits = grouped_splits(ids, subject_of, folds, request.seed)
     write_splits(folder, splits, subject_of, overwrite=request.force)
     return splits

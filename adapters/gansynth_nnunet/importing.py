@@ -31,7 +31,7 @@ from gansynth import (
 )
 from gansynth.core.synthetic import real_file
 from gansynth.data.case_writer import affine_of
-from gansynth.data.folds import grouped_splits, unnamed_subjects
+from gansynth.data.folds import at_most_folds, grouped_splits, unnamed_subjects
 from gansynth.data.read_options import OF_ARRAYS, options_of, refuse_idle_read
 from gansynth.runtime.files import new_or_same, read_nifti_header, whole_folder
 from gansynth.runtime.progress import counting
@@ -76,7 +76,7 @@ def import_raw(request: ImportRequest) -> CommandReport:
     ]
     subject_of = {case: source.header(old).subject for old, case in cases.items()}
     if not splits[0]["val"]:  # a cache of all cases
-        count = min(FOLDS, max(2, len(set(subject_of.values()))))
+        count = at_most_folds(FOLDS, len(set(subject_of.values())))
         splits = grouped_splits(subject_of, subject_of, count, request.seed)
     taken = _taken(root, there) if there else ""
     if there and not _may_be(root.raw / name, there, cases.values()):

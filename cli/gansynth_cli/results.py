@@ -81,17 +81,19 @@ def then_cure(cures: Collection[str], run: RunFolder, source: CaseSource) -> Ite
     """Yield the fit that cures alarms of ``gansynth evaluate``: of another rim, kind or length."""
     from gansynth.data.blending import rim_voxels
     from gansynth.hosts.suggestion import suggested_generator
+    from gansynth.runtime.files import free_name
 
     votes = [*cures].count("wider") - [*cures].count("narrower")
     rim, spacing = run.manifest.get("options", {}).get("rim_mm"), run.schema.spacing
     if votes and rim is not None:
         other = rim / 2 if votes < 0 else max(2 * rim, WIDER)
         if rim_voxels(other, spacing) != rim_voxels(rim, spacing):  # else it changes nothing
-            yield fit_again(run, f"{run.folder}-rim-{other:g}", rim_mm=other)
+            folder = free_name(Path(f"{run.folder}-rim-{other:g}"))
+            yield fit_again(run, folder, rim_mm=other)
             return
     suggested = suggested_generator(source)
     if suggested.words[0] != run.manifest["generator"]:
-        folder = f"{run.folder}-{suggested.words[0]}"
+        folder = free_name(Path(f"{run.folder}-{suggested.words[0]}"))
         yield then("fit", *suggested.words, *data_words(run.request), "-o", folder)
     elif "longer" in cures and run.capabilities.trains:
         yield fit_again(run, run.folder, steps=2 * run.manifest["steps"])

@@ -266,6 +266,11 @@ def grouped_splits(
     return [_held_out({c: fold_of[subject_of[c]] for c in ids}, fold) for fold in range(folds)]
 
 
+def at_most_folds(folds: int, subjects: int) -> int:
+    """Return a number of folds that subjects can be dealt into: not more than there are."""
+    return max(2, min(folds, subjects))
+
+
 def folds_dealt(options: ReadOptions, subjects: int) -> int:
     """Return how many folds subjects are dealt into: as asked, else not more than there are."""
     folds = int(vars(options)["folds"])
