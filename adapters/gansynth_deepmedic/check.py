@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth import CheckReport, DataFault, Finding, GansynthError, SourceRequest
+from gansynth.core.schema import Mask
 from gansynth.data.check import check_volumes, in_order
 from gansynth.data.grid import AFFINE_TOLERANCE, affine_difference, other_shape
 from gansynth.runtime.files import read_nifti, read_nifti_header
@@ -41,7 +42,6 @@ from gansynth_deepmedic.source import (
 )
 
 FRACTION = 1e-3  # tolerated distance of a label from a whole number; scaling by headers rounds
-Mask = npt.NDArray[np.bool_]
 
 
 def check_deepmedic(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:

@@ -28,8 +28,7 @@ from gansynth.conditions.lesion_placement import lesion_drawer
 from gansynth.conditions.location_prior import NEAREST, RING
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.body_mask import organ_mask
-from gansynth.core.geometry import Mask
-from gansynth.core.schema import FloatArray
+from gansynth.core.schema import FloatArray, Mask
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.body_box import BodyBox, depths
 from gansynth.sampling.run_source import open_source

@@ -36,7 +36,7 @@ from gansynth.conditions.lesion_placement import PlacementRegion, lesion_drawer
 from gansynth.conditions.location_prior import NEAREST, RING, LesionSurroundings, frame_of
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.case_pool import CaseContext, CasePool, TrainingCases, body_of
-from gansynth.core.geometry import Mask
+from gansynth.core.schema import Mask
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Placement
 from gansynth.data.batches import CaseCache

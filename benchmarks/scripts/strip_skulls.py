@@ -24,8 +24,8 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from gansynth.core.body_mask import Mask, otsu
-from gansynth.core.schema import FloatArray
+from gansynth.core.body_mask import otsu
+from gansynth.core.schema import FloatArray, Mask
 from gansynth.data.picture_files import SUFFIXES, read_picture
 from gansynth_yolo.source import beside
 

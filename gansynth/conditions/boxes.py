@@ -30,8 +30,8 @@ from pydantic import Field
 from gansynth.conditions.location_prior import PlacementPrior, ball_in, depth_of, frame_of
 from gansynth.core.body_mask import organ_mask, share_inside
 from gansynth.core.case_pool import CaseContext
-from gansynth.core.geometry import Mask, Matrix, Rng
-from gansynth.core.schema import Boxes, Case, Schema
+from gansynth.core.geometry import Matrix, Rng
+from gansynth.core.schema import Boxes, Case, Mask, Schema
 from gansynth.data.body_box import depths
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.options import OptionModel, read_options

@@ -20,8 +20,8 @@ from gansynth.conditions.location_prior import (
     whole_body,
 )
 from gansynth.core.case_pool import CasePool
-from gansynth.core.geometry import Mask, Matrix, mask_of
-from gansynth.core.schema import FloatArray, LabelArray, Schema
+from gansynth.core.geometry import Matrix, mask_of
+from gansynth.core.schema import FloatArray, LabelArray, Mask, Schema
 from gansynth.data.connected_components import parts
 from gansynth.data.lesion_grain import LEAST_VOXELS, ring_around
 

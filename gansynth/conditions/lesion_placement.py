@@ -38,7 +38,6 @@ from gansynth.conditions.removal import UNLIKE, Tissue, fill, similar_place
 from gansynth.core.case_pool import CaseContext, CasePool, annotated
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.geometry import (
-    Mask,
     Matrix,
     Rng,
     affine_coordinates,
@@ -49,7 +48,7 @@ from gansynth.core.geometry import (
 )
 from gansynth.core.kept import Kept
 from gansynth.core.resample import crop_edge, crop_pad
-from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
+from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Mask, Schema
 from gansynth.core.small_matrices import product
 from gansynth.core.space import Placement
 from gansynth.data.body_box import BodyBox

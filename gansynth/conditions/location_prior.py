@@ -16,9 +16,9 @@ import numpy as np
 
 from gansynth.core.case_pool import CaseContext, CasePool, body_of, own_labels
 from gansynth.core.foreground import ForegroundIndex
-from gansynth.core.geometry import Mask, Matrix, Rng, bounding_box, mask_of
+from gansynth.core.geometry import Matrix, Rng, bounding_box, mask_of
 from gansynth.core.resample import resample
-from gansynth.core.schema import Case, FloatArray, known_labels
+from gansynth.core.schema import Case, FloatArray, Mask, known_labels
 from gansynth.core.small_matrices import product
 from gansynth.core.space import Placement
 from gansynth.data.body_box import BodyBox, across_middle, depths

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from gansynth.core.case_pool import CaseContext
 from gansynth.core.case_store import Arrays
-from gansynth.core.geometry import Mask, Matrix, Rng, bounding_box, fill_nearest, mask_of
-from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray
+from gansynth.core.geometry import Matrix, Rng, bounding_box, fill_nearest, mask_of
+from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Mask
 from gansynth.data.blending import Donor, poisson_of_many
 from gansynth.data.connected_components import LabelComponents
 from gansynth.data.lesion_grain import value_limits, within

@@ -26,9 +26,9 @@ from gansynth.core.body_mask import shown_body
 from gansynth.core.case_pool import CaseCheck, CaseContext, CasePool, TrainingCases, own_labels
 from gansynth.core.case_store import Arrays, digest
 from gansynth.core.edit import Edit, EditContext
-from gansynth.core.geometry import Mask, Rng, mask_of, unpacked_mask
+from gansynth.core.geometry import Rng, mask_of, unpacked_mask
 from gansynth.core.kept import Kept
-from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, known_labels
+from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, Mask, known_labels
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
 from gansynth.data.batches import CaseCache

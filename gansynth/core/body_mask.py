@@ -7,9 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray
-
-Mask = npt.NDArray[np.bool_]
+from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Mask
 
 EVEN = 0.2
 """A border is background if its interquartile range is below this share of all values' range."""

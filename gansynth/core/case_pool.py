@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from gansynth.core.body_mask import shown_body
 from gansynth.core.case_store import Arrays, kept_in
-from gansynth.core.geometry import Mask, bounding_box, unpacked_mask
+from gansynth.core.geometry import bounding_box, unpacked_mask
 from gansynth.core.kept import Kept
-from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, known_labels
+from gansynth.core.schema import OUTSIDE, Case, LabelArray, Mask, Schema, known_labels
 from gansynth.core.source import CaseSource, store_as_read
 from gansynth.core.space import Placement, Space
 from gansynth.runtime.errors import IntegrityFault

@@ -11,8 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from gansynth.core.case_pool import CaseContext
-from gansynth.core.geometry import Mask
-from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
+from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Mask, Schema
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import OptionModel
 

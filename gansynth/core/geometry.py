@@ -13,9 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.schema import FloatArray, LabelArray
+from gansynth.core.schema import FloatArray, LabelArray, Mask
 
-Mask = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float64]
 Rng = np.random.Generator
 COMPARED = 8  # values up to which comparing one after the other is faster than a table

@@ -19,6 +19,7 @@ from gansynth.runtime.serialise import Document
 
 FloatArray = npt.NDArray[np.float32]
 LabelArray = npt.NDArray[np.int16]
+Mask = npt.NDArray[np.bool_]
 
 OUTSIDE = -1
 """Label of voxels outside the imaged body (nnU-Net's crop and padding); edits never touch it."""

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gansynth.core.geometry import Mask, Matrix, bounding_box
-from gansynth.core.schema import FloatArray
+from gansynth.core.geometry import Matrix, bounding_box
+from gansynth.core.schema import FloatArray, Mask
 
 BEYOND = 2.0  # value of `steps_from` for all voxels beyond the rim
 SLACK = 1e-5  # rounding: a voxel whose distance is the rim's width belongs to the rim

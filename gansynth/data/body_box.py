@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gansynth.core.geometry import Mask, Matrix, bounding_box
+from gansynth.core.geometry import Matrix, bounding_box
+from gansynth.core.schema import Mask
 
 
 @dataclass(frozen=True)

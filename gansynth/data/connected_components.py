@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.geometry import Mask, Matrix, bounding_box, centroid, mask_of
-from gansynth.core.schema import Boxes, Case, LabelArray, Schema
+from gansynth.core.geometry import Matrix, bounding_box, centroid, mask_of
+from gansynth.core.schema import Boxes, Case, LabelArray, Mask, Schema
 from gansynth.data.read_options import BoxesAsked
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.geometry import Mask
-from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
+from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Mask, Schema
 from gansynth.data.connected_components import LabelComponents, parts_of, remove_component
 from gansynth.runtime.serialise import Document
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.body_mask import Mask, organ_mask, share_inside
-from gansynth.core.schema import Boxes, Case, FloatArray
+from gansynth.core.body_mask import organ_mask, share_inside
+from gansynth.core.schema import Boxes, Case, FloatArray, Mask
 from gansynth.runtime.serialise import from_json, to_json
 
 Numbers = npt.NDArray[np.float64]

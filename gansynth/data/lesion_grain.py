@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gansynth.core.geometry import Mask, Matrix, Rng, bounding_box, distance_within
-from gansynth.core.schema import FloatArray, LabelArray
+from gansynth.core.geometry import Matrix, Rng, bounding_box, distance_within
+from gansynth.core.schema import FloatArray, LabelArray, Mask
 from gansynth.core.small_matrices import of_axes, principal_axes, product
 from gansynth.data.connected_components import LesionPart
 

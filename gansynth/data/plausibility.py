@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.geometry import Mask
-from gansynth.core.schema import Case, FloatArray, LabelArray
+from gansynth.core.schema import Case, FloatArray, LabelArray, Mask
 from gansynth.core.source import CaseSource
 
 MOST_CASES, FEWEST_CASES = 12, 6

@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.body_mask import organ_mask, shown_body
-from gansynth.core.geometry import Mask, bounding_box
+from gansynth.core.geometry import bounding_box
 from gansynth.core.schema import (
     Boxes,
     Case,
     FloatArray,
     LabelArray,
+    Mask,
     Sample,
     Schema,
     content_hash,

@@ -9,8 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from gansynth.core.geometry import Mask
-from gansynth.core.schema import OUTSIDE, Boxes, FloatArray, Sample, Schema
+from gansynth.core.schema import OUTSIDE, Boxes, FloatArray, Mask, Sample, Schema
 from gansynth.runtime.errors import DataFault, TrainingFault
 
 CONSTANT = 1e-6  # standard deviation at or below which an image counts as constant

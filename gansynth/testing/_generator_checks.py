@@ -28,7 +28,6 @@ from gansynth.core.generator import (
     learn,
     move,
 )
-from gansynth.core.geometry import Mask
 from gansynth.core.schema import (
     OUTSIDE,
     Boxes,
@@ -36,6 +35,7 @@ from gansynth.core.schema import (
     Condition,
     FloatArray,
     LabelArray,
+    Mask,
     Sample,
     lesion_mask,
 )

@@ -30,7 +30,8 @@ from gansynth import (
     paste_soft,
     rim_voxels,
 )
-from gansynth.core.geometry import Mask, Matrix
+from gansynth.core.geometry import Matrix
+from gansynth.core.schema import Mask
 from gansynth.data.blending import hole, poisson
 from gansynth.data.connected_components import parts
 from gansynth.data.lesion_contrast import ONE_WAY

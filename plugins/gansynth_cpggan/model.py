@@ -38,7 +38,7 @@ from gansynth import (
     UsageFault,
     at_rest,
 )
-from gansynth.core.body_mask import Mask
+from gansynth.core.schema import Mask
 from gansynth.data.lesion_contrast import tighten
 from gansynth.nn import losses
 from gansynth.nn.networks.progressive import faded, fades, half, twice

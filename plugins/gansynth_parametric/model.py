@@ -28,7 +28,8 @@ from gansynth import (
     Sample,
     organ_mask,
 )
-from gansynth.core.geometry import Mask, Matrix, mask_of
+from gansynth.core.geometry import Matrix, mask_of
+from gansynth.core.schema import Mask
 from gansynth.data.connected_components import lesion_values, parts
 from gansynth.data.lesion_grain import (
     AROUND,

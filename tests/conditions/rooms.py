@@ -10,9 +10,8 @@ import numpy as np
 
 from gansynth.core.case_pool import CaseContext, CasePool, TrainingCases
 from gansynth.core.edit import Edit, EditContext
-from gansynth.core.geometry import Mask
 from gansynth.core.registry import installed
-from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
+from gansynth.core.schema import OUTSIDE, Case, LabelArray, Mask, Schema
 from gansynth.core.source import CaseHeader, CaseSource, SourceRequest
 from gansynth.core.space import Placement, Space
 from gansynth.data.batches import CaseCache

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from gansynth.conditions.edits.shared import keeps_classes
 from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult, Params
-from gansynth.core.geometry import Mask, Rng
-from gansynth.core.schema import OUTSIDE, LabelArray, Schema
+from gansynth.core.geometry import Rng
+from gansynth.core.schema import OUTSIDE, LabelArray, Mask, Schema
 from gansynth.data.connected_components import LabelComponents
 
 

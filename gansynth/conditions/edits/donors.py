@@ -33,7 +33,6 @@ from gansynth.conditions.location_prior import (
 from gansynth.core.case_pool import CaseContext, CasePool, body_of
 from gansynth.core.edit import CaseEdit, EditContext, EditOptions, EditResult, Params
 from gansynth.core.geometry import (
-    Mask,
     Matrix,
     Rng,
     affine_coordinates,
@@ -43,7 +42,7 @@ from gansynth.core.geometry import (
     pull_labels,
 )
 from gansynth.core.resample import crop_pad
-from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
+from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Mask, Schema
 from gansynth.core.small_matrices import covariance, principal_axes, product
 from gansynth.data.body_box import BodyBox
 from gansynth.data.connected_components import LabelComponents

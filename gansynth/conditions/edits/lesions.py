@@ -25,7 +25,6 @@ from gansynth.conditions.location_prior import learning_cases, whole
 from gansynth.core.case_pool import CaseContext, CasePool
 from gansynth.core.edit import CaseEdit, Edit, EditContext, EditOptions, EditResult, Params
 from gansynth.core.geometry import (
-    Mask,
     Matrix,
     Rng,
     affine_coordinates,
@@ -35,7 +34,7 @@ from gansynth.core.geometry import (
     pull_labels,
 )
 from gansynth.core.resample import resample
-from gansynth.core.schema import FloatArray, LabelArray, Schema
+from gansynth.core.schema import FloatArray, LabelArray, Mask, Schema
 from gansynth.core.small_matrices import covariance, of_axes, principal_axes, product
 from gansynth.data.connected_components import LabelComponents, LesionPart, parts
 from gansynth.runtime.options import Needs

@@ -30,8 +30,8 @@ from gansynth.conditions.edits.shared import (
     wrapped_classes,
 )
 from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult, Params
-from gansynth.core.geometry import Mask, Rng, bounding_box, fill_nearest, mask_of
-from gansynth.core.schema import OUTSIDE, LabelArray
+from gansynth.core.geometry import Rng, bounding_box, fill_nearest, mask_of
+from gansynth.core.schema import OUTSIDE, LabelArray, Mask
 from gansynth.data.connected_components import LabelComponents
 
 Indices = tuple[npt.NDArray[np.intp], ...]

@@ -10,15 +10,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from gansynth.core.edit import EditContext, EditResult
-from gansynth.core.geometry import (
-    Mask,
-    bounding_box,
-    fill_nearest,
-    mask_of,
-    nearest_voxels,
-    neighbours,
-)
-from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
+from gansynth.core.geometry import bounding_box, fill_nearest, mask_of, nearest_voxels, neighbours
+from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Mask, Schema
 from gansynth.runtime.errors import UsageFault
 
 # -- nesting of classes, and whether an edit keeps it ----------------------------------------------

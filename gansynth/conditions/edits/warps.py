@@ -32,7 +32,6 @@ from gansynth.conditions.edits.shared import (
 )
 from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult, Params
 from gansynth.core.geometry import (
-    Mask,
     Matrix,
     Rng,
     affine_coordinates,
@@ -43,7 +42,7 @@ from gansynth.core.geometry import (
     pull_labels,
     random_direction,
 )
-from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema, keep_outside
+from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Mask, Schema, keep_outside
 from gansynth.core.small_matrices import product
 from gansynth.core.space import Placement, Space
 from gansynth.runtime.errors import UsageFault

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.geometry import bounding_box
+from gansynth.core.schema import Mask
 from gansynth.data.connected_components import LabelComponents
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 
@@ -164,7 +165,6 @@ Regions = tuple[tuple[str, tuple[int, ...]], ...]
 Scores = Mapping[str, Mapping[str, Any]]
 """Region -> ``dice`` (None for none), and numbers of voxels ``truth``, ``predicted``, ``both``."""
 Array = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_]
 
 
 def read_regions(text: str, labels: Collection[int], *, expected: str = "") -> Regions:

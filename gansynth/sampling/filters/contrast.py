@@ -23,8 +23,7 @@ from gansynth.core.filter import (
     FilterResult,
     FilterTrainingData,
 )
-from gansynth.core.geometry import Mask
-from gansynth.core.schema import Case, FloatArray, LabelArray, Sample, Schema
+from gansynth.core.schema import Case, FloatArray, LabelArray, Mask, Sample, Schema
 from gansynth.data.connected_components import LesionPart, parts
 from gansynth.data.lesion_contrast import (
     FEW_BOXES,

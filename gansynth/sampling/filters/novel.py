@@ -27,8 +27,7 @@ from gansynth.core.filter import (
     FilterResult,
     FilterTrainingData,
 )
-from gansynth.core.geometry import Mask
-from gansynth.core.schema import FloatArray, Sample, Schema
+from gansynth.core.schema import FloatArray, Mask, Sample, Schema
 from gansynth.metrics.nearest import NearestSearch, SearchQuery
 from gansynth.sampling.filters.fitted import drawn
 

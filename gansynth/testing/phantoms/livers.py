@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from gansynth.core.schema import Mask
 from gansynth.testing.phantoms.brains import Array, Phantom, PhantomOptions, smooth_field, streams
 
 LIVER_LABELS = {"background": 0, "tumour": 1}
@@ -25,7 +26,6 @@ DARKER_HU = (25.0, 50.0)  # a lesion's mean below the liver's
 TEXTURE_HU, NOISE_HU = 5.0, 10.0  # standard deviations of the liver's grain and of the noise
 
 Spacing = tuple[float, float, float]
-Mask = NDArray[np.bool_]
 
 
 def make_liver(index: int, seed: int = 0, options: PhantomOptions | None = None) -> Phantom:
