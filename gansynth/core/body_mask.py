@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.geometry import slabs
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Mask
 
 EVEN = 0.2
 """A border is background if its interquartile range is below this share of all values' range."""
 MASKED = 0.9
 """Masked images: least share of voxels off the outer value that must exceed the threshold."""
+BINS = 256  # of the histogram that a threshold is found in
 HALF = 0.5  # factor on Otsu's threshold: dark tissue is body, too
 GAP = 2  # half of the widest gap in a body that is closed, in voxels
 PADDED = 0.1  # least share of a border that has one value where a picture is padded
@@ -35,7 +37,7 @@ def _off_border(image: FloatArray, border: Mask) -> Mask | None:
     """Return the largest component that differs from a border, filled; None: it is not uniform."""
     from scipy.ndimage import label
 
-    out = np.zeros(image.shape[1:], np.float64)
+    cuts = []
     for channel in image:
         low, middle, high = np.percentile(channel[border], (25, 50, 75))
         reach = np.subtract(*np.percentile(channel, (99.5, 0.5)))
@@ -43,13 +45,19 @@ def _off_border(image: FloatArray, border: Mask) -> Mask | None:
             continue
         if not high - low < EVEN * reach:
             return None
-        off = channel - middle
-        np.abs(off, out=off)
-        off /= reach
-        out += off
-    if not out.any():
+        cuts.append((channel, middle, reach))
+    if not cuts:
         return np.ones(image.shape[1:], bool)
-    body = _without_holes(_closed(out > HALF * otsu(out)) & (out >= 0))
+
+    def differences() -> Iterator[npt.NDArray[np.float64]]:
+        for part in slabs(image.shape[1:]):
+            yield sum(np.abs(channel[part] - middle) / reach for channel, middle, reach in cuts)
+
+    ends = [(each.min(), each.max()) for each in differences()]
+    reach = min(low for low, _ in ends), max(high for _, high in ends)
+    counts = np.sum([np.histogram(each, BINS, reach)[0] for each in differences()], axis=0)
+    least = HALF * _otsu(counts, np.histogram_bin_edges(np.array(reach), BINS, reach))
+    body = _without_holes(_closed(np.concatenate([each > least for each in differences()])))
     pieces, count = label(body)
     if count == 0:
         return np.ones(image.shape[1:], bool)
@@ -118,9 +126,12 @@ def share_inside(body: Mask, row: npt.NDArray[np.floating]) -> float:
     return float(body[tuple(box)].mean())
 
 
-def otsu(values: npt.NDArray[np.floating], bins: int = 256) -> float:
+def otsu(values: npt.NDArray[np.floating], bins: int = BINS) -> float:
     """Return the threshold of least variance within the two classes (Otsu 1979)."""
-    counts, edges = np.histogram(values, bins)
+    return _otsu(*np.histogram(values, bins))
+
+
+def _otsu(counts: npt.NDArray[np.intp], edges: npt.NDArray[np.floating]) -> float:
     middle = (edges[1:] + edges[:-1]) / 2
     weight, total = np.cumsum(counts), np.cumsum(counts * middle)
     parted = weight * (weight[-1] - weight)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from gansynth.core.schema import FloatArray, LabelArray, Mask
 
 Matrix = npt.NDArray[np.float64]
 Rng = np.random.Generator
+SLAB = 1 << 20  # voxels that are worked on at once
 COMPARED = 8  # values up to which comparing one after the other is faster than a table
 
 
@@ -32,6 +33,16 @@ def mask_of(labels: LabelArray, values: Sequence[int]) -> Mask:
     table = np.zeros(top + 2, bool)
     table[list(values)] = True
     return np.asarray(table[labels])
+
+
+def slabs(shape: Sequence[int]) -> Iterator[slice]:
+    """Part an array's first axis, so that what is made of a part takes little memory.
+
+    Of a large volume each copy of the whole takes a GB. Small arrays, and pictures, are one part.
+    """
+    thick = max(1, SLAB // max(1, math.prod(shape[1:])))
+    for start in range(0, shape[0], thick):
+        yield slice(start, start + thick)
 
 
 def centroid(mask: Mask) -> tuple[float, ...]:

@@ -210,6 +210,8 @@ class CaseCache:
                 if mapped is not None:
                     return mapped
                 self._tell_if_again()
+            # What it has no room beside goes before it is read, not after.
+            self._make_room(min([held.nbytes for held in self._cases.values()], default=0))
             return self._keep(case_id, self.source.load(case_id))
 
     def _mapped(self, case_id: str) -> _CachedCase | None:
@@ -232,13 +234,17 @@ class CaseCache:
 
     def _keep(self, case_id: str, case: Case) -> _CachedCase:
         held = _CachedCase(case, self.source.schema.ignore)
+        self._make_room(held.nbytes)
         self._cases[case_id] = held
         self._bytes += held.nbytes
-        while self._bytes > self.max_bytes and len(self._cases) > 1:
+        return held
+
+    def _make_room(self, size: int) -> None:
+        """Let go of the cases that were not used for longest."""
+        while self._cases and self._bytes + size > self.max_bytes:
             name, gone = self._cases.popitem(last=False)
             self._gone.add(name)
             self._bytes -= gone.nbytes
-        return held
 
     def _tell_if_again(self) -> None:
         """Warn once of cases (of slices: whole volumes) that are read repeatedly."""

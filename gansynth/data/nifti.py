@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.case_store import CaseStore
-from gansynth.core.geometry import bounding_box
+from gansynth.core.geometry import bounding_box, slabs
 from gansynth.core.resample import resampling_record
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import (
@@ -235,7 +236,7 @@ class VolumeSource(CaseSource):
         labels = self._filled(labels)
         image = np.empty(stored.shape, np.float32)
         for channel, how, values in zip(image, self.intensities, stored, strict=True):
-            channel[:] = how(values)
+            how.into(channel, values)
         shape = self._shape_of(image.shape[1:], spacing)
         if shape != image.shape[1:]:
             image, labels = resample(case_id, image, labels, shape)
@@ -513,17 +514,19 @@ class ChannelNormalisation(Document, optional=("low", "high", "mean", "std")):
     mean: float | None = None
     std: float | None = None
 
-    def __call__(self, channel: npt.NDArray[Any]) -> FloatArray:
-        """Normalise one channel (D, H, W); a constant one becomes zeros."""
-        values = channel.astype(np.float32)
-        if self.modality == "none":
-            return values
-        std, mean = self.units(values)
-        if self.modality == "ct":
-            values = np.clip(values, self.low, self.high)
+    def into(self, out: FloatArray, channel: npt.NDArray[Any]) -> None:
+        """Normalise one channel (D, H, W) into another array; a constant one becomes zeros."""
+        std, mean = self.units(channel)
         if std == 0:
-            return np.zeros_like(values)
-        return np.asarray((values - mean) / std, np.float32)
+            out[:] = 0
+            return
+        out[:] = channel
+        if self.modality == "none":
+            return
+        if self.modality == "ct":
+            np.clip(out, self.low, self.high, out=out)
+        out -= mean
+        out /= std
 
     def units(self, channel: npt.NDArray[Any]) -> tuple[float, float]:
         """Deviation (0 of a constant channel) and mean: normalised values to the file's."""
@@ -531,9 +534,28 @@ class ChannelNormalisation(Document, optional=("low", "high", "mean", "std")):
             return 1.0, 0.0
         mean, std = self.mean or 0.0, self.std or 0.0
         if self.modality == "mr":
-            body = channel[channel != 0].astype(np.float64)
-            mean, std = (float(body.mean()), float(body.std())) if body.size else (0.0, 0.0)
+            mean, std = _mean_and_deviation(channel)
         return (std if std > 1e-8 * max(1.0, abs(mean)) else 0.0), mean
+
+
+def _mean_and_deviation(channel: npt.NDArray[Any]) -> tuple[float, float]:
+    """Of all values of a channel (D, H, W) but 0, to the bit as numpy's, in a third of its memory.
+
+    Of a CT each copy of the volume takes 840 MB.
+    """
+    body, filled = np.empty(channel.size, np.float64), 0
+    for part in slabs(channel.shape):
+        values = channel[part].astype(np.float32)
+        values = values[values != 0]
+        body[filled : filled + len(values)] = values
+        filled += len(values)
+    if not filled:
+        return 0.0, 0.0
+    body = body[:filled]
+    mean = body.mean()
+    body -= mean
+    body *= body
+    return float(mean), math.sqrt(body.mean())
 
 
 def draw_foreground(
