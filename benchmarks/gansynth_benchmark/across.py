@@ -17,6 +17,7 @@ import numpy as np
 
 from gansynth.metrics.statistics import LEVEL, Floats
 
+SETS = 5  # of fewer, a prediction says little more than the range of what is possible
 STEPS = 200  # halvings of the range of the spread
 
 
@@ -25,13 +26,13 @@ class ExpectedEffect:
     """The effect over sets. None where there are too few: of an interval, or a prediction.
 
     Attributes:
-        mean: of the true effects of such sets.
+        mean: of the true effects of such sets; None without a set.
         low, high, p: 95 % interval of the mean, and p of a mean of 0.
         spread: standard deviation of the sets' true effects.
         next_low, next_high: where the effect on a further set lies, 95 %.
     """
 
-    mean: float
+    mean: float | None
     low: float | None
     high: float | None
     p: float | None
@@ -47,7 +48,7 @@ class ExpectedEffect:
 def expected_effect(effects: Sequence[float], errors: Sequence[float]) -> ExpectedEffect:
     """Return the effect over sets of which each has an effect and its standard error.
 
-    Two sets give an interval, three a prediction.
+    Two sets give an interval, ``SETS`` a prediction.
     """
     from scipy.special import stdtr, stdtrit
 
@@ -55,7 +56,7 @@ def expected_effect(effects: Sequence[float], errors: Sequence[float]) -> Expect
     variances = np.square(np.maximum(errors, 1e-12))
     count = len(values)
     if count < 2:
-        mean = float(values[0]) if count else math.nan
+        mean = float(values[0]) if count else None
         return ExpectedEffect(mean, None, None, None, None, None, None)
     between = _between(values, variances)
     weights = 1 / (variances + between)
@@ -65,7 +66,7 @@ def expected_effect(effects: Sequence[float], errors: Sequence[float]) -> Expect
     reach = -stdtrit(count - 1, LEVEL / 2) * error
     p = float(2 * stdtr(count - 1, -abs(mean) / error))
     next_low = next_high = None
-    if count > 2:
+    if count >= SETS:
         farther = -stdtrit(count - 2, LEVEL / 2) * math.sqrt(between + error**2)
         next_low, next_high = float(mean - farther), float(mean + farther)
     low, high = float(mean - reach), float(mean + reach)

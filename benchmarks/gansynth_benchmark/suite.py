@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from gansynth.metrics.segmentation.measures import LESIONS, beside
+from gansynth.metrics.segmentation.measures import LESIONS, beside, measure_of
 from gansynth.metrics.statistics import holm
 from gansynth.report.numbers import NOTHING, NumberFormat, probability
 from gansynth.runtime.errors import UsageFault
@@ -140,7 +140,7 @@ def _rows(studies: Sequence[ReportData], key: str) -> Iterator[dict[str, Any]]:
         for study in studies:
             entry = study.entry("comparisons", name, study.sizes[0], key)
             finding = finding_of(entry, show)
-            if finding is ComparisonOutcome.MISSING or entry["standard_error"] is None:
+            if finding is ComparisonOutcome.MISSING:
                 continue
             low, high = ends_of(entry)
             effects.append(
@@ -152,11 +152,16 @@ def _rows(studies: Sequence[ReportData], key: str) -> Iterator[dict[str, Any]]:
                     "finding": finding.words,
                 }
             )
-            values.append(entry["difference"])
-            errors.append(entry["standard_error"])
+            if entry["standard_error"] is not None:  # of fewer trainings, nothing is known
+                values.append(entry["difference"])
+                errors.append(entry["standard_error"])
             findings[_WORDS.get(finding, "unclear")] += 1
-        if values:
+        if effects:
             over = expected_effect(values, errors).to_json()
+            least, most = measure_of(key).bounds
+            for end, farthest in (("next_low", least - most), ("next_high", most - least)):
+                if over[end] is not None and abs(over[end]) > most - least:
+                    over[end] = farthest
             yield {"arm": name, "title": title, "measure": key, "sets": effects, **over, **findings}
 
 
@@ -187,7 +192,8 @@ def sentences(document: Document) -> Iterator[str]:
         counts = f"helped on {row['helped']}, harmed on {row['harmed']}, unclear on "
         counts += f"{row['unclear']} of {count} sets"
         if row["next_low"] is None:
-            yield f"{row['title']}: {counts}; three sets at least are needed to expect anything"
+            sets = f"{count} set{'s' if count > 1 else ''}"
+            yield f"{row['title']}: {counts}; {sets} cannot tell what to expect of another"
             continue
         yield (
             f"{row['title']}: on a new set of this kind expect {show.title} "

@@ -23,6 +23,7 @@ from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import FoldSplit
 from gansynth.hosts.trials import shortened, trials_of
 from gansynth.metrics.segmentation.measures import LESIONS, beside, cost_words, measure_of
+from gansynth.metrics.statistics import LEVEL
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth_benchmark.analysis import of_subjects
@@ -226,7 +227,8 @@ def going_on(order: Sequence[str], keep: float, real: Sequence[str]) -> list[str
     return left if set(best) <= set(left) else left + best
 
 
-Gain = Mapping[str, float]  # `gain` of an arm over real cases, its standard `error`, `subjects`
+Gain = Mapping[str, float]
+"""`gain` of an arm over real cases, its standard `error`, `subjects`, and inner `folds`."""
 
 
 def gains_over(
@@ -248,19 +250,40 @@ def gains_over(
             folds.setdefault(fold_of[subject], []).append(gains[-1])
         if gains:
             error = max(_error(gains), _error([mean(values) for values in folds.values()]))
-            found[arm] = {"gain": mean(gains), "error": error, "subjects": len(gains)}
+            found[arm] = {
+                "gain": mean(gains),
+                "error": error,
+                "subjects": len(gains),
+                "folds": len(folds),
+            }
     return found
 
 
 def choose(gains: Mapping[str, Gain], real: str) -> tuple[str, str]:
-    """Return the arm whose gain is surest, if it exceeds its standard error, else ``real``; why."""
+    """Return the arm whose gain is surest, if chance hardly gives one of them that, else ``real``.
+
+    Chance gives one of all arms such a gain once in 20 times (Student's t of the folds, each of
+    which is one training, and Bonferroni's correction).
+
+    Returns:
+        The arm, and why.
+    """
     if not gains:
         return real, "not known, use none: no other arm was trained"
-    best = max(gains, key=lambda arm: gains[arm]["gain"] - gains[arm]["error"])
+    needed = {arm: _needed_errors(gain, len(gains)) for arm, gain in gains.items()}
+    best = max(gains, key=lambda arm: gains[arm]["gain"] - needed[arm] * gains[arm]["error"])
     text = f"{best} against {real}: {words_of(gains[best])}"
-    if gains[best]["gain"] > gains[best]["error"]:
-        return best, f"{text}, more than one standard error"
-    return real, f"not known, use none: {text}, not more than one standard error"
+    limit = f"{needed[best]:.1f} standard errors, which chance exceeds once in 20 times"
+    if gains[best]["gain"] > needed[best] * gains[best]["error"]:
+        return best, f"{text}, more than {limit}"
+    return real, f"not known, use none: {text}, not more than {limit}"
+
+
+def _needed_errors(gain: Gain, arms: int) -> float:
+    """Return by how many standard errors a gain must exceed 0; infinite for a single fold."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(gain["folds"] - 1, 1 - LEVEL / arms)) if gain["folds"] > 1 else math.inf
 
 
 def finite(value: float) -> float | None:

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from gansynth.metrics.statistics import EXACT, Floats, MeanSquares, RunValues
+from gansynth.metrics.statistics import EXACT, REPETITIONS, Floats, MeanSquares, RunValues
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.serialise import Document
 
@@ -107,7 +107,7 @@ class _LearningCurve:
 
     def limits(self) -> tuple[float | None, float | None]:
         """Smallest and largest size at which the arm does not differ; None: no such limit."""
-        if min(self.arm.shape) < 2:
+        if len(self.arm) < REPETITIONS or self.arm.shape[1] < 2:
             return None, None
         knots = np.log(self.sizes)
         logs = np.linspace(knots[0], knots[-1], STEPS)
@@ -127,7 +127,7 @@ class _LearningCurve:
 
     def rise_p(self) -> float | None:
         """Two-sided p of the hypothesis that the curve's end equals its start."""
-        if min(self.arm.shape) < 2:
+        if len(self.arm) < REPETITIONS or self.arm.shape[1] < 2:
             return None
         difference = self.tables[-1] - self.tables[0]
         return float(MeanSquares.of(difference, np.abs(self.tables).max()).p())

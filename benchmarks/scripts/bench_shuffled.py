@@ -6,13 +6,20 @@ as they do. Each shuffle is analysed as the plan was: every arm against the cont
 measure, Holm's correction over them. Printed: the share of shuffles in which any difference is
 shown at 5 %, with its 95 % interval (Wilson), and what it is without Holm's correction.
 
+Then studies of an arm against itself: plans with two seeds a draw hold two trainings of one arm on
+the same cases, which differ by chance alone. Studies of some draws and seeds are dealt from such
+pairs, with random signs. Printed: the share in which a difference is shown, and (in brackets) in
+which it would be if the test did not ask for three trainings.
+
     python benchmarks/scripts/bench_shuffled.py [--shuffles 1000]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +27,7 @@ import numpy as np
 from common import print_table, write
 from scipy.stats import binomtest
 
-from gansynth.metrics.statistics import RunValues, compare, holm
+from gansynth.metrics.statistics import MeanSquares, RunValues, compare, holm, paired
 from gansynth_benchmark.analysis import matrices_of
 
 LEVEL, MARGIN = 0.05, 0.01
@@ -37,6 +44,18 @@ PLANS = (
     "lgg_unlabelled/development",
     "busi_controls/development",
 )
+
+
+TWICE = (
+    "lgg/results",
+    "lgg_10/results",
+    "hippocampus/results",
+    "figshare/results",
+    "phantoms_longer/results",
+)
+"""Plans with two seeds a draw."""
+SIZES = tuple(itertools.product((1, 2, 3, 5, 10, 21), (1, 2, 3)))
+"""Draws and seeds of a study."""
 
 
 def by_arm(name: str) -> tuple[str, dict[str, RunValues]]:
@@ -83,8 +102,50 @@ def p_values(dealt: dict[str, list[Any]], control: str, subjects: tuple[str, ...
     return [compare(each, runs[control], margin=MARGIN).p for each in others]
 
 
+def pairs_of(name: str) -> list[list[Any]]:
+    """What two trainings of one arm differ by (subjects), by draw."""
+    document = json.loads((GAINS / f"{name}.json").read_text(encoding="utf-8"))
+    found: dict[tuple[int, int], list[Any]] = {}
+    for (_, n, measure), runs in matrices_of(document).items():
+        if measure == document["primary"]:
+            for draw in set(runs.draws):
+                values = runs.values[np.array(runs.draws) == draw]
+                if len(values) > 1:
+                    found.setdefault((n, draw), []).append(values[1] - values[0])
+    return list(found.values())
+
+
+def against_itself(pairs: list[list[Any]], draws: int, seeds: int, rng: np.random.Generator) -> Any:
+    """A study that compares an arm with itself: values (trainings, subjects) without an effect."""
+    rows = []
+    for which in rng.choice(len(pairs), draws, replace=draws > len(pairs)):
+        own = pairs[which]
+        for pair in rng.choice(len(own), seeds, replace=seeds > len(own)):
+            rows.append(own[pair] * rng.choice((-1, 1)))
+    return np.array(rows)
+
+
+def of_nothing(name: str, studies: int) -> dict[str, Any]:
+    """How often studies of each size show a difference of an arm from itself."""
+    pairs, found = pairs_of(name), {}
+    for draws, seeds in SIZES:
+        rng = np.random.default_rng(0)
+        shown = without = 0
+        for _ in range(studies):
+            rows = against_itself(pairs, draws, seeds, rng)
+            keys = list(itertools.product(range(draws), range(seeds)))
+            subjects = [str(number) for number in range(rows.shape[1])]
+            arm = RunValues(rows, *(tuple(each) for each in zip(*keys, strict=True)), subjects)
+            nothing = replace(arm, values=0 * rows)
+            p = compare(arm, nothing, margin=MARGIN).p
+            shown += p is not None and p < LEVEL
+            without += bool(MeanSquares.of(paired(arm, nothing).table()).p() < LEVEL)
+        found[f"{draws}x{seeds}"] = {"shown": shown / studies, "untold": without / studies}
+    return found
+
+
 def main() -> None:
-    """Shuffle every plan."""
+    """Shuffle every plan, then compare arms with themselves."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shuffles", type=int, default=1000)
     args = parser.parse_args()
@@ -110,7 +171,13 @@ def main() -> None:
         }
     titles = ["plan", "arms", "draws", "people", "shown", "from", "to", "without Holm"]
     print_table([titles, *[[name, *row.values()] for name, row in results.items()]])
-    write("shuffled", {"shuffles": args.shuffles, "results": results})
+    blank = {name: of_nothing(name, args.shuffles) for name in TWICE}
+    lines = [["draws x seeds", *TWICE]]
+    for size in blank[TWICE[0]]:
+        cells = [blank[name][size] for name in TWICE]
+        lines.append([size, *[f"{each['shown']:.3f} ({each['untold']:.3f})" for each in cells]])
+    print_table(lines)
+    write("shuffled", {"shuffles": args.shuffles, "results": results, "against_itself": blank})
 
 
 if __name__ == "__main__":

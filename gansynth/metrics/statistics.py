@@ -21,6 +21,9 @@ from gansynth.runtime.serialise import Document
 Floats = npt.NDArray[np.float64]
 ANY = (-math.inf, math.inf)
 LEVEL = 0.05  # share of the intervals that may miss
+REPETITIONS = 3
+"""Least number of trainings of an arm that tell how far chance moves one: draws, or seeds of one
+draw. From fewer, arms that do not differ look as if they did, up to six times in ten."""
 EXACT = 1e-12
 """A standard error below this share of the largest value is rounding error and counts as 0."""
 FAR = 20.0  # an upper limit beyond this multiple of the mean, above a bound, is uninformative
@@ -319,7 +322,8 @@ class Interval:
 class ArmComparison(Document):
     """An experiment arm and its control: one measure and training size, paired by run and subject.
 
-    None marks what the runs cannot tell: without two test subjects there is no interval.
+    None marks what the runs cannot tell: below ``REPETITIONS``, or with a single test subject,
+    there is no interval.
     """
 
     difference: float | None  # mean of arm - control; draws weigh the same
@@ -327,9 +331,8 @@ class ArmComparison(Document):
     p: float | None  # two-sided, of the hypothesis that the true difference is 0
     df: float | None
     standard_error: float | None
-    # what interval, p, mde and equivalence hold for. `draws, seeds, subjects`; with one draw
-    # `seeds, subjects`, given its training subjects; with one run `subjects`, given its networks;
-    # or `nothing`.
+    # what interval, p, mde and equivalence hold for: `draws, seeds, subjects`; with one draw
+    # `seeds, subjects`, given its training subjects; or `nothing`.
     generalises: str
     wilcoxon_p: float | None
     mde: float | None  # minimum detectable effect, of either sign, at 80 % power by default
@@ -383,7 +386,7 @@ def compare(
         df=None if test is None else float(test.df),
         standard_error=None if test is None else float(test.error),
         generalises=generalises,
-        wilcoxon_p=wilcoxon(pairs.table()),
+        wilcoxon_p=None if test is None else wilcoxon(pairs.table()),
         mde=None if test is None else float(test.detectable(level, power)),
         margin=margin,
         equivalent=equivalence_p is not None and equivalence_p <= level,
@@ -414,13 +417,13 @@ def detectable(
 ) -> float:
     """Smallest effect that a design detects at 5 %, under true variances; None counts as 0.
 
-    Raises UsageFault: fewer than two test subjects.
+    Raises UsageFault: fewer than two test subjects, or too few trainings for an interval.
     """
-    if min(draws, seeds) < 1 or subjects < 2:
+    if min(draws, seeds) < 1 or subjects < 2 or (draws if draws > 1 else seeds) < REPETITIONS:
         raise UsageFault(
             "metrics.design-counts-too-small",
             f"design: {draws} draws, {seeds} seeds, {subjects} test subject(s), expected at least "
-            "1, 1 and 2",
+            f"{REPETITIONS} draws (or one, with {REPETITIONS} seeds), 1 and 2",
         )
     part = {name: value or 0.0 for name, value in vars(variance).items()}
     if draws > 1:
@@ -429,8 +432,6 @@ def detectable(
     else:
         runs, run = seeds, part["seed"]
         case, cross = part["case"] + part["draw_case"], part["rest"]
-    if runs == 1:
-        run, case, cross = 0.0, case + cross, 0.0
     squares = np.array([subjects * run + cross, runs * case + cross, cross])
     test = MeanSquares(np.zeros(()), squares[0], squares[1], squares[2], runs, subjects)
     return float(test.detectable(LEVEL, power))
@@ -466,11 +467,9 @@ def wilcoxon(table: Floats) -> float | None:
 
 def generalisation(runs: RunValues) -> str:
     """What a result on these runs generalises to; see ``ArmComparison``."""
-    if len(runs.subjects) < 2 or not runs.draws:
+    if len(runs.subjects) < 2 or len(runs.table()) < REPETITIONS:
         return "nothing"
-    if len(set(runs.draws)) > 1:
-        return "draws, seeds, subjects"
-    return "seeds, subjects" if len(runs.draws) > 1 else "subjects"
+    return "draws, seeds, subjects" if len(set(runs.draws)) > 1 else "seeds, subjects"
 
 
 def _interval(test: MeanSquares | None, level: float) -> Interval:

@@ -76,13 +76,22 @@ def test_only_finished_runs_count_each_with_its_draw_and_seed():
 
 
 def test_a_difference_beyond_what_is_possible_has_no_interval():
-    runs = [even("default", 0.5, draw=draw) for draw in (0, 1)]
+    runs = [even("default", 0.5, draw=draw) for draw in range(3)]
     gans = [
-        run("gan", {DICE: dict.fromkeys(CASES, level)}, draw=d) for d, level in ((0, 1), (1, 0.1))
+        run("gan", {DICE: dict.fromkeys(CASES, level)}, draw=d)
+        for d, level in enumerate((1, 0.1, 1))
     ]
     found = analysed(document(runs + gans))
     assert found["comparisons"][0]["interval"] == {"low": None, "high": None}
     assert "the design is too small for an interval" in found["verdict"]["sentence"]
+
+
+def test_one_training_an_arm_says_nothing():
+    found = analysed(document([even("default", 0.5), even("gan", 0.9)]))
+    [row] = found["comparisons"]
+    told = (row["p"], row["wilcoxon_p"], row["interval"]["low"], row["mde"])
+    assert told == (None, None, None, None)
+    assert "(one training each: says nothing)" in found["verdict"]["sentence"]
 
 
 def learning(arm: str, *sizes: int, times: int = 1, more: float = 0.0) -> list[dict[str, Any]]:

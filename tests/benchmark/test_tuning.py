@@ -154,25 +154,30 @@ HALF = {"p": 0.5, "q": 0.5}
 @pytest.mark.parametrize(
     ("scores", "best", "says"),
     [
-        (gained(0.1, 0.3), "gan", "gan against default: +0.2000 (standard error 0.1000, 2 subject"),
-        (gained(0.1, 0.1, 0.1), "gan", "more than one standard error"),
+        (
+            gained(0.1, 0.3),
+            "default",
+            "gan against default: +0.2000 (standard error 0.1000, 2 subject(s)), not more than 6.3",
+        ),
+        (gained(0.1, 0.1, 0.1), "gan", "more than 2.9 standard errors"),
         (gained(-0.1, 0.3), "default", "+0.1000 (standard error 0.2000"),
-        (gained(-0.05, 0.2, 0.3), "gan", "+0.1500 (standard error 0.1041"),
-        (gained(-0.1, -0.1), "default", "not more than one standard error"),
-        (gained(0.4), "default", "+0.4000 (standard error inf, 1 subject(s)), not more than one"),
+        (gained(-0.05, 0.2, 0.3), "default", "+0.1500 (standard error 0.1041"),
+        (gained(0.15, 0.2, 0.3), "gan", "+0.2167 (standard error 0.0441"),
+        (gained(-0.1, -0.1), "default", "not more than 6.3 standard errors"),
+        (gained(0.4), "default", "+0.4000 (standard error inf, 1 subject(s)), not more than inf"),
         # Of those alone whom both have.
         ({"default": HALF, "gan": {"p": 0.4, "q": 0.6, "r": 0.99}}, "default", "2 subject"),
         ({"default": {"p": 0.5}, "gan": {"r": 0.99}}, "default", "no other arm was trained"),
-        ({"default": HALF, "a": {"p": 0.8, "q": 0.7}, "b": {"p": 0.7, "q": 0.8}}, "a", ""),
+        ({"default": HALF, "a": {"p": 0.8, "q": 0.79}, "b": {"p": 0.79, "q": 0.8}}, "a", ""),
         # The best score is luck, the next one is sure.
         (
-            {"default": HALF, "lucky": {"p": 0.4, "q": 1.0}, "sure": {"p": 0.6, "q": 0.61}},
+            {"default": HALF, "lucky": {"p": 0.4, "q": 1.0}, "sure": {"p": 0.6, "q": 0.601}},
             "sure",
-            "",
+            "more than 12.7 standard errors, which chance exceeds once in 20 times",
         ),
     ],
 )
-def test_what_is_chosen_beats_none_by_more_than_one_standard_error(scores, best, says):
+def test_what_is_chosen_beats_none_by_more_than_chance_gives(scores, best, says):
     found, why = chosen(scores)
     assert found == best
     assert says in why
@@ -281,7 +286,7 @@ def test_where_less_is_better_the_least_wins(tmp_path):
 @pytest.mark.parametrize(
     ("lost", "chosen", "says"),
     [
-        ({"fading"}, "plain", "standard error; could not be trained: fading"),
+        ({"fading"}, "plain", "once in 20 times; could not be trained: fading"),
         ({"plain", "fading", "pasted"}, "default", "not known, use none: no other arm was trained"),
     ],
     ids=["the next", "real cases alone"],

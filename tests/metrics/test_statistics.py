@@ -201,8 +201,10 @@ def test_holm_by_hand(ps, corrected):
     [
         ((3, 1, 20), "draws, seeds, subjects"),
         ((1, 3, 20), "seeds, subjects"),
-        ((1, 1, 20), "subjects"),
         ((3, 2, 1), "nothing"),
+        ((1, 1, 20), "nothing"),
+        ((1, 2, 20), "nothing"),
+        ((2, 3, 20), "nothing"),
     ],
 )
 def test_it_says_for_what_it_holds(design, said):
@@ -245,3 +247,5 @@ def test_an_option_out_of_range_is_refused_by_name_and_value(option, value, expe
         compare(*arms(), **{"margin": 0.5, option: value})
     with raises_fault("metrics.design-counts-too-small"):
         detectable(PILOT, 3, 2, 1)
+    with raises_fault("metrics.design-counts-too-small"):
+        detectable(PILOT, 1, 2, 20)

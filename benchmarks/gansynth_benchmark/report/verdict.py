@@ -257,7 +257,9 @@ def _amount(places: Sequence[ArmResult], unit: str, signed: bool) -> str:
     ends = [ends_of(place.node) for place in places]
     lows, highs = known([low for low, _ in ends]), known([high for _, high in ends])
     if not lows or not highs:
-        return f"{text} (the design is too small for an interval)"
+        once = all(place.node.get("runs") == 1 for place in places)
+        why = "one training each: says nothing"
+        return f"{text} ({why if once else 'the design is too small for an interval'})"
     low, high = [write(end) for end in (min(lows), max(highs))[::order]]
     return f"{text} ({'95 % CI' if len(places) == 1 else '95 % CIs within'} {low} to {high})"
 
