@@ -25,6 +25,11 @@ CONTROLS: Mapping[str, Mapping[str, Any]] = {
         "what": "real cases alone, augmented more than the host usually does",
         "heavier": True,
     },
+    "again": {
+        "title": "usual augmentation again",
+        "what": "the control with other random numbers: what chance alone does",
+        "again": True,
+    },
     "double": {
         "title": "twice the real cases",
         "what": "twice as many real subjects: the yardstick",

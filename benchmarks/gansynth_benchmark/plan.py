@@ -178,6 +178,8 @@ class ArmPlan(AugmentRequest):
     """Augment more than the host usually does."""
     real: int = Field(default=1, ge=1)
     """Factor on the number of real training subjects."""
+    again: bool = False
+    """Train with other random numbers than arms without this."""
     tune: Texts = ()
     """Chosen among these arms by inner folds."""
     candidate: bool = False
@@ -206,7 +208,8 @@ class ArmPlan(AugmentRequest):
     @property
     def document(self) -> dict[str, Any]:
         """What is trained, without the defaults and without what only the study knows."""
-        own = {"name", "title", "what", "generator", "heavier", "real", "tune", "candidate"}
+        own = {"name", "title", "what", "generator", "heavier", "real"}
+        own |= {"again", "tune", "candidate"}
         document = self.model_dump(mode="json", exclude_defaults=True, exclude=own)
         document["ratio"] = self.ratio
         return document

@@ -40,7 +40,7 @@ JOBS = "jobs"
 FORMAT = 1
 FIT, TRAIN, TUNE = "fit", "train", "tune"
 log = logging.getLogger("gansynth")
-SEEDS_OF_A_DRAW = 1000
+SEEDS_OF_A_DRAW, SEEDS_OF_AN_ARM = 1000, 500
 """Seed offset between training subsets, so that their trainings have different seeds."""
 
 
@@ -402,7 +402,7 @@ class BenchmarkStudy:
             "augment": host,
             "regions": self.plan.regions,
             "measures": list(self.plan.measured),
-            "seed": place.random,
+            "seed": place.random + SEEDS_OF_AN_ARM * arm.again,
         }
         return train_spec(document, self.fit_of(place), f"train {place}")
 

@@ -27,6 +27,7 @@ COMMENTS = {
     "generators": "options as of gansynth fit",
     "arms": "required; options of gansynth augment",
     "- default": "the control: real cases alone",
+    "- again": "the control again: what chance alone does",
     "- double": "the yardstick: twice the real cases",
     "sizes": "required: training subjects",
     "draws": "training subsets of each size",
@@ -45,7 +46,7 @@ def plan_text(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     places: Mapping[str, str] | None = None,
 ) -> str:
-    """Return a plan that compares arms with real cases alone, and with twice as many.
+    """Return a plan that compares arms with real cases alone, with the same again, and twice as many.
 
     Args:
         arms: those with samples, as in a plan.
@@ -66,7 +67,7 @@ def plan_text(
     if settings:
         plan["generators"] = {each: {"generator": each, "set": settings[each]} for each in settings}
     plan |= {
-        "arms": ["default", "double", *map(dict, arms)],
+        "arms": ["default", "again", "double", *map(dict, arms)],
         # The most of which there are twice as many: the nearest to a training on all of them.
         "sizes": [(subjects - 2 * test) // 2],
         "draws": 3,

@@ -223,7 +223,7 @@ def test_a_new_plan_has_what_augment_chooses_and_further_generators_only_if_aske
     made = gansynth("benchmark", "--new", named, *read, *subjects, *words)
     assert made.exit_code == 0, made.output
     plan = yaml.safe_load(Path("plan.yaml").read_text())
-    assert plan["arms"][:2] == ["default", "double"]
+    assert plan["arms"][:3] == ["default", "again", "double"]
     assert [{k: v for k, v in arm.items() if k != "name"} for arm in plan["arms"][2:]] == arms
     assert plan["host"]["target"] == target
 

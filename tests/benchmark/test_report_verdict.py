@@ -202,6 +202,15 @@ def test_a_development_look_says_so_and_an_arm_that_was_not_finished_is_named():
     assert found["per_arm"]["other"] == "At N = 6 nothing was finished (2 of 3 runs failed)."
 
 
+def test_where_the_control_differs_from_itself_no_difference_is_sure():
+    made = document(GAIN, other(0.05, 0.01))
+    [again] = [arm for arm in made["plan"]["arms"] if arm["name"] == "other"]
+    again["again"] = True
+    sentence = verdict(made)["sentence"]
+    assert "chance alone changes Dice by +5.00 points (95 % CI +4.00 to +6.00)" in sentence
+    assert "so no difference here is sure" in sentence
+
+
 def test_nothing_finished_and_nothing_compared_are_said():
     assert "nothing can be said" in verdict(documents.minimal())["sentence"]
     assert "nothing is compared" in verdict(documents.alone())["sentence"]

@@ -118,6 +118,12 @@ def test_a_fit_serves_all_seeds_of_a_draw_or_one(fits, same):
     assert design.train(other).document["seed"] == 1000
 
 
+def test_the_control_again_is_the_control_with_a_seed_that_no_other_training_has():
+    design = design_of(plan_of(arms=["default", "again"]))
+    first, again = (design.train(replace(PLACE, arm=arm)).document for arm in ("default", "again"))
+    assert again == {**first, "seed": first["seed"] + 500}
+
+
 def test_fits_and_choices_know_nobody_who_is_judged_on():
     design = design_of(plan_of(arms=[*pasted(), TUNED], tune={"folds": 2}))
     fit, tune = fit_of(design, PLACE), design.tune(TrainingPoint("tuned", 2, 0, 0)).document

@@ -57,7 +57,7 @@ def test_it_says_what_one_pair_proves_and_names_a_valid_plan(compared, tmp_path)
     (tmp_path / "plan.yaml").write_text(compared["plan"])
     plan = read_plan(tmp_path / "plan.yaml")
     *controls, arm = plan.arms
-    assert [control.name for control in controls] == ["default", "double"]
+    assert [control.name for control in controls] == ["default", "again", "double"]
     asked = {"generator": "parametric", "ratio": "1:1", "bank_size": "4", **MIXED}
     assert {key: getattr(arm, key) for key in asked} == {**asked, "prevalence": "1"}
 

@@ -22,8 +22,8 @@ class ReportArm:
     """An experiment arm.
 
     Attributes:
-        kind: control, gan, rival (no network draws its samples), yardstick (more real cases), or
-            tuned.
+        kind: control, again (the control with other random numbers), gan, rival (no network draws
+            its samples), yardstick (more real cases), or tuned.
     """
 
     key: str
@@ -96,6 +96,8 @@ class ReportData:
         if key == self.control:
             return "control"
         arm = {arm["name"]: arm for arm in self.plan["arms"]}[key]
+        if arm.get("again"):
+            return "again"
         if (arm.get("real") or 1) > 1:
             return "yardstick"
         if arm.get("tune"):

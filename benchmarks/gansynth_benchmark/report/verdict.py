@@ -110,10 +110,12 @@ def _clauses(study: ReportData, places: Sequence[ArmResult]) -> list[str]:
     if len(_found(places, ComparisonOutcome.MISSING)) == len(places):
         return [f"nothing can be said, for no comparison on {title} was finished"]
     yardsticks = [place for place in places if place.arm.kind == "yardstick"]
-    compared = [place for place in places if place not in yardsticks]
+    blanks = [place for place in places if place.arm.kind == "again"]
+    compared = [place for place in places if place not in (*yardsticks, *blanks)]
     best = _found(compared, ComparisonOutcome.GAIN)
     rest = [place for place in compared if place not in best]
-    clauses = [*_effects(study, compared), *_costs(study, best), *_unshown(study, compared)]
+    clauses = [*_by_chance(study, blanks), *_effects(study, compared), *_costs(study, best)]
+    clauses += _unshown(study, compared)
     clauses += _costs(study, rest, "a cost without a gain: ")
     gains = _found(yardsticks, ComparisonOutcome.GAIN)
     if gains:
@@ -123,6 +125,16 @@ def _clauses(study: ReportData, places: Sequence[ArmResult]) -> list[str]:
     if lacking:
         clauses.append(f"intervals say nothing of other {joined(lacking)}")
     return clauses
+
+
+def _by_chance(study: ReportData, blanks: Sequence[ArmResult]) -> list[str]:
+    """Return a clause where the control differs from itself: nothing else is to be believed then."""
+    shown = (ComparisonOutcome.GAIN, ComparisonOutcome.LOSS)
+    differing = [place for place in blanks if place.finding in shown]
+    if not differing:
+        return []
+    amounts = _amounts(study, differing, signed=True)
+    return [f"chance alone changes {study.show.title} by {amounts}, so no difference here is sure"]
 
 
 def _effects(study: ReportData, compared: Sequence[ArmResult]) -> list[str]:
