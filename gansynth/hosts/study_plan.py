@@ -46,7 +46,7 @@ def plan_text(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     places: Mapping[str, str] | None = None,
 ) -> str:
-    """Return a plan that compares arms with real cases alone, with the same again, and twice as many.
+    """Return a plan that compares arms with real cases, with these again, and with twice as many.
 
     Args:
         arms: those with samples, as in a plan.

@@ -128,7 +128,7 @@ def _clauses(study: ReportData, places: Sequence[ArmResult]) -> list[str]:
 
 
 def _by_chance(study: ReportData, blanks: Sequence[ArmResult]) -> list[str]:
-    """Return a clause where the control differs from itself: nothing else is to be believed then."""
+    """Return a clause where the control differs from itself: nothing else is sure then."""
     shown = (ComparisonOutcome.GAIN, ComparisonOutcome.LOSS)
     differing = [place for place in blanks if place.finding in shown]
     if not differing:
