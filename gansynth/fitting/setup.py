@@ -315,7 +315,7 @@ def refuse_full_disk(job: FitJob, out: Path) -> None:
             "fitting.disk-lacks-room",
             f"{out}: {in_units(needed)} needed ({KEPT_CHECKPOINTS + 1} checkpoints of "
             f"{in_units(size)}, up to {in_units(others)} of previews and tables), {in_units(free)} "
-            "free there. Make room, or choose another -o",
+            "free there. Make room, or name a folder on another disk with -o",
         )
 
 
