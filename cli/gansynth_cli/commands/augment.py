@@ -42,7 +42,7 @@ def target_of(words: Sequence[str]) -> str | None:
         data = find_kind(words[0])
     if data is None:
         return None
-    from gansynth.hosts.one_command import target_of_kind
+    from gansynth.hosts.host import target_of_kind
 
     return target_of_kind(data.partition(":")[0])
 
