@@ -175,7 +175,7 @@ class RichReporter:
             self._plain.append(task)
 
             def tell() -> None:
-                if task is self._plain[-1]:
+                if self._plain[-1:] == [task]:  # else it has ended, or one within it has not
                     task.tell()
 
             real = self._clock is time.monotonic  # another one does not run by itself
