@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import multiprocessing
 import os
 import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from types import SimpleNamespace
-from unittest.mock import patch
 
 from gansynth import (
     CommandReport,
@@ -36,8 +32,7 @@ from gansynth_nnunet.workers import WORKERS, counting_files
 def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
     """Implement ``gansynth prepare nnunet:ID``: check, fingerprint, plan and preprocess.
 
-    What is done already is not done again. Plans other than the default must exist already. One
-    process is this one: of its own, it would import nnU-Net for seconds, twice.
+    What is done already is not done again. Plans other than the default must exist already.
     """
     source, name = request.request, request.request.plans or DEFAULT_PLANS
     root, dataset = NnunetRoot.of(source.where, source.root)
@@ -66,7 +61,7 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
             if plans is None:
                 path.unlink(missing_ok=True)  # nnU-Net would read it and extend it
             progress("fingerprint", 0, 1)
-            with _timed(seconds, "fingerprint"), _nnunet(root, folder, request.processes):
+            with _timed(seconds, "fingerprint"), _nnunet(root, folder):
                 from nnunetv2.experiment_planning import plan_and_preprocess_api as nnunet
 
                 extractor = nnunet.DatasetFingerprintExtractor(number, request.processes)
@@ -75,7 +70,7 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
                 extractor.show_progress_bar = False
                 extractor.run(overwrite_existing=True)
             progress("fingerprint", 1, 1)
-            with _timed(seconds, "plan"), _nnunet(root, folder, request.processes):
+            with _timed(seconds, "plan"), _nnunet(root, folder):
                 nnunet.plan_experiment_dataset(number)
             progress("plan", 1, 1)
         else:
@@ -94,7 +89,7 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
                 continue
             with (
                 _timed(seconds, each),
-                _nnunet(root, folder, request.processes),
+                _nnunet(root, folder),
                 counting_files(place, ".pkl", partial(progress, each), len(raw.ids)),
             ):
                 from nnunetv2.experiment_planning import plan_and_preprocess_api as nnunet
@@ -132,12 +127,9 @@ def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _nnunet(root: NnunetRoot, folder: Path, processes: int) -> Iterator[None]:
+def _nnunet(root: NnunetRoot, folder: Path) -> Iterator[None]:
     before = dict(os.environ)
-    threads = SimpleNamespace(Pool=ThreadPool)  # in place of a way to start processes
-    pools = patch.object(multiprocessing, "get_context", lambda method=None: threads)
     with (
-        pools if processes == 1 else contextlib.nullcontext(),
         disk_errors(folder),
         without_script(),  # nnU-Net spawns its workers
         warnings.catch_warnings(action="ignore"),

@@ -1,4 +1,4 @@
-"""How long nnU-Net trains on this machine: its start and two real steps, in a process of its own.
+"""How long nnU-Net trains on this machine: its start, two real steps and a patch, in a process.
 
 ``python -m gansynth_nnunet.timing FILE`` times what the file says, and writes the result into it.
 """
@@ -9,16 +9,18 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gansynth import read_json, write_json_atomic
-from gansynth.runtime import processes, torchvision_compat
+from gansynth.hosts.timing import noted_by
+from gansynth.runtime import torchvision_compat
 from gansynth.runtime.child import entry, limit_threads
 from gansynth_nnunet.workers import WORKERS
 
-STEPS = 2
+TIMES = 2  # the first one is slower
 ENOUGH = 60.0
 """Seconds of a first step after which no second one is waited for."""
 VALIDATION = 1 / 3
@@ -46,32 +48,31 @@ def time_of(
         file = Path(scratch) / "timing.json"
         write_json_atomic(file, asked)
         own = dict(environment, nnUNet_results=scratch) | {WORKERS: "0"}
-        words = [sys.executable, "-m", "gansynth_nnunet.timing", str(file)]
-        log = Path(scratch) / "timing.log"
-        began = time.monotonic()
-        ended = processes.run(words, own, log, show=lambda line: None)
-        processes.raise_if_stopped(ended)
-        found = read_json(file)
-    if ended.code or "step" not in found:
+        found = noted_by([sys.executable, "-m", "gansynth_nnunet.timing", str(file)], own, file)
+    if "step" not in found:
         return {}
     load = found["load"] / max(1, int(environment[WORKERS]))
     step = max(found["step"], load)
     validation = max(VALIDATION * found["step"], load)
     epoch = batches[0] * step + batches[1] * validation
-    # A process of gansynth starts, nnU-Net's, and those that write what is predicted. A patch is
-    # predicted alone, and a batch has several.
-    ends = 3 * max(0.0, found["at"] - began)
-    ends += windows * VALIDATION * found["step"] / found["batch"]
+    # nnU-Net's process starts, then those that judge what is predicted: its own, and gansynth's.
+    start = max(0.0, found["at"] - found["began"])
+    seconds = epoch * epochs + 3 * start + windows * found.get("patch", VALIDATION * found["step"])
     return {
-        "training_hours": round((epoch * epochs + ends) / 3600, 3),
+        "training_hours": round(seconds / 3600, 4),
+        "seconds_to_start": round(start, 1),
         "seconds_an_epoch": round(epoch, 1),
         "seconds_a_step": round(step, 3),
-        "gpu_memory_gib": found["memory"],
+        "gpu_memory_gib": found.get("memory"),
     }
 
 
 def measure(file: Path) -> None:
-    """Time two steps of the stock trainer, whose folder of results is a temporary one."""
+    """Time two steps of the stock trainer, and a patch that is predicted, alone.
+
+    What is known is written after each, since the time may be over. The trainer's folder of results
+    is a temporary one.
+    """
     import torch
 
     torchvision_compat.apply()
@@ -90,23 +91,30 @@ def measure(file: Path) -> None:
     )
     trainer.initialize()
     batches, _ = trainer.get_dataloaders()
-    load = step = 0.0
-    at = time.monotonic()
-    for _ in range(STEPS):
+    found = {"at": time.monotonic()}
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
         began = time.perf_counter()
-        batch = next(batches)
-        loaded = time.perf_counter()
-        trainer.train_step(batch)
+        made = work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        load, step = loaded - began, time.perf_counter() - loaded
-        if step > ENOUGH:
+            found["memory"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
+        found[name] = time.perf_counter() - began
+        return made
+
+    for _ in range(TIMES):
+        batch = timed("load", lambda: next(batches))
+        timed("step", partial(trainer.train_step, batch))
+        write_json_atomic(file, found)
+        if found["step"] > ENOUGH:
             break
-    memory = None
-    if device.type == "cuda":
-        memory = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
-    found = {"load": load, "step": step, "memory": memory, "at": at, "batch": trainer.batch_size}
-    write_json_atomic(file, found)
+    trainer.network.eval()
+    trainer.set_deep_supervision_enabled(False)
+    patch = batch["data"][:1].to(device)
+    with torch.inference_mode():
+        for _ in range(TIMES):
+            timed("patch", lambda: trainer.network(patch))
+            write_json_atomic(file, found)
     os._exit(0)  # nnU-Net's threads of loading would be waited for
 
 

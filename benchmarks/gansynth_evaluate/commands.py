@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 def show_evaluate(request: EvaluateRequest, document: dict[str, Any], out: Output) -> None:
     """Print the main figures, and what to type next: after alarms, what cures them."""
+    from gansynth_evaluate.summary import MEANT
+
     lines = [*lines_of_evaluation(document)]
-    cures = [alarm["cure"] for alarm in document["alarms"]]
+    cures = [alarm["cure"] for alarm in document["alarms"] if alarm["cure"] != MEANT]
     if document["of"]["kind"] == "run" and any(cures):
         lines += _cure(request, cures)
     elif document["of"]["kind"] == "run" and not cures:

@@ -82,6 +82,8 @@ def measure_memory(
     copies, pairs = near_copies(gathered, comparison)
     attacks = [*looked.attack(), *asked_discriminator(gathered, comparison)]
     document["copies"] = copies.to_json()
+    lesions = ["lesions" in sample.provenance for sample in comparison.samples]
+    document["in_real_images"] = any(lesions)
     document["membership"] = [attack.to_json() for attack in attacks]
     revealed = any(a.succeeds for a in attacks if a.attack == "distance")
     document["finding"] = "copies" if copies.pairs else "revealed" if revealed else "not shown"

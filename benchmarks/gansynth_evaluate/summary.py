@@ -12,6 +12,7 @@ BLURRED, NOISY = 0.5, 2.0
 """Power in the highest frequencies, as a ratio to real, at which an alarm is raised."""
 UNFAITHFUL = "no more than shuffled labels"
 SHARED = "images with "  # names of figures that are shares of images
+MEANT = "meant"
 POWER = 0.5  # smallest share of the real Dice without an alarm
 
 
@@ -22,7 +23,8 @@ def alarms(document: Mapping[str, Any], figures: Sequence[Estimate]) -> list[dic
     """Problems and how to solve them, one line each.
 
     ``cure`` is what another fit changes: ``narrower`` or ``wider`` (rims of lesions)
-    or ``longer`` (a training); empty where no command is known.
+    or ``longer`` (a training); ``MEANT``: nothing, to train with these samples; empty where no
+    command is known.
     """
     found: list[Alarm] = []
     for look in (_texture, _diversity, _lesions, _places):
@@ -44,7 +46,16 @@ def _findings(document: Mapping[str, Any]) -> Iterator[Alarm]:
         )
     memory = document.get("memorisation") or {}
     copies = memory.get("copies") or {}
-    if copies.get("count"):
+    if copies.get("count") and memory.get("in_real_images"):
+        yield (
+            "memorisation",
+            f"{copies['count']} of {copies['of']} samples are near-copies of training cases, into "
+            "whose images lesions are put: that is meant, and does a training no harm. Sharing "
+            "them shares these cases, listed in near_copies.csv: to share samples, put lesions "
+            "into other people's scans, --unlabelled",
+            MEANT,
+        )
+    elif copies.get("count"):
         yield (
             "memorisation",
             f"{copies['count']} of {copies['of']} samples are near-copies of training cases: "
@@ -57,6 +68,7 @@ def _findings(document: Mapping[str, Any]) -> Iterator[Alarm]:
                 "memorisation",
                 "samples reveal, better than chance, who the training subjects are, by "
                 f"{_attack(attack)}",
+                MEANT if memory.get("in_real_images") else "",
             )
     identity = document.get("identity") or {}
     if identity.get("findings"):

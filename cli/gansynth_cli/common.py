@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import shlex
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gansynth.runtime.progress import from_here
+from gansynth.runtime.progress import for_terminal, from_here
 from gansynth_cli.help import complete_keys
 
 if TYPE_CHECKING:
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 WIDTH = 80  # characters of a line of a terminal
+NARROW = 20  # least characters of a column that is wrapped
 # Without permission to read one, click would say that its name is wrong.
 FOLDER = click.Path(file_okay=False, readable=False, path_type=Path)
 FILE = click.Path(dir_okay=False, readable=False, path_type=Path)
@@ -80,7 +85,7 @@ class Output:
             if isinstance(line, Hint):
                 self.reporter.say(line)
             else:
-                click.echo(from_here(line))
+                click.echo(for_terminal(from_here(line), sys.stdout))
 
     def again(self, without: Iterable[str] = (), label: str = "next", **changes: object) -> Hint:
         """Return the same command as the next one, without some fields and with others changed."""
@@ -154,13 +159,20 @@ def table(rows: Iterable[Sequence[object]], most: int | None = None) -> list[str
     """Align rows as lines, with two blanks between columns.
 
     Args:
-        most: characters of a line. Columns for which there is no room follow below, beside the
-            first one again; None for lines of any length.
+        most: characters of a line, by default a terminal's; elsewhere lines have any length. The
+            last column is wrapped. If it has no room, columns for which there is none follow below,
+            beside the first one again.
     """
     cells = [[str(cell) for cell in row] for row in rows]
     if not cells:
         return []
+    terminal = shutil.get_terminal_size((0, 0)).columns
+    most = most or (max(WIDTH, terminal) if terminal else None)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    room = math.inf if most is None else most - sum(widths[:-1]) - 2 * len(widths[:-1])
+    if NARROW <= room < widths[-1]:
+        cells = [line for row in cells for line in _wrapped(row, int(room))]
+        widths[-1] = int(room)
     parts, taken = [[0]], widths[0]
     for number, width in enumerate(widths[1:], start=1):
         taken += 2 + width
@@ -175,6 +187,14 @@ def table(rows: Iterable[Sequence[object]], most: int | None = None) -> list[str
             padded = [row[n].ljust(widths[n]) for n in columns]
             lines.append("  ".join(padded).rstrip())
     return lines
+
+
+def _wrapped(row: Sequence[str], room: int) -> Iterator[list[str]]:
+    *first, last = row
+    lines = textwrap.wrap(last, room, break_long_words=False, break_on_hyphens=False)
+    for line in lines or [""]:
+        yield [*first, line]
+        first = [""] * len(first)
 
 
 def summary(document: Mapping[str, Any]) -> list[str]:

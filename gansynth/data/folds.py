@@ -274,7 +274,7 @@ def at_most_folds(folds: int, subjects: int) -> int:
 def folds_dealt(options: ReadOptions, subjects: int) -> int:
     """Return how many folds subjects are dealt into: as asked, else not more than there are."""
     folds = int(vars(options)["folds"])
-    return folds if "folds" in options.model_fields_set or subjects < 2 else min(folds, subjects)
+    return folds if "folds" in options.model_fields_set else at_most_folds(folds, subjects)
 
 
 def fewer_folds(where: Path, options: ReadOptions, subjects: int) -> str:

@@ -51,6 +51,7 @@ from gansynth.data.batches import PatchSource, part_boxes
 from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.files import (
     disk_errors,
+    elsewhere,
     publish_file,
     reading,
     remove_dead,
@@ -304,7 +305,7 @@ def compare_h5(
     try:
         cache = H5Source(SourceRequest("h5", str(path), fold=read_index(path).fold))
     except DataFault as fault:
-        raise UsageFault("h5.file-exists", f"{fault}. Choose another -o, or remove it") from fault
+        raise UsageFault("h5.file-exists", f"{fault}. {_other(path)}") from fault
     ids, index = sorted({*source.train_ids, *source.held_out_ids}), cache.index
     asked: dict[str, Any] = {
         "name": source.name,
@@ -342,7 +343,7 @@ def compare_h5(
             if content_hash(case.image, case.labels) != entry.stored:
                 raise damaged(path, "it is not what was written", f"case {case_id!r}: ")
         except DataFault as fault:
-            raise fault.reworded(f"{fault}. Remove it first, or choose another -o") from fault
+            raise fault.reworded(f"{fault}. {_other(path)}") from fault
         same = is_recorded(entry.record, source, case_content(source, case_id))
         _refuse_differing(path, [f"another content of case {case_id!r}"] * (same == "other"))
     progress(len(ids), len(ids))
@@ -355,8 +356,12 @@ def _refuse_differing(path: Path, differing: Iterable[str]) -> None:
     if words:
         raise UsageFault(
             "h5.file-exists",
-            f"{path}: exists already, with {words}; choose another -o, or remove it",
+            f"{path}: exists already, with {words}. {_other(path)}",
         )
+
+
+def _other(taken: Path) -> str:
+    return f"Choose another: {elsewhere(taken)}, or remove it"
 
 
 def refuse_homeless(path: Path) -> None:

@@ -28,7 +28,7 @@ from gansynth.fitting.run_report import write_run_report
 from gansynth.fitting.setup import same_run, write_config
 from gansynth.report.image_grid import write_sample_grid
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import sha256_file
+from gansynth.runtime.files import elsewhere, sha256_file
 from gansynth.sampling.open_run import below_its_size, load_run
 from gansynth.sampling.run import COMPOSITE, NOTHING, PARTS, Run, new_manifest
 from gansynth.sampling.run_source import open_source
@@ -163,7 +163,7 @@ class _CompositeRun(Pipeline[PlannedPart]):
             raise UsageFault(
                 "fitting.run-not-composite",
                 f"{self.out}: holds a run that is not composite, expected an empty folder; "
-                "choose another -o",
+                f"choose another: {elsewhere(self.out)}",
             )
         ancestors = Lineage.from_json(self.manifest["lineage"]).ancestors
         lineage = replace(lineage, ancestors=ancestors)
@@ -190,7 +190,7 @@ class _CompositeRun(Pipeline[PlannedPart]):
                 "fitting.labelling-part-changed",
                 f"{self.out}: part {by!r} has changed, or would be trained further, and part "
                 f"{learnt[0]!r} has learnt from its label maps; expected it unchanged. Choose "
-                "another -o, or set steps of the other parts only",
+                f"another: {elsewhere(self.out)}, or set steps of the other parts only",
             )
 
     def _new(self, lineage: Lineage) -> dict[str, Any]:

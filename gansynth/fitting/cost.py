@@ -171,9 +171,11 @@ def measure(
         learning = partial(open_folder, job, scratch, True, NullReporter())
         manifest = clock.part("learning from all cases", learning, 0.5 if job.trains else 0.8)
         seconds = clock.elapsed
-        if manifest is None and job.observing.done:
-            seconds = begun + (seconds - begun) / job.observing.share
-            clock.missing[-1] += f" ({job.observing.done} of {len(job.observing.names)} seen)"
+        if manifest is None:
+            seen = job.reading if job.reading.share < 1 else job.observing
+            if seen.done:
+                seconds = begun + (seconds - begun) / seen.share
+                clock.missing[-1] += f" ({seen.done} of {len(seen.names)} seen)"
         # A bare generator is enough for steps; what it has learnt is needed to draw.
         for number, (stage, count) in enumerate(stages):
             share = 0.8 / (len(stages) - number)

@@ -18,7 +18,13 @@ from gansynth.fitting.cost import total_of
 from gansynth.fitting.pipeline import FitArguments, Pipeline
 from gansynth.fitting.recipe_plan import PlannedSet, RecipePlan
 from gansynth.runtime.errors import GansynthError, UsageFault
-from gansynth.runtime.files import disk_errors, read_json, sha256_file, write_json_atomic
+from gansynth.runtime.files import (
+    disk_errors,
+    elsewhere,
+    read_json,
+    sha256_file,
+    write_json_atomic,
+)
 from gansynth.runtime.version import build
 from gansynth.sampling.open_run import check_weights
 
@@ -118,20 +124,20 @@ class _RecipeRuns(Pipeline[PlannedSet]):
                 raise UsageFault(
                     "fitting.record-of-other-recipe",
                     f"{path}: of recipe {before.get('recipe')!r}, expected {name!r}; choose "
-                    "another -o",
+                    f"another: {elsewhere(self.out)}",
                 )
             if not self.how.get("resume", True):
                 raise UsageFault(
                     "fitting.folder-holds-recipe-sets",
                     f"{self.out}: holds sets of recipe {name} already, expected an empty "
-                    "folder; choose another -o",
+                    f"folder; choose another: {elsewhere(self.out)}",
                 )
             self.entries = before.get("sets", {})
         if not self.plan.alone and (self.out / MANIFEST).exists():
             raise UsageFault(
                 "fitting.folder-holds-run-not-recipe",
                 f"{self.out}: holds a run, expected a folder for the runs of recipe {name}; "
-                "choose another -o",
+                f"choose another: {elsewhere(self.out)}",
             )
 
     def _write(self) -> None:

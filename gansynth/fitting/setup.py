@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import math
@@ -34,7 +33,7 @@ from gansynth.fitting.warm_start import ParentRun, apply_warm_start, extend_line
 from gansynth.runtime.devices import pick_device, seeded
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import elsewhere, free_bytes, in_units, write_bytes_atomic
-from gansynth.runtime.measuring import Tally
+from gansynth.runtime.measuring import Tally, measuring
 from gansynth.runtime.options import overlay, split_settings
 from gansynth.runtime.progress import PLAIN_SECONDS, Reporter, counting
 from gansynth.sampling.open_run import check_room, load_state
@@ -68,6 +67,7 @@ class FitJob:
         ancestor: the run with the initial weights, if any.
         recipe: description of the recipe; empty without one.
         reason: why automatic options are as they are; empty without such.
+        reading: how many training cases were read, as the first step.
         observing: how much of ``observed`` was taken.
     """
 
@@ -83,6 +83,7 @@ class FitJob:
     parent_run: ParentRun | None = None
     recipe: str = ""
     reason: str = ""
+    reading: Tally = field(default_factory=lambda: Tally(()))
     observing: Tally = field(default_factory=lambda: Tally(()))
     _sampler: Sampler | None = None  # of the last run that one was asked for
 
@@ -315,7 +316,7 @@ def refuse_full_disk(job: FitJob, out: Path) -> None:
             "fitting.disk-lacks-room",
             f"{out}: {in_units(needed)} needed ({KEPT_CHECKPOINTS + 1} checkpoints of "
             f"{in_units(size)}, up to {in_units(others)} of previews and tables), {in_units(free)} "
-            "free there. Make room, or choose another -o",
+            "free there. Make room, or name a folder on another disk with -o",
         )
 
 
@@ -353,15 +354,7 @@ def check_folder(
     Returns the run's lineage, and the manifest of an existing run that is resumed. Raises
     GansynthError: cases cannot be read, leakage, or the folder holds something else.
     """
-    reporter.say(
-        f"{job.source.name} fold {job.source.request.fold}: {len(job.source.train_ids)} training "
-        f"case(s), {len(job.source.held_out_ids)} held out; reading and hashing"
-    )
-    if job.source.note:
-        reporter.say(job.source.note)
-    warning = recurring_people(job.source)
-    if warning:
-        reporter.warn(warning)
+    say_what_is_read(job, reporter)
     lineage = _read_lineage(job, reporter)
     if job.parent_run is not None:
         lineage = extend_lineage(job.source, lineage, job.parent_run)
@@ -378,14 +371,27 @@ def check_folder(
     return lineage, None
 
 
+def say_what_is_read(job: FitJob, reporter: Reporter) -> None:
+    """Say what the fold holds, and warn of people who may be on both sides."""
+    reporter.say(
+        f"{job.source.name} fold {job.source.request.fold}: {len(job.source.train_ids)} training "
+        f"case(s), {len(job.source.held_out_ids)} held out; reading and hashing"
+    )
+    if job.source.note:
+        reporter.say(job.source.note)
+    warning = recurring_people(job.source)
+    if warning:
+        reporter.warn(warning)
+
+
 def _read_lineage(job: FitJob, reporter: Reporter) -> Lineage:
-    cases = len(job.source.train_ids)
+    job.reading = Tally(job.source.train_ids)
     with counting(reporter, "read cases", after=PLAIN_SECONDS) as progress:
-        numbers = itertools.count(1)
 
         def record(case: str) -> CaseRecord:
             found = job.cache.record(case)
-            progress(next(numbers), cases)
+            job.reading.done += 1
+            progress(job.reading.done, len(job.reading.names))
             return found
 
         return lineage_of(job.source, record)
@@ -396,9 +402,16 @@ def _begun(out: Path) -> bool:
 
 
 def rehearse(job: FitJob, out: Path, resume: bool, reporter: Reporter) -> None:
-    """Run the checks of ``open_folder``, without writing."""
+    """Run the checks of ``open_folder`` that ``measure`` does not, without writing.
+
+    It reads all cases anyway; here they are read only to compare them with a run that is there.
+    """
     check_lockable(out)
-    check_folder(job, out, resume, reporter)
+    if (out / MANIFEST).exists() or _begun(out):
+        compared = partial(check_folder, job, out, resume, reporter)
+        measuring().part(f"comparing all cases with {out}", compared, 0.5)
+    else:
+        say_what_is_read(job, reporter)
     apply_warm_start(job.generator, job.parent_run, reporter)
 
 

@@ -42,6 +42,7 @@ from gansynth.metrics.segmentation.evaluation import compared
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault, refuse_unknown
 from gansynth.runtime.machine import hold_cases_in
+from gansynth.runtime.measuring import measuring
 from gansynth.runtime.options import put_setting
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.sampling.filters.fitted import learn_ahead
@@ -234,7 +235,8 @@ def _plan_all(request: AugmentRequest, fit: FitRequest) -> Augmented:
     begun = TrainingFolder(session.opened.output, 0, session.total)
     document = planned_data(session)
     document |= {"ratio": request.ratio, f"{session.host.unit}s": session.total}
-    document.update(planned_fit(fit))
+    with measuring().within(0.5):  # the other half is the training's
+        document.update(planned_fit(fit))
     document["harm"] = "told by this plan once the generator is fitted"
     document.update(time_of(session, request, begun))
     document["settings"] = dict(request.set)

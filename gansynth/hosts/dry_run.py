@@ -16,7 +16,7 @@ from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.requests.sections import SampleSection
 from gansynth.hosts.record import TrainingFolder
 from gansynth.hosts.session import Session
-from gansynth.hosts.timing import SHARE, as_long_alone, pace_of
+from gansynth.hosts.timing import as_long_alone, pace_of
 from gansynth.hosts.trials import trials_of
 from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.measuring import measuring
@@ -110,17 +110,23 @@ def planned_data(session: Session) -> dict[str, Any]:
 def time_of(session: Session, request: AugmentRequest, folder: TrainingFolder) -> Mapping[str, Any]:
     """Return the hours of a training, and what else was measured of it; 0 for a finished one.
 
-    Drawing a sample is timed apart: a training on real cases alone of as many steps is timed.
+    Drawing a sample is timed apart: a training on real cases alone of as many steps is timed. The
+    command that trains begins as this one has, and a process that draws starts as a training's.
     """
     if folder.finished:
         return {"training_hours": 0}
+    begun = measuring().elapsed
     as_long = as_long_alone(request, session.source, request.set)
     alone = session.again(as_long.replace(without=("dry_run", "generator")))
-    found = measuring().part("steps of the training", alone.opened.time_of, SHARE)
+    found = measuring().part("steps of the training", alone.opened.time_of)
     if found is not None:
-        found = found or pace_of(alone)
-    unknown = f"not known: {session.host.name} did not begin to train soon enough"
-    return found or {"training_hours": unknown}
+        found = dict(found or pace_of(alone))
+    if not found:
+        unknown = f"not known: {session.host.name} did not begin to train soon enough"
+        return {"training_hours": unknown}
+    start = found.pop("seconds_to_start", 0.0)
+    begun += start if request.mix.synthetic and request.bank is None else 0.0
+    return found | {"training_hours": round(found["training_hours"] + begun / 3600, 4)}
 
 
 def _planned_bank(session: Session, each: float) -> dict[str, Any]:
@@ -201,7 +207,7 @@ def will_it_harm(session: Session, sampler: Sampler | None) -> dict[str, Any]:
     except GansynthError as fault:
         found, why = None, fault
     lines = [f"samples and training cases are not compared: {why}"]
-    return found or {"lines": lines, "answer": answer_of([])}
+    return found or {"lines": lines, **answer_of([])}
 
 
 def harm_lines(document: Mapping[str, Any]) -> list[str]:
@@ -209,14 +215,6 @@ def harm_lines(document: Mapping[str, Any]) -> list[str]:
     harm = document.get("will_it_harm") or {}
     alone = harm.get("real_alone") or {}
     return [*harm.get("lines", ()), *filter(None, (alone.get("words"), harm.get("answer")))]
-
-
-def harms(document: Mapping[str, Any]) -> bool:
-    """Return whether a plan says that samples will harm."""
-    from gansynth.sampling.evaluation_data import QUESTION
-
-    answer: str = (document.get("will_it_harm") or {}).get("answer", "")
-    return answer.startswith(f"{QUESTION} yes")
 
 
 def real_alone(session: Session) -> dict[str, Any]:

@@ -47,6 +47,16 @@ def framework(name: str) -> type[Framework]:
     return loaded
 
 
+def target_of_kind(kind: str) -> str:
+    """Return the framework whose data sets these are, else the U-Net of gansynth.
+
+    The opener of a kind that a framework of another name trains on says so: its ``host``.
+    """
+    known = installed()
+    opener = known.load("sources", kind) if kind in known.names("sources") else None
+    return getattr(opener, "host", kind if kind in known.names("hosts") else "segmenter")
+
+
 class FrameworkOptions(HostOptions):
     """Options that every host has; a host's ``Options`` extend them."""
 

@@ -48,7 +48,7 @@ def run_training_process(
         GansynthError: its own typed fault, or TrainingFault for any other failure.
     """
     words, log = [sys.executable, "-m", module, *arguments], output / LOG
-    reporter.say(f"{label}; its own words: {log}")
+    reporter.say(f"{label}; its own words: {LOG} in its folder")
     with closing(TrainingDisplay(reporter)) as display:
         ended = processes.run(words, dict(variables) | {SHOWS: "1"}, log, show=display.line)
     processes.raise_if_failed(ended, f"{log}: {label}")

@@ -28,7 +28,7 @@ from gansynth.data.organs import evenly_chosen
 from gansynth.data.read_options import import_command
 from gansynth.fitting.api import run_fit
 from gansynth.hosts.choices import Choice
-from gansynth.hosts.host import framework
+from gansynth.hosts.host import framework, target_of_kind
 from gansynth.hosts.study_plan import subjects_of
 from gansynth.hosts.suggestion import RULES, Contents, contents_of
 from gansynth.runtime.errors import GansynthError, UsageFault
@@ -168,16 +168,6 @@ def suited_preparation(data: str) -> dict[str, str]:
     for choice in framework(target_of_kind(data.partition(":")[0])).suited(request):
         settings |= choice.prepare
     return settings
-
-
-def target_of_kind(kind: str) -> str:
-    """Return the framework whose data sets these are, else the U-Net of gansynth.
-
-    The opener of a kind that a framework of another name trains on says so: its ``host``.
-    """
-    known = installed()
-    opener = known.load("sources", kind) if kind in known.names("sources") else None
-    return getattr(opener, "host", kind if kind in known.names("hosts") else "segmenter")
 
 
 def _target(asked: SourceRequest) -> Choice:

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -84,7 +84,7 @@ def pace_of(alone: Session) -> Mapping[str, Any]:
         own = short(host, request.set, alone.total)
         own[host.Options.output_key] = str(Path(scratch) / "training")
         begun = request.replace(set=own)
-        file, log = Path(scratch) / "timing.json", Path(scratch) / "timing.log"
+        file = Path(scratch) / "timing.json"
         source, judged = alone.source, alone.source.held_out_ids[:JUDGED]
         cases, times = source.request, 1.0
         if judged:
@@ -93,13 +93,20 @@ def pace_of(alone: Session) -> Mapping[str, Any]:
             times = len(source.held_out_ids) / len(judged)
         write_json_atomic(file, TrainingHandover(begun, cases.to_json()).to_json())
         words = [sys.executable, "-m", "gansynth.hosts.timing", str(file)]
-        run = partial(processes.run, words, os.environ, log, show=lambda line: None)
-        began = time.monotonic()
-        ended = measuring().part("a whole training", run, SHARE)
-        if ended is not None:
-            processes.raise_if_stopped(ended)
-        seconds = seconds_of(read_json(file), began, alone.total, times)
-    return {} if seconds is None else {"training_hours": round(seconds / 3600, 4)}
+        return pace(noted_by(words, os.environ, file), alone.total, times)
+
+
+def noted_by(words: Sequence[str], environ: Mapping[str, str], file: Path) -> Mapping[str, Any]:
+    """Return what a process notes in a file, with ``began``, when it was begun, monotonic.
+
+    It is ended once the time for measuring is over; what it has noted until then counts.
+    """
+    run = partial(processes.run, words, environ, file.with_suffix(".log"), show=lambda line: None)
+    began = time.monotonic()
+    ended = measuring().part("a whole training", run, SHARE)
+    if ended is not None:
+        processes.raise_if_stopped(ended)
+    return dict(read_json(file), began=began)
 
 
 def short(host: Framework, settings: Mapping[str, str], total: int) -> dict[str, str]:
@@ -110,20 +117,20 @@ def short(host: Framework, settings: Mapping[str, str], total: int) -> dict[str,
     return own
 
 
-def seconds_of(noted: Mapping[str, Any], began: float, total: int, times: float) -> float | None:
-    """Return the seconds of a training of ``total`` units; None if it has not come far enough.
+def pace(noted: Mapping[str, Any], total: int, times: float) -> Mapping[str, Any]:
+    """Return the hours of a training of ``total`` units; empty if it has not come far enough.
 
     Args:
-        noted: what a ``Timeline`` has noted of a shorter one.
-        began: when its process began; seconds, monotonic.
+        noted: what a ``Timeline`` has noted of a shorter one, and when its process ``began``.
         times: how many times as many cases it is judged on.
     """
     if "first" not in noted or noted["units"] == noted["before"]:
-        return None
+        return {}
     each = (noted["last"] - noted["first"]) / (noted["units"] - noted["before"])
-    start = max(0.0, noted["first"] - began - noted["before"] * each)
+    start = max(0.0, noted["first"] - noted["began"] - noted["before"] * each)
     end = noted["end"] - noted["last"] if "end" in noted else 0.0
-    return float(start + each * total + end * times)
+    hours = (start + each * total + end * times) / 3600
+    return {"training_hours": round(hours, 4), "seconds_to_start": round(start, 1)}
 
 
 class Timeline(NullReporter):

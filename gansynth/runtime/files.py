@@ -293,13 +293,15 @@ def free_name(path: Path) -> Path:
     """Return the path if nothing is there, else the first one after it where nothing is.
 
     A number at its end is counted up, ``runs/g0`` to ``runs/g1``; without one, ``runs/own`` becomes
-    ``runs/own-2``.
+    ``runs/own-2``. A file keeps its suffix.
     """
+    suffix = path.suffix if path.is_file() else ""
     named = str(path if path.name not in ("", "..") else path.absolute().resolve())
+    named = named.removesuffix(suffix)
     stem = named.rstrip("0123456789")
     number = named[len(stem) :]
     stem, first = (stem, int(number)) if number else (f"{named}-", 1)
-    others = (Path(f"{stem}{first + n:0{len(number)}}") for n in itertools.count(1))
+    others = (Path(f"{stem}{first + n:0{len(number)}}{suffix}") for n in itertools.count(1))
     return next(free for free in itertools.chain([path], others) if not os.path.lexists(free))
 
 

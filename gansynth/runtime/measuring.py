@@ -139,8 +139,11 @@ def dry_run(reporter: Reporter, bound: float | None = None) -> Iterator[Measurin
 
 
 def _tick(bar: ProgressTask, time_left: Measuring, over: threading.Event) -> None:
+    begun, told = time.monotonic(), 0
     while not over.wait(1.0) and time_left.left:
-        bar.advance(1, now=time_left.now)
+        done = int(time.monotonic() - begun)  # a thread may wait longer than it asks for
+        bar.advance(done - told, now=time_left.now)
+        told = done
 
 
 @contextmanager

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -37,9 +39,23 @@ def from_here(text: str) -> str:
     return re.sub(rf"{begin}{re.escape(here)}/(?=[^\s'\"])", "", text) if here != "/" else text
 
 
+def for_terminal(text: str, stream: TextIO) -> str:
+    """Return a line for people, of which a terminal cuts no word where its rows end.
+
+    Blanks fill the rows, without new lines: a command in it can be copied and pasted. The next
+    command stays as it is.
+    """
+    width = max(2, shutil.get_terminal_size().columns)
+    if not stream.isatty() or len(text) <= width or text.startswith("next: "):
+        return text
+    rows = textwrap.wrap(text, width - 1, break_long_words=False, break_on_hyphens=False)
+    full = [row.ljust(width * (len(row) // width + 1)) for row in rows[:-1]]
+    return "".join([*full, rows[-1]])
+
+
 def write_stderr(text: str) -> None:
     """Write a line to stderr; one that is closed or full must not end good work."""
-    _LastingStream(sys.stderr).write(text + "\n")
+    _LastingStream(sys.stderr).write(for_terminal(text, sys.stderr) + "\n")
 
 
 class _LastingStream:
@@ -159,7 +175,7 @@ class RichReporter:
             self._plain.append(task)
 
             def tell() -> None:
-                if task is self._plain[-1]:
+                if self._plain[-1:] == [task]:  # else it has ended, or one within it has not
                     task.tell()
 
             real = self._clock is time.monotonic  # another one does not run by itself
@@ -190,7 +206,7 @@ class RichReporter:
         return self._stream if self._stream is not None else sys.stderr
 
     def _write(self, text: str) -> None:
-        text = from_here(text)
+        text = for_terminal(from_here(text), self._target())
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         elif self._stream is not None:

@@ -388,26 +388,28 @@ def compare_with_training(
         "training_cases": cases,
         "figures": rows,
         "lines": lines,
-        "answer": answer_of(rows),
+        **answer_of(rows),
     }
 
 
-def answer_of(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return in a sentence whether samples will harm, by the findings of ``rows``.
+def answer_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return whether samples will harm by the findings of ``rows``: ``harms``, and a sentence.
 
-    Nobody can tell without a finding on a ``needed`` figure.
+    Nobody can tell without a finding on a ``needed`` figure: ``harms`` is None.
     """
     names: dict[str, list[str]] = {}
     for row in rows:
         names.setdefault(row["finding"], []).append(row["name"])
     if DIFFERS in names:
-        return f"{QUESTION} yes: samples differ from training cases in {joined(names[DIFFERS])}"
+        words = f"yes: samples differ from training cases in {joined(names[DIFFERS])}"
+        return {"harms": True, "answer": f"{QUESTION} {words}"}
     unknown = joined(names.get(UNCLEAR, ["everything"] if not rows else []))
     if LIKE not in [row["finding"] for row in rows if row.get("needed")]:
-        return f"{QUESTION} cannot tell: too little is known of {unknown}"
+        words = f"cannot tell: too little is known of {unknown}"
+        return {"harms": None, "answer": f"{QUESTION} {words}"}
     but = f"; too little is known of {unknown}" if unknown else ""
     like = f"{len(names[LIKE])} figures are as in the training cases, none differs{but}"
-    return f"{QUESTION} likely not: {like}"
+    return {"harms": False, "answer": f"{QUESTION} likely not: {like}"}
 
 
 def _units(where: Path, comparison: Comparison) -> Iterator[dict[str, Any]]:

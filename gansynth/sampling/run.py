@@ -27,7 +27,7 @@ from gansynth.core.run_folder import VERSION, RunDescription
 from gansynth.core.source import CaseSource, Sameness, is_recorded
 from gansynth.core.space import Space
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault
-from gansynth.runtime.files import disk_errors, refuse_unwritable
+from gansynth.runtime.files import disk_errors, elsewhere, refuse_unwritable
 from gansynth.runtime.version import build
 
 if TYPE_CHECKING:
@@ -132,7 +132,8 @@ def check_lockable(folder: Path) -> None:
     refuse_unwritable(folder)
 
 
-def _held(folder: Path, hint: str = "choose another -o") -> EnvironmentFault:
+def _held(folder: Path, hint: str | None = None) -> EnvironmentFault:
+    hint = hint or f"choose another: {elsewhere(folder)}"
     holder = folder / ".holder"
     who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
     return EnvironmentFault(
@@ -141,9 +142,8 @@ def _held(folder: Path, hint: str = "choose another -o") -> EnvironmentFault:
     )
 
 
-def _not_lockable(
-    folder: Path, error: OSError, hint: str = "choose another -o"
-) -> EnvironmentFault:
+def _not_lockable(folder: Path, error: OSError, hint: str | None = None) -> EnvironmentFault:
+    hint = hint or "name a folder with -o"
     if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
         hint = (
             "its whole file system takes no locks, as NFS does whose lock service does not run: "
@@ -157,8 +157,8 @@ def _not_lockable(
 
 
 @contextlib.contextmanager
-def locked(folder: Path, hint: str = "choose another -o") -> Iterator[None]:
-    """Lock a run folder for this process alone."""
+def locked(folder: Path, hint: str | None = None) -> Iterator[None]:
+    """Lock a run folder for this process alone; ``hint`` is another way out than another -o."""
     from filelock import FileLock, Timeout
 
     try:
@@ -166,7 +166,8 @@ def locked(folder: Path, hint: str = "choose another -o") -> Iterator[None]:
     except OSError as error:
         raise EnvironmentFault(
             "sampling.run-folder-not-made",
-            f"{folder}: cannot be made ({error.strerror}), expected a writable place; {hint}",
+            f"{folder}: cannot be made ({error.strerror}), expected a writable place; "
+            f"{hint or 'name one with -o'}",
         ) from error
     holder = folder / ".holder"
     lock = FileLock(folder / ".lock")

@@ -26,6 +26,7 @@ from gansynth.runtime.errors import GansynthError, IntegrityFault, UsageFault
 from gansynth.runtime.files import (
     check_sha256,
     disk_errors,
+    elsewhere,
     path_inside,
     read_own,
     remove_dead,
@@ -158,7 +159,7 @@ def held(
 def _held(out: Path, asked: dict[str, Any], record: Path) -> dict[str, Any]:
     document: dict[str, Any] = {}
     if record.is_file():
-        document = read_own(record, hint=f"remove {out}, or choose another -o")
+        document = read_own(record, hint=f"remove {out}, or choose another: {elsewhere(out)}")
     if not {"request", "written", "report"} <= document.keys():  # of others, or an earlier version
         check_new(out)
     differing = "; ".join(differences(document["request"], asked))
@@ -166,11 +167,11 @@ def _held(out: Path, asked: dict[str, Any], record: Path) -> dict[str, Any]:
         raise UsageFault(
             "sampling.folder-holds-other-samples",
             f"-o {out}: holds other samples, with {differing}; expected the same command, which "
-            "finds them there, or a new folder: choose another, or remove it",
+            f"finds them there, or a new folder: {elsewhere(out)}; or remove it",
         )
     for name, digest in document["written"].items():
         path = path_inside(out, name, key=f"{record}: written")
-        hint = f"remove {out} to write it again, or choose another -o"
+        hint = f"remove {out} to write it again, or choose another: {elsewhere(out)}"
         check_sha256(path, digest, f"{record}; {hint}")
     remove_dead(out)
     report: dict[str, Any] = document["report"]

@@ -49,6 +49,13 @@ def test_the_list_names_every_plugin_and_what_is_broken_with_its_reason(toys, ru
     assert document["plugins"]["cgan3d"] == told
 
 
+@pytest.mark.parametrize("words", [("plugins", "list"), ("doctor", "--quick")])
+def test_the_rows_of_a_table_fit_a_terminal(words, run_cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    result = run_cli(*words)
+    assert [row for row in result.stdout.partition("\n\n")[0].splitlines() if len(row) > 80] == []
+
+
 def test_a_generator_that_breaks_its_contract_is_exit_6_with_a_line_for_each_check(toys, run_cli):
     result = run_cli("plugins", "check", "constant")
     assert result.exit_code == 6

@@ -151,7 +151,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{NEW} cgan3d": "generator 'cgan3d' is already registered by plugin 'cgan3d'",
     f"{NEW} nnunet": "a plugin or package gansynth_nnunet is installed already",
     f"{NEW} spots --kind network": "'network'",
-    f"{NEW} spots -o {{free}}": ("exists already", "choose another -o"),
+    f"{NEW} spots -o {{free}}": ("exists already", "choose another: -o"),
     "papers shin2018 --data nifti:x --extra-source tissues=nifti:y --dry-run --fit-set stepz=3": (
         "--fit-set stepz: cgan3d has no such setting"
     ),

@@ -4,6 +4,7 @@ of runs; and the page of docs.
 
 import re
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from gansynth.metrics import METRICS
 from gansynth_evaluate.evaluate import evaluate
+from gansynth_evaluate.summary import MEANT
 from tests.evaluation.gatherings import (
     assessed,
     blurred,
@@ -66,6 +68,13 @@ def test_a_copied_training_set_raises_the_alarm_with_the_cases_it_is_of():
     assert max(pair["ratio"] for pair in pairs) < 0.1
     assert memory["ratio"]["high"] < 0.1
     assert attack_on(document)
+
+
+def test_lesions_in_cases_own_images_are_copies_that_a_training_may_see():
+    put = [replace(s, provenance={**s.provenance, "lesions": {}}) for s in copies()]
+    found = assessed(put, "memorisation")
+    assert "into whose images lesions are put" in found["alarms"][0]["text"]
+    assert {alarm["cure"] for alarm in found["alarms"]} == {MEANT}
 
 
 def test_noise_is_noisy_but_no_copy():

@@ -49,7 +49,10 @@ def train(folder: Path, stream: Any, end: str = "pass", quiet: bool = False) -> 
 
 def test_without_a_terminal_it_is_plain_lines_and_the_host_s_own_words_are_in_the_log(tmp_path):
     said = train(tmp_path, io.StringIO()).splitlines()
-    begun = ["the training; its own words: LOG", "waiting for 60 synthetic samples"]
+    begun = [
+        f"the training; its own words: {LOG} in its folder",
+        "waiting for 60 synthetic samples",
+    ]
     assert said[:3] == [*begun, WARNINGS[0]]
     last = r"epoch: 20/20 \(100%\)  elapsed 0:0\d  synthetic 50%  loss -0\.431  Dice 0\.612"
     assert re.fullmatch(last, said[-2])

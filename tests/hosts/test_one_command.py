@@ -130,4 +130,4 @@ def test_a_dry_run_times_two_real_steps_of_nnunet(run_json, toy_nnunet, fitted, 
     document = run_json(*words, "--ratio", "1:1", "--num-epochs", 10, "--dry-run")
     epoch = document["seconds_an_epoch"]
     assert epoch >= 250 * document["seconds_a_step"]
-    assert document["training_hours"] == pytest.approx(10 * epoch / 3600, abs=0.01)
+    assert document["training_hours"] > 10 * epoch / 3600  # processes start, too

@@ -35,6 +35,16 @@ def test_bar_count_eta_and_two_losses_are_seen_at_every_width(screen, columns):
     assert all(line.startswith("fit") and len(line) <= columns for line in lines)
 
 
+def test_a_terminal_cuts_no_word_and_a_command_in_a_line_stays_one_line(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    text, stream = "error: no fold 7; take one: gansynth splits nifti:scans", Terminal()
+    RichReporter(stream).say(text)
+    shown = stream.getvalue().removesuffix("\n")
+    assert shown.split() == text.split()
+    assert "\n" not in shown
+    assert [shown[n - 1 : n] for n in range(20, len(shown), 20)] == [" "] * 2
+
+
 def test_a_task_of_nothing_has_no_bar(screen):
     assert screen(80, 0, "fit", 0, 0, 1) == []
 

@@ -115,3 +115,4 @@ def test_what_is_said_of_samples_and_what_follows(samples, source, says, answer)
     assert [line for line in found["lines"] if says in line], found["lines"]
     assert not [line for line in found["lines"] if "see --" in line]
     assert found["answer"].startswith(f"will it harm? {answer}"), found["answer"]
+    assert found["harms"] is {"y": True, "c": None, "l": False}[answer[0]]

@@ -42,7 +42,7 @@ def target_of(words: Sequence[str]) -> str | None:
         data = find_kind(words[0])
     if data is None:
         return None
-    from gansynth.hosts.one_command import target_of_kind
+    from gansynth.hosts.host import target_of_kind
 
     return target_of_kind(data.partition(":")[0])
 
@@ -90,13 +90,14 @@ def lines_of_augment(done: Augmented) -> Iterator[str]:
         yield f"warning: {done.document['warning']}:"
         yield from ("", *done.document["plan"].splitlines())
     elif done.result is None:
-        from gansynth.hosts.dry_run import harm_lines, harms
+        from gansynth.hosts.dry_run import harm_lines
 
         told = {k: v for k, v in done.document.items() if v not in EMPTY and k != "will_it_harm"}
         yield from summary(told)
         harm = harm_lines(done.document)
         yield from ["", *harm] if harm else []
-        if harms(done.document) and done.document.get("generator"):
+        harms = (done.document.get("will_it_harm") or {}).get("harms")
+        if harms and done.document.get("generator"):
             yield then("evaluate", done.document["generator"])  # which names the cure
         folder = done.document.get("folder")
         if folder and not done.document.get("dry_run"):

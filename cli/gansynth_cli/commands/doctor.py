@@ -27,7 +27,10 @@ def show(request: DoctorRequest, lines: list[DoctorLine], out: Output) -> None:
     """Print the lines, and raise if something essential is missing."""
     bad = [line.what for line in lines if line.state == "bad"]
     hints = [] if bad else [then("demo", "-o", "runs/demo")]
-    rows = table((line.state, line.what, line.text) for line in lines)
+    cures = {line.what: f"      {line.cure}" for line in lines if line.cure}
+    rows = [*table((line.state, line.what, line.found) for line in lines), *[""] * bool(cures)]
+    for what, cure in cures.items():
+        rows += [f"{what}:", cure]
     document = {"ok": not bad, "lines": [asdict(line) for line in lines]}
     out.result(document, [*rows, *hints])
     if bad:

@@ -51,8 +51,8 @@ def command(context: click.Context) -> None:
 def list_plugins(load: bool, out: Output) -> None:
     """List what the installed plugins offer, and why others do not load.
 
-    Each line has kind, name, plugin, and the plugin's distribution with its version. A recipe's
-    line also has its summary. Only the small first module of each plugin is imported. --load
+    Each line has kind, name, plugin, and the plugin's distribution with its version. Recipes
+    and their summaries follow. Only the small first module of each plugin is imported. --load
     imports everything.
     """
     from gansynth.core.registry import installed
@@ -71,25 +71,20 @@ def list_plugins(load: bool, out: Output) -> None:
         for kind, names in document.get("unusable", {}).items()
         for name, reason in names.items()
     ]
-    summaries = {name: recipe["summary"] for name, recipe in document["recipes"].items()}
+    summaries = [(name, recipe["summary"]) for name, recipe in document["recipes"].items()]
     rows = [
-        (
-            kind,
-            name,
-            f"from {plugin}",
-            _origin(registry, plugin),
-            summaries.get(name, "") if kind == "recipes" else "",
-        )
+        (kind, name, f"from {plugin}", _origin(registry, plugin))
         for kind, names in document["found"].items()
         for name, plugin in names.items()
     ]
     rows += [
-        ("nothing", "-", f"from {plugin}", _origin(registry, plugin), "")
+        ("nothing", "-", f"from {plugin}", _origin(registry, plugin))
         for plugin in registry.plugins
         if not registry.offers(plugin)
     ]
     hints = [then("options", name) for name in document["found"].get("generators", ())][:1]
-    out.result(document, [*table(rows), *(table(broken) if broken else ()), *hints])
+    lines = [*table(rows), *table(broken), *([""] if summaries else []), *table(summaries)]
+    out.result(document, [*lines, *hints])
 
 
 @command.command(

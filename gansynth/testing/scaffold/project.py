@@ -13,7 +13,7 @@ from typing import Any
 from gansynth.core.hookspecs import API_VERSION
 from gansynth.core.registry import installed
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import disk_errors, whole_folder
+from gansynth.runtime.files import disk_errors, elsewhere, whole_folder
 from gansynth.runtime.version import __version__
 
 NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
@@ -74,7 +74,8 @@ def plan_project(name: str, kind: str = "generator", folder: Path | None = None)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageFault(
             "testing.project-folder-exists",
-            f"{folder}: exists already, expected a new or an empty folder; choose another -o",
+            f"{folder}: exists already, expected a new or an empty folder; choose another: "
+            f"{elsewhere(folder)}",
         )
     title = "".join(map(str.capitalize, name.split("_")))
     words = {
