@@ -278,8 +278,7 @@ class ListedCase(CaseFiles):
     @property
     def everything(self) -> tuple[Path, ...]:
         """All files of the case, with its region of interest."""
-        files = (*self.images, self.labels)
-        return files if self.roi is None else (*files, self.roi)
+        return super().everything if self.roi is None else (*super().everything, self.roi)
 
 
 class ListKeys(BaseModel):

@@ -6,12 +6,12 @@ import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ from gansynth.data.grid import (
     same_spacing,
     values_of,
 )
+from gansynth.data.label_files import VolumeReader, read_label_map
 from gansynth.data.listing import CaseFiles, VolumeSet, missing
 from gansynth.data.plausibility import Chosen, Place
 from gansynth.data.read_options import VolumeOptions
@@ -43,13 +44,6 @@ from gansynth.runtime.workers import in_processes, processes_for
 
 COPIES = 4
 """How many times the voxels of its largest file a process takes of memory at most."""
-
-
-class VolumeReader(Protocol):
-    """Reads a file of a label map or of channels; see ``read_nifti``."""
-
-    def __call__(self, path: Path, *, ndim: Collection[int], labels: bool) -> NiftiVolume:
-        """Raise DataFault: damaged, or of other dimensions."""
 
 
 def check_volumes(
@@ -86,7 +80,7 @@ def _processes(entries: Sequence[CaseFiles]) -> int:
     """Return in how many processes the files of cases are read."""
     sizes = {}
     for entry in entries:
-        for file in entry.files:
+        for file in entry.everything:
             with suppress(OSError):
                 sizes[file] = file.stat().st_size
     if not sizes:
@@ -112,7 +106,7 @@ def few_cases(where: Path, count: int) -> Iterator[Finding]:
 
 def missing_files(entry: CaseFiles) -> Iterator[Finding]:
     """Report the missing files of a case."""
-    for file in entry.files:
+    for file in entry.everything:
         if not os.path.isfile(file):  # false for a name that is too long, too
             yield Finding.of(entry.case, file, missing(file, entry.case))
 
@@ -198,12 +192,16 @@ class CaseReader:
         found.findings += missing_files(entry)
         flat, whole, shapes = True, not found.findings, []
         for file in entry.files:
-            if not os.path.isfile(file):
-                continue
             drawn = file == entry.labels
+            needed = [each.file for each in entry.drawn] if drawn else [file]
+            if not all(map(os.path.isfile, needed)):
+                continue
             try:
-                ndim = (3, 4) if listing.stacked and not drawn else (3,)
-                volume = self.read(file, ndim=ndim, labels=drawn)
+                ndim = (3, 4) if listing.stacked else (3,)
+                if drawn:
+                    volume = read_label_map(entry.drawn, self.read, layered=listing.layered)
+                else:
+                    volume = self.read(file, ndim=ndim, labels=False)
             except GansynthError as error:
                 whole = False
                 found.findings.append(Finding.of(case, file, error))

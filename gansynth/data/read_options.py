@@ -327,7 +327,8 @@ class FileOptions(VolumeOptions):
     label: str | None = Field(
         None,
         description="the label maps: with `image` a pattern with {case}, else what their names end "
-        "in after the case's, `seg` or `label-lesion_mask`. Default: what is usual",
+        "in after the case's, `seg` or `label-lesion_mask`. Default: what is usual. In a pattern, "
+        "{label} is for a file per label, {rater} for several raters' files, {part} for parts",
     )
 
     @model_validator(mode="after")
@@ -342,7 +343,9 @@ class FileOptions(VolumeOptions):
     @property
     def label_pattern(self) -> NamePattern | None:
         """The pattern of label maps, beside that of images."""
-        return None if self.label is None or self.image is None else read_pattern(self.label)
+        if self.label is None or self.image is None:
+            return None
+        return read_pattern(self.label, of_labels=True)
 
 
 def import_words(request: SourceRequest, target: str) -> list[str]:
