@@ -459,20 +459,30 @@ def list_folder(kind: str, folder: Path, options: FileOptions) -> VolumeSet:
     if odd or (complete == len(listing.entries) > 0 and not listing.faults):
         return listing
     tried: list[tuple[FoundLayout, VolumeSet]] = []
-    for found in found_layouts(folder, ENDINGS, label=options.label or ""):
+    layouts = found_layouts(folder, ENDINGS, label=options.label or "")
+    for found in layouts:
         asked = options.model_copy(update=_parsed(found.keys))
         with suppress(GansynthError):
             other = _list_by_pattern(name, Collector(folder, options.allow_absolute), asked)
             if _is_better(other, listing, complete):
                 tried.append((found, replace(other, understood=found.keys)))
-    if len(tried) == 1 and not complete and options.label is None:
+    if len(layouts) == len(tried) == 1 and not complete and options.label is None:
         [(found, other)] = tried
         if found.whole and not found.subjects:
             return other
     told = complete == len(listing.entries) and all(f.case is None for f in listing.faults)
-    if not tried or (told and not any(found.joins for found, _ in tried)):
+    more = [found for found, other in tried if found.joins or len(other.entries) > complete]
+    if not tried or (told and not more):
         return listing  # which names the files that are missing, or the kinds there are
     return replace(listing, entries=(), faults=(_undecided(folder, tried),))
+
+
+MEANINGS = {
+    "label": "a file for each label, of which later ones win",
+    "rater": "of each voxel what most raters say",
+    "part": "parts of one label map",
+}
+"""How files of labels are joined, by what their pattern has."""
 
 
 def _parsed(keys: Mapping[str, str]) -> dict[str, Any]:
@@ -513,9 +523,8 @@ def _undecided(folder: Path, tried: Sequence[tuple[FoundLayout, VolumeSet]]) -> 
     """Return the fault of a folder that another layout reads; each of them was tried."""
     ways = []
     for found, listing in tried:
-        joined = ", of each voxel what most raters say" if "{rater" in found.keys["label"] else ""
-        if "{label" in found.keys["label"]:
-            joined = ", a file for each label, of which later ones win"
+        words = [MEANINGS[word] for word in MEANINGS if f"{{{word}}}" in found.keys["label"]]
+        joined = ", ".join(["", *words])
         ways.append(f"{found.typed} ({len(listing.entries)} cases{joined})")
     kinds = "label maps of several kinds" if len(ways) > 1 else "a layout of its own"
     text = f"{folder}: {kinds}, expected to be told which is meant; choose: {' or '.join(ways)}"

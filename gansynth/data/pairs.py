@@ -38,6 +38,7 @@ _OVERLAP = 0.3  # Dice's overlap of what two raters draw, at least
 MOST_CHOICES = 3
 """Most kinds of label maps of which one may be chosen that are told."""
 _ENDING = re.compile(r"(?P<stem>.+?)(?P<ending>\.nii\.gz|\.[^.]+)", re.DOTALL)
+_NUMBER = re.compile(r"\d+|(?<![^\W_])[^\W_](?![^\W_])")  # or a letter that stands alone
 _BORDER = re.compile(r"(?<=[^\W_])(?=[\W_])|(?<=[\W_])(?=[^\W_])|(?<=\d)(?=\D)|(?<=\D)(?=\d)")
 
 # -- contents ------------------------------------------------------------------------------------
@@ -56,9 +57,9 @@ def are_label_maps(files: Iterable[Path]) -> bool:
     return agreed > 0
 
 
-def _are_images(files: Iterable[Path]) -> bool:
-    """Return whether a file among the first holds more than labels."""
-    return False in [_holds_labels(file) for file in islice(files, _ASKED)]
+def _are_empty(files: Iterable[Path]) -> bool:
+    """Return whether the first files say nothing; see ``_holds_labels``."""
+    return {_holds_labels(file) for file in islice(files, _ASKED)} == {None}
 
 
 def _holds_labels(file: Path) -> bool | None:
@@ -203,19 +204,32 @@ def found_layouts(
     kinds = _kinds_of(files)
     found = label_maps_among(kinds, least=2)
     ending = re.compile(rf"(^|.*[\W_]){re.escape(label)}\.[^/]*", re.DOTALL)
-    labels = [kind for kind in found if "brain" not in kind] or found
+    labels = [kind for kind in found if "brain" not in kind.casefold()] or found
     labels = [kind for kind in labels if not label or ending.fullmatch(kind)]
     labels = [kind for kind in labels if are_label_maps(kinds[kind].values())]
-    layouts = []
-    for kind in labels:
-        layouts += _layout(files, kinds, kind, [kind], channels)
-    if len(labels) > 1 and layouts and channels:
-        alike = [kind for kind in labels if kinds[kind].keys() == kinds[labels[0]].keys()]
-        word = "rater" if _of_raters([kinds[kind] for kind in alike]) else "label"
-        joined = _joined(alike, word) if len(alike) > 1 else None
-        if joined is not None:
-            layouts = _layout(files, kinds, joined, alike, channels) + layouts
-    return layouts[: 1 + MOST_CHOICES]
+    each = {kind: _layout(files, kinds, kind, [kind], channels) for kind in labels}
+    layouts = {kind: layout for kind, layout in each.items() if layout is not None}
+    joined = _all_joined(files, kinds, list(layouts)) if channels else []
+    return joined + list(layouts.values())[:MOST_CHOICES]
+
+
+def _all_joined(
+    files: Mapping[str, Path], kinds: Kinds, labels: Sequence[str]
+) -> list[FoundLayout]:
+    """Return layouts that join kinds of label maps: by the likeliest word of ``OF_LABELS``."""
+    word = "label"
+    if len({frozenset(kinds[kind]) for kind in labels}) > 1:
+        word = "part"
+    elif _of_raters([kinds[kind] for kind in labels]):
+        word = "rater"
+    if word != "label":  # those that are numbered, not their consensus beside them
+        numbered: dict[str, list[str]] = defaultdict(list)
+        for kind in labels:
+            numbered[_NUMBER.sub("#", kind)].append(kind)
+        labels = max(numbered.values(), key=len, default=[])
+    pattern = _joined(labels, word) if len(labels) > 1 else None
+    layout = None if pattern is None else _layout(files, kinds, pattern, labels, channels=True)
+    return [] if layout is None else [layout]
 
 
 def _kinds_of(files: Mapping[str, Path]) -> Kinds:
@@ -280,12 +294,12 @@ def _home(folders: Sequence[str], case: str) -> str:
 
 def _layout(
     files: Mapping[str, Path], kinds: Kinds, label: str, drawn: Sequence[str], channels: bool
-) -> list[FoundLayout]:
-    """Return the layout of label maps of some kinds, in a list; an empty one if it reads none."""
+) -> FoundLayout | None:
+    """Return the layout of label maps of some kinds, the first of most cases; None: of none."""
     cases, images = kinds[drawn[0]], _images_of(kinds, drawn[0])
     image = _joined(images, "channel") if images else None
     if image is None or (len(images) > 1 and not channels):
-        return []
+        return None
     keys = {"image": image, "label": label}
     of_labels, of_images = _fitting(files, keys)
     if {found.case for found in of_images.values()} != cases.keys():
@@ -297,14 +311,15 @@ def _layout(
             of_labels, of_images = _fitting(files, keys)
     shown = [path for kind in images for case, path in kinds[kind].items() if case in cases]
     if not of_images.keys() >= {*shown}:
-        return []
+        return None
     names = {of_images[path].channel for path in shown}
     if names < {found.channel for found in of_images.values()}:
         keys["channels"] = ",".join(sorted(names))
     files_of: dict[str, list[Path]] = defaultdict(list)
     for path, found in of_labels.items():
         files_of[found.label].append(path)
-    names = {name for name in files_of if not _are_images(files_of[name])}
+    known = {path for kind in drawn for path in kinds[kind].values()}
+    names = {n for n in files_of if known.intersection(files_of[n]) or _are_empty(files_of[n])}
     if names < files_of.keys():
         numbered = [f"{name}:{number}" for number, name in enumerate(sorted(names), start=1)]
         keys["labels"] = ",".join(numbered)
@@ -313,7 +328,7 @@ def _layout(
         and {found.case for found in of_images.values()} == cases.keys()
         and {*of_labels} == {*cases.values()}
     )
-    return [FoundLayout(keys, whole, _people(cases, shown))]
+    return FoundLayout(keys, whole, _people(cases, shown))
 
 
 def _people(cases: Collection[str], files: Iterable[Path]) -> str:
@@ -400,6 +415,8 @@ def _joined(patterns: Sequence[str], word: str) -> str | None:
     """
     if len(patterns) == 1:
         return patterns[0]
+    if len({pattern.count("/") for pattern in patterns}) > 1:
+        return None
     columns = list(zip(*[pattern.split("/") for pattern in patterns], strict=True))
     differing = [place for place, parts in enumerate(columns) if len(set(parts)) > 1]
     parts = [texts[0] for texts in columns]
