@@ -21,8 +21,9 @@ from typing import Any
 
 from gansynth.core.source import SourceRequest
 from gansynth.data.label_files import LabelFile, read_label_map
-from gansynth.data.name_patterns import LIKE_LABELS, NamedFile, files_fitting
+from gansynth.data.name_patterns import LIKE_LABELS, NamedFile, files_below, files_fitting
 from gansynth.data.pairs import FoundLayout, are_label_maps, found_layouts, label_maps_among
+from gansynth.data.picture_files import SUFFIXES
 from gansynth.data.read_options import FileOptions, VolumeOptions, complete_labels
 from gansynth.runtime.errors import (
     DataFault,
@@ -1207,3 +1208,60 @@ def list_msd(folder: Path, options: VolumeOptions) -> VolumeSet:
         picked=tuple([names.index(name) for name in options.channels or names]),
         labels=complete_labels(named),
     )
+
+
+# -- files that are not read ---------------------------------------------------------------------
+
+READ_BY = {"nifti": ENDINGS, "msd": ENDINGS, "pictures": tuple(SUFFIXES)}
+"""Kind of source -> endings of the images and label maps that it reads, and no others."""
+OWN = frozenset(
+    {
+        FILE,
+        SPLITS,
+        SUBJECTS,
+        "manifest.json",
+        "provenance.json",
+        "dataset_description.json",
+        "participants.json",
+        "participants.tsv",
+        "gansynth.json",
+        "lineage.json",
+        "thumbs.db",
+        "desktop.ini",
+    }
+)
+"""Names, in lower case, of files that describe a data set, or are of no use to anybody."""
+_TALK = re.compile(r"(readme|licen[cs]e|changes|citation|.*\.(md|pdf|rst|html?|log|py|sh)$)", re.I)
+_TO_BOXES = "convert boxes to a text file for each image (gansynth help boxes has the form)"
+_TO_VOLUMES = "convert them to NIfTI (.nii.gz), masks of pictures to PNG"
+_CURES = {
+    ".json": "of labelme, perhaps: convert them to COCO's JSON, which coco:FOLDER reads",
+    ".geojson": "of QuPath, perhaps: export masks from it, as PNG",
+    ".zip": "regions of ImageJ, perhaps: make masks of them there, as PNG; else unpack them",
+    ".xml": f"of Pascal VOC, perhaps: {_TO_BOXES}",
+    ".csv": f"a table: name it if it lists files, as nifti:FILE.csv; {_TO_BOXES}",
+    ".txt": _TO_BOXES,
+    ".h5": f"gansynth's own caches alone are read (h5:FILE); {_TO_VOLUMES}",
+    ".hdf5": f"gansynth's own caches alone are read (h5:FILE); {_TO_VOLUMES}",
+    ".dcm": "convert each series with dcm2niix -z y",
+}
+_CURES |= dict.fromkeys((".xls", ".xlsx", ".ods"), f"a table: save it as CSV; {_TO_BOXES}")
+_CURES |= dict.fromkeys((".gif", ".bmp", ".webp"), "convert masks to PNG")
+
+
+def files_not_read(folder: Path, endings: Collection[str]) -> Iterator[str]:
+    """Yield a line for each ending of a folder's files that is none of those that are read.
+
+    They may be label maps. What merely describes a data set is left out.
+    """
+    found: dict[str, list[Path]] = defaultdict(list)
+    with suppress(OSError):
+        for _, path in files_below(folder):
+            name = path.name.lower()
+            if not (name.endswith(tuple(endings)) or name in OWN or _TALK.match(name)):
+                found[path.suffix.lower()].append(path)
+    for ending, files in sorted(found.items(), key=lambda item: -len(item[1])):
+        yield (
+            f"{folder}: {len(files)} {ending or 'nameless'} file(s) are not read, such as "
+            f"{files[0]}: {_CURES.get(ending, _TO_VOLUMES)}"
+        )
