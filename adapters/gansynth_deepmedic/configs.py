@@ -280,6 +280,11 @@ class ListedCase(CaseFiles):
         """All files of the case, with its region of interest."""
         return super().everything if self.roi is None else (*super().everything, self.roi)
 
+    @property
+    def columns(self) -> tuple[Path | None, ...]:
+        """See ``CaseFiles``."""
+        return (*self.channels, self.labels, self.roi)
+
 
 class ListKeys(BaseModel):
     """The list files of training or of validation."""

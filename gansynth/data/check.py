@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -38,6 +37,7 @@ from gansynth.data.label_files import VolumeReader, read_label_map
 from gansynth.data.listing import CaseFiles, VolumeSet, missing
 from gansynth.data.plausibility import Chosen, Place
 from gansynth.data.read_options import VolumeOptions
+from gansynth.data.rows import rows_mixed_up
 from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.files import NiftiVolume, read_nifti, read_nifti_header
 from gansynth.runtime.workers import in_processes, processes_for
@@ -60,7 +60,7 @@ def check_volumes(
     check = _VolumeCheck(listing, options, request)
     check.findings += [Finding.of(f.case, f.file, f.error) for f in listing.faults]
     check.findings += few_cases(listing.where, len(listing.entries))
-    check.findings += other_cases_named(listing)
+    check.findings += rows_mixed_up(listing)
     if listing.entries and not listing.labelled:
         text = "has no label maps; only generators that draw from noise, without masks, learn"
         check.say("warning", None, listing.where, f"{text} from it")
@@ -109,43 +109,6 @@ def missing_files(entry: CaseFiles) -> Iterator[Finding]:
     for file in entry.everything:
         if not os.path.isfile(file):  # false for a name that is too long, too
             yield Finding.of(entry.case, file, missing(file, entry.case))
-
-
-def other_cases_named(listing: VolumeSet) -> Iterator[Finding]:
-    """Report label maps that are called as other cases' images are: lists in another order.
-
-    A case is told by its folder, or by the first number in its files' names.
-    """
-    pairs = [(entry, entry.images[0], entry.labels) for entry in listing.entries if entry.labels]
-    folders = len({image.parent for _, image, _ in pairs}) > 1
-    image_names = [_case_name(image, folders) for _, image, _ in pairs]
-    label_names = [_case_name(labels, folders) for _, _, labels in pairs if labels is not None]
-    if (
-        "" in image_names
-        or len(set(image_names)) < len(image_names)
-        or set(image_names) != set(label_names)
-    ):
-        return
-    mixed_up = [
-        n
-        for n, (one, other) in enumerate(zip(image_names, label_names, strict=True))
-        if one != other
-    ]
-    if mixed_up:
-        entry, image, labels = pairs[mixed_up[0]]
-        text = (
-            f"{listing.where}: {len(mixed_up)} cases have a label map that is called as another "
-            f"case's image is, such as {image} with {labels}; expected rows of one case each, so "
-            "lists may be in another order: correct them"
-        )
-        yield Finding("warning", entry.case, listing.where, text)
-
-
-def _case_name(file: Path, folders: bool) -> str:
-    if folders:
-        return file.parent.name
-    number = re.search(r"\d+", file.name)
-    return "" if number is None else number[0]
 
 
 @dataclass

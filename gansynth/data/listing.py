@@ -42,6 +42,7 @@ from gansynth.runtime.files import (
     walk_all,
 )
 from gansynth.runtime.nifti import DICOM, holds_dicom
+from gansynth.runtime.tables import read_cell
 
 NIFTI = re.compile(r"(?P<stem>.+)\.nii(\.gz)?", re.DOTALL)
 ENDINGS = (".nii", ".nii.gz")
@@ -86,6 +87,11 @@ class CaseFiles:
     def everything(self) -> tuple[Path, ...]:
         """All of them, the reference first."""
         return (*[each.file for each in self.drawn], *self.images)
+
+    @property
+    def columns(self) -> tuple[Path | None, ...]:
+        """Its cell of each list that names files of all cases, the first image first."""
+        return (*self.images, self.labels)
 
 
 @dataclass(frozen=True)
@@ -1040,7 +1046,7 @@ def _csv_rows(path: Path) -> _Lines:
 
 
 def _cell(text: str) -> str:
-    return text.strip().replace("\\", "/")  # Windows writes paths with backslashes
+    return read_cell(text.strip()).replace("\\", "/")  # Windows writes paths with backslashes
 
 
 def _json_rows(path: Path) -> _Lines:

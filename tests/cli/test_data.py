@@ -201,7 +201,7 @@ def test_check_warns_of_lists_in_another_order(tmp_path, run_cli):
     rows = "".join(f"images/{n}.nii.gz,labels/{5 - n}.nii.gz\n" for n in range(6))
     (home / "cases.csv").write_text(f"T1,label\n{rows}")
     result = run_cli("check", home / "cases.csv")
-    assert "6 cases have a label map that is called as another case's image is" in result.stdout
+    assert "6 cases have a file that is called as another case's image is" in result.stdout
 
 
 @pytest.mark.parametrize(
