@@ -295,9 +295,10 @@ class _VolumeCheck:
     """What is found, and what is collected over all cases to compare them with each other.
 
     ``channels``: number of channels of a stacked file. ``prints``: case -> those of its first
-    image. ``values``: label value -> the first file that has it. ``spacing``: case -> (z, y, x) in
-    mm. ``content``: hash of a case's images -> the cases. ``notes``: what many files may share ->
-    the cases and files. ``chosen``: cases whose label maps are compared with their images.
+    image. ``values``: label value -> the first file that has it. ``values_of``: case -> its label
+    values. ``spacing``: case -> (z, y, x) in mm. ``content``: hash of a case's images -> the cases.
+    ``notes``: what many files may share -> the cases and files. ``chosen``: cases whose label maps
+    are compared with their images.
     """
 
     def __init__(self, listing: VolumeSet, options: VolumeOptions, request: SourceRequest) -> None:
@@ -308,6 +309,7 @@ class _VolumeCheck:
         self.allowed = None if labels is None else frozenset(labels.values())
         self.channels = listing.total or len(options.channels or ()) or None
         self.values: dict[int, Path] = {}
+        self.values_of: dict[str, frozenset[int]] = {}
         self.spacing: dict[str, tuple[float, ...]] = {}
         self.content: dict[str, list[str]] = defaultdict(list)
         self.prints: dict[str, Prints] = {}
@@ -323,6 +325,7 @@ class _VolumeCheck:
         except GansynthError as error:
             self.fold_fault = error
         ids = [entry.case for entry in listing.entries]
+        self.fold = request.fold
         split = self.folds.get(request.fold)
         self.chosen = Chosen(ids if split is None else [*split["train"], *split["val"]])
 
@@ -345,6 +348,7 @@ class _VolumeCheck:
         for note, file in found.notes:
             self.notes[note].append((case, file))
         self.values = found.values | self.values
+        self.values_of[case] = frozenset(found.values)
         if found.spacing is not None:
             self.spacing[case] = found.spacing
         if found.prints is not None:
@@ -385,6 +389,8 @@ class _VolumeCheck:
             problem = odd_labels(self.values)
             if problem and not likely:
                 self.say("error", None, where, problem)
+            elif not likely:
+                self._held_out_labels()
         elif self.listing.labelled and unused:
             text = f"label value(s) {unused} occur in no case; remove them, or add cases that have"
             self.say("warning", None, where, f"{text} them")
@@ -397,6 +403,22 @@ class _VolumeCheck:
         self._same_content(self.folds)
         if all(finding.level != "error" for finding in self.findings):
             self._near(self.subject_of)
+
+    def _held_out_labels(self) -> None:
+        """Report labels of held-out cases alone: unnamed ones are those of the training cases."""
+        split = self.folds.get(self.fold, FoldSplit(train=[], val=[]))
+        trained = frozenset[int]().union(*[self.values_of[case] for case in split["train"]])
+        for case in split["val"] if split["train"] else ():
+            unseen = sorted(self.values_of[case] - trained - {0})
+            if unseen:
+                named = [f"label {value}:{value}" for value in sorted(self.values.keys() - {0})]
+                text = (
+                    f"fold {self.fold} holds out case {case!r} with label {unseen[0]}, which no "
+                    "case that it trains on has, so it cannot be read; name all labels: --read "
+                    f"labels='{','.join(named)}'"
+                )
+                self.say("error", case, self.listing.where, text)
+                return
 
     def _spacings(self) -> None:
         if self.options.spacing is not None or not self.spacing:

@@ -114,10 +114,10 @@ def files_fitting(
     A file that fits both is a label map; unless it is of a label that is not among ``labels``.
     """
     for text, path in files_below(folder):
-        drawn = None if label is None else label.fits(text)
-        if drawn is not None and drawn.label and labels is not None and drawn.label not in labels:
+        shown, drawn = image.fits(text), None if label is None else label.fits(text)
+        if shown and drawn and drawn.label and labels is not None and drawn.label not in labels:
             drawn = None
-        found = image.fits(text) if drawn is None else drawn
+        found = drawn or shown
         if found is not None:
             yield path, found, drawn is not None
 
