@@ -51,14 +51,15 @@ def rows_mixed_up(listing: VolumeSet) -> Iterator[Finding]:
 
 
 def _words(paths: Sequence[Path]) -> list[set[str]]:
-    """Return the words of each path below the folder of all, numbers without leading zeros."""
-    paths = [Path(os.path.abspath(path)) for path in paths]
-    home = os.path.commonpath([path.parent for path in paths])
+    """Return the words of each path but those that all have, numbers without leading zeros."""
+    places = [os.path.abspath(path) for path in paths]
+    home = os.path.commonpath([os.path.dirname(place) for place in places])
+    texts = [place[len(home) :].removesuffix(".gz").rpartition(".")[0] for place in places]
+    parts = [set(_WORD.findall(text)) for text in texts]
     words = []
-    for path in paths:
-        parts = _WORD.findall(os.path.relpath(path, home).removesuffix(".gz").rpartition(".")[0])
-        numbers = [str(int(number)) for part in parts for number in re.findall(r"\d+", part)]
-        words.append({part.casefold() for part in parts if not part.isdecimal()} | {*numbers})
+    for own in [each - set.intersection(*parts) for each in parts]:
+        numbers = [str(int(number)) for part in own for number in re.findall(r"\d+", part)]
+        words.append({part.casefold() for part in own if not part.isdecimal()} | {*numbers})
     return words
 
 
@@ -85,8 +86,8 @@ def _sorted_apart(images: Sequence[Path], files: Sequence[Path]) -> bool:
     """
     if len(images) < FEWEST:
         return False
-    words = list(zip(_own_words(images), _own_words(files), strict=True))
-    if 2 * len([image for image, file in words if image & file]) >= len(words):
+    each = zip(_words(images), _words(files), strict=True)
+    if 2 * len([1 for image, file in each if image & file]) >= len(images):
         return False
     order = sorted(range(len(images)), key=lambda row: str(images[row]))
     names = [str(files[row]) for row in order]
