@@ -326,9 +326,9 @@ class FileOptions(VolumeOptions):
     )
     label: str | None = Field(
         None,
-        description="the label maps: with `image` a pattern with {case}, else what their names end "
-        "in after the case's, `seg` or `label-lesion_mask`. Default: what is usual. In a pattern, "
-        "{label} is for a file per label, {rater} for several raters' files, {part} for parts",
+        description="the label maps: with `image` a pattern with {case} (and {label}, {rater}, "
+        "{part}), else what their names end in after the case's, `seg` or `label-lesion_mask`. "
+        "Default: what is usual",
     )
 
     @model_validator(mode="after")

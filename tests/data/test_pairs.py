@@ -29,6 +29,7 @@ VOLUMES = {
 }
 PICTURES = {
     "a suffix": (["im{}", "im{}-lesion"], "mask_suffix=-lesion"),
+    "further masks": (["b ({})", "b ({})_mask", "b ({})_mask_1"], "mask_suffix=_mask"),
     "behind a blank": (["Frau M ({})", "Frau M ({}) Kontur"], "mask_suffix= Kontur"),
     "before": (
         ["images/img_{}", "masks/mask_{}"],
