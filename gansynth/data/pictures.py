@@ -244,6 +244,7 @@ def pair_keys(folder: Path) -> dict[str, str]:
     home = homes.get(IMAGES, folder)
     files = _files(home)
     suffixes = _mask_suffixes(files)
+    suffixes = [s for s in suffixes if re.sub(r"_\d+\Z", "", s) not in {*suffixes} - {s}]
     if len(suffixes) > 1:
         raise DataFault(
             "pictures.masks-of-several-kinds",

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 
 from gansynth.data.case_writer import write_prediction
 from gansynth.hosts.held_out import predictions_of
+from gansynth.runtime.files import read_nifti
 from tests.data.sets import check, opened, save
 from tests.expected import raises_fault
 
@@ -85,6 +85,7 @@ def test_files_of_labels_are_joined_alike_in_every_command(tmp_path, kind, run_j
     assert np.array_equal(source.labels_of(case), expected.T)
     assert np.array_equal(source.load(case).labels, expected.T)
     written = write_prediction(source, case, source.load(case).labels, tmp_path / "predicted")
+    assert written is not None
     both = predictions_of(source, {case: written})[case].read()
     assert np.array_equal(both.predicted, both.truth)
     read = [
@@ -94,7 +95,7 @@ def test_files_of_labels_are_joined_alike_in_every_command(tmp_path, kind, run_j
     ]
     run_json("import", f"nifti:{home}", "nnunet:007", "--root", tmp_path / "nn", *read)
     (raw,) = (tmp_path / "nn" / "nnUNet_raw").iterdir()
-    imported = nib.load(raw / "labelsTr" / f"{case}.nii.gz").get_fdata()
+    imported = read_nifti(raw / "labelsTr" / f"{case}.nii.gz").array
     _, numbered = np.unique(expected, return_inverse=True)
     assert np.array_equal(imported, numbered.reshape(SHAPE))
     about = json.loads((raw / "dataset.json").read_text())
