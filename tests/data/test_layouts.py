@@ -140,7 +140,8 @@ def test_of_one_folder_a_missing_file_or_a_second_label_map_is_named(tmp_path):
             assert "p2_left_mask.nii: missing, expected for case 'p2'" in said
             write(tmp_path, cases, [], "{}_left_mask.nii", (1,))
     message = only(tmp_path, **READ).message
-    assert "label={case}_{label}_mask.nii" in message
+    assert "end in left_mask and right_mask" in message
+    assert "choose: --read label=left_mask or --read label=right_mask" in message
     assert read(tmp_path, channels="T1").channels == ("T1",)
     assert read(tmp_path, label="right_mask").channels == ("T1",)
 
