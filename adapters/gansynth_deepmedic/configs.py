@@ -278,8 +278,12 @@ class ListedCase(CaseFiles):
     @property
     def everything(self) -> tuple[Path, ...]:
         """All files of the case, with its region of interest."""
-        files = (*self.images, self.labels)
-        return files if self.roi is None else (*files, self.roi)
+        return super().everything if self.roi is None else (*super().everything, self.roi)
+
+    @property
+    def columns(self) -> tuple[Path | None, ...]:
+        """See ``CaseFiles``."""
+        return (*self.channels, self.labels, self.roi)
 
 
 class ListKeys(BaseModel):

@@ -31,7 +31,7 @@ NIFTI = (".nii.gz", ".nii")
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 QUOTES = "'\""
 NAME = re.compile(r"Dataset(\d{3})_[A-Za-z0-9_.-]+")
-PARTS = ("imagesTr", "labelsTr")
+PARTS, TESTS = ("imagesTr", "labelsTr"), ("imagesTs", "labelsTs")
 SPLITS = "splits_final.json"
 SUBJECTS = "gansynth_subjects.csv"
 FOLDS = 5  # nnU-Net's own
@@ -39,7 +39,8 @@ FINGERPRINT, TRUTH = "dataset_fingerprint.json", "gt_segmentations"
 
 
 def describes(kind: str, folder: Path) -> bool:
-    """Whether a folder is a data set of nnU-Net, raw or preprocessed."""
+    """Whether a folder is a data set of nnU-Net, raw or preprocessed, or within or around one."""
+    folder = next(iter(_meant(folder)), folder)
     if is_preprocessed(folder):
         return kind == "nnunet"
     keys = set(described(folder / "dataset.json"))
@@ -158,9 +159,29 @@ def located(where: str) -> str:
 
 
 def own_folder(where: str) -> Path | None:
-    """Return a data set's folder, absolute, if that is what is named; else None."""
-    folder = Path(where).expanduser().absolute()
-    return folder if (folder / "dataset.json").is_file() else None
+    """Return a data set's folder, absolute, if a path names one; else None.
+
+    Raises UsageFault: the path is a folder of several data sets.
+    """
+    found = _meant(Path(where).expanduser().absolute())
+    if len(found) > 1:
+        names = " or ".join([shlex.quote(str(folder)) for folder in found])
+        raise UsageFault(
+            "nnunet.data-sets-several",
+            f"{where}: holds {len(found)} data sets, expected one; name it: {names}",
+        )
+    return found[0] if found else None
+
+
+def _meant(folder: Path) -> list[Path]:
+    """Return the data sets that a folder is meant to name: its own, or what nnU-Net has there."""
+    around = folder / VARIABLES[0] if (folder / VARIABLES[0]).is_dir() else folder
+    folders = [folder]
+    if folder.name in (*PARTS, *TESTS):
+        folders = [folder.parent]
+    elif around.name in VARIABLES[:2]:
+        folders = sorted(around.glob("Dataset*"))
+    return [folder for folder in folders if (folder / "dataset.json").is_file()]
 
 
 # -- dataset.json ----------------------------------------------------------------------------------

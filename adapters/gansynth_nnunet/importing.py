@@ -222,7 +222,10 @@ class _RawWriter:
         modality = getattr(self.source, "modality", channels)
         # nnU-Net normalises a channel as CT if it is called so.
         names = ["CT" if how == "ct" else c for c, how in zip(channels, modality, strict=True)]
-        known = ("description", "reference", "release")
+        known = ("description", "reference", "release", "label_files")
+        joined = self.source.space.host.get("label_files")
+        if joined is not None:
+            self.about["label_files"] = joined
         generate_dataset_json(
             str(folder),
             {str(number): channel for number, channel in enumerate(names)},
@@ -284,6 +287,7 @@ class _RawWriter:
         assert entry.labels is not None
         header = read_nifti_header(entry.labels)
         fits = header.dtype.kind in "iu" and not header.scaled and entry.labels.suffix == ".gz"
+        fits &= not entry.joined and len(header.shape) == 3
         same = [*self.numbers] == [*self.numbers.values()]
         return [*files, entry.labels if fits and same else None]
 

@@ -36,6 +36,7 @@ from gansynth.metrics.comparison import (
 from gansynth.metrics.nearest import COPY, NearestSearch, SearchQuery, find_nearest
 from gansynth.runtime.errors import IntegrityFault
 from gansynth.runtime.files import write_bytes_atomic
+from gansynth.runtime.tables import cell
 from gansynth.sampling.evaluation_data import EvaluationData
 from gansynth.sampling.open_run import load_run
 
@@ -252,7 +253,8 @@ def write_copies(
         stream = io.StringIO()
         table = csv.DictWriter(stream, ("sample", "case", "ratio", "own"), lineterminator="\n")
         table.writeheader()
-        table.writerows(rows)
+        for row in rows:
+            table.writerow({column: cell(value) for column, value in row.items()})
         written["near_copies.csv"] = paths["near_copies.csv"]
         write_bytes_atomic(paths["near_copies.csv"], stream.getvalue().encode())
     if pairs:

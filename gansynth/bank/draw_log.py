@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gansynth.core.sample_request import SETTINGS
+from gansynth.runtime.tables import cell, read_cell
 
 if TYPE_CHECKING:
     from gansynth.core.requests.hosts import AugmentRequest
@@ -75,7 +76,7 @@ class DrawLog:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 path = self.folder / f"draws-{socket.gethostname()}-{self._pid}.csv"
                 self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
-            row: list[object] = [kind, sample_id, " ".join(source.split())]
+            row: list[object] = [kind, cell(sample_id), cell(" ".join(source.split()))]
             if provenance is not None and "settings" in provenance:
                 row += provenance["index"], provenance["sha256"], provenance.get("sketch", "")
                 settings = json.dumps({"seed": provenance["seed"]} | provenance["settings"])
@@ -232,7 +233,7 @@ class DrawCounter:
         kind = row[0] if len(row) > 2 else ""
         if kind not in self._draws:  # such as settings, or a damaged line
             return
-        name = row[1] if kind == "synthetic" else row[2]
+        name = read_cell(row[1] if kind == "synthetic" else row[2])
         numbers = row[_PLACE].split(".") if len(row) > _PLACE else []
         if numbers and all(map(str.isdecimal, numbers)):
             ahead[tuple(map(int, numbers))] = kind, name

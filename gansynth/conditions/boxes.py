@@ -35,6 +35,7 @@ from gansynth.core.schema import Boxes, Case, Mask, Schema
 from gansynth.data.body_box import depths
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.options import OptionModel, read_options
+from gansynth.runtime.tables import read_cell
 
 TRIES, FULL = 16, 8
 """Tries for each box, and the number of tries after which each halves the strength."""
@@ -379,7 +380,7 @@ def _groups(path: Path, text: str) -> list[list[BoxRow]]:
         axes, grouped = _header(path, header)
         groups: dict[str, list[BoxRow]] = {}
         for row in reader:
-            number, cells = reader.line_num, [cell.strip() for cell in row]
+            number, cells = reader.line_num, [read_cell(text.strip()) for text in row]
             if not any(cells):
                 continue
             if len(cells) != len(header):

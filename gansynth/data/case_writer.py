@@ -20,6 +20,7 @@ from gansynth.core.synthetic import marked
 from gansynth.core.writer import Item, Writer
 from gansynth.data.listing import FILE
 from gansynth.runtime.files import disk_errors, write_bytes_atomic, write_json_atomic
+from gansynth.runtime.tables import cell
 
 THICKNESS = 999.0
 """Millimetres of a picture's third axis, as nnU-Net's own reader of pictures says: it must be the
@@ -140,7 +141,7 @@ def csv_text(boxes: Boxes, names: Sequence[str]) -> str:
     for row, label in zip(boxes.coords, boxes.labels.tolist(), strict=True):
         name = names[label] if 0 <= label < len(names) else str(label)
         ends = [*row[:axes][::-1], *row[axes:][::-1]]  # array axes are the other way round
-        table.writerow([name] + [f"{end:.9g}" for end in ends])
+        table.writerow([cell(name)] + [f"{end:.9g}" for end in ends])
     return stream.getvalue()
 
 

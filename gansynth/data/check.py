@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,22 +33,17 @@ from gansynth.data.grid import (
     same_spacing,
     values_of,
 )
+from gansynth.data.label_files import VolumeReader, read_label_map
 from gansynth.data.listing import CaseFiles, VolumeSet, missing
 from gansynth.data.plausibility import Chosen, Place
 from gansynth.data.read_options import VolumeOptions
+from gansynth.data.rows import rows_mixed_up
 from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.files import NiftiVolume, read_nifti, read_nifti_header
 from gansynth.runtime.workers import in_processes, processes_for
 
 COPIES = 4
 """How many times the voxels of its largest file a process takes of memory at most."""
-
-
-class VolumeReader(Protocol):
-    """Reads a file of a label map or of channels; see ``read_nifti``."""
-
-    def __call__(self, path: Path, *, ndim: Collection[int], labels: bool) -> NiftiVolume:
-        """Raise DataFault: damaged, or of other dimensions."""
 
 
 def check_volumes(
@@ -66,7 +60,7 @@ def check_volumes(
     check = _VolumeCheck(listing, options, request)
     check.findings += [Finding.of(f.case, f.file, f.error) for f in listing.faults]
     check.findings += few_cases(listing.where, len(listing.entries))
-    check.findings += other_cases_named(listing)
+    check.findings += rows_mixed_up(listing)
     if listing.entries and not listing.labelled:
         text = "has no label maps; only generators that draw from noise, without masks, learn"
         check.say("warning", None, listing.where, f"{text} from it")
@@ -86,7 +80,7 @@ def _processes(entries: Sequence[CaseFiles]) -> int:
     """Return in how many processes the files of cases are read."""
     sizes = {}
     for entry in entries:
-        for file in entry.files:
+        for file in entry.everything:
             with suppress(OSError):
                 sizes[file] = file.stat().st_size
     if not sizes:
@@ -112,46 +106,9 @@ def few_cases(where: Path, count: int) -> Iterator[Finding]:
 
 def missing_files(entry: CaseFiles) -> Iterator[Finding]:
     """Report the missing files of a case."""
-    for file in entry.files:
+    for file in entry.everything:
         if not os.path.isfile(file):  # false for a name that is too long, too
             yield Finding.of(entry.case, file, missing(file, entry.case))
-
-
-def other_cases_named(listing: VolumeSet) -> Iterator[Finding]:
-    """Report label maps that are called as other cases' images are: lists in another order.
-
-    A case is told by its folder, or by the first number in its files' names.
-    """
-    pairs = [(entry, entry.images[0], entry.labels) for entry in listing.entries if entry.labels]
-    folders = len({image.parent for _, image, _ in pairs}) > 1
-    image_names = [_case_name(image, folders) for _, image, _ in pairs]
-    label_names = [_case_name(labels, folders) for _, _, labels in pairs if labels is not None]
-    if (
-        "" in image_names
-        or len(set(image_names)) < len(image_names)
-        or set(image_names) != set(label_names)
-    ):
-        return
-    mixed_up = [
-        n
-        for n, (one, other) in enumerate(zip(image_names, label_names, strict=True))
-        if one != other
-    ]
-    if mixed_up:
-        entry, image, labels = pairs[mixed_up[0]]
-        text = (
-            f"{listing.where}: {len(mixed_up)} cases have a label map that is called as another "
-            f"case's image is, such as {image} with {labels}; expected rows of one case each, so "
-            "lists may be in another order: correct them"
-        )
-        yield Finding("warning", entry.case, listing.where, text)
-
-
-def _case_name(file: Path, folders: bool) -> str:
-    if folders:
-        return file.parent.name
-    number = re.search(r"\d+", file.name)
-    return "" if number is None else number[0]
 
 
 @dataclass
@@ -198,12 +155,16 @@ class CaseReader:
         found.findings += missing_files(entry)
         flat, whole, shapes = True, not found.findings, []
         for file in entry.files:
-            if not os.path.isfile(file):
-                continue
             drawn = file == entry.labels
+            needed = [each.file for each in entry.drawn] if drawn else [file]
+            if not all(map(os.path.isfile, needed)):
+                continue
             try:
-                ndim = (3, 4) if listing.stacked and not drawn else (3,)
-                volume = self.read(file, ndim=ndim, labels=drawn)
+                ndim = (3, 4) if listing.stacked else (3,)
+                if drawn:
+                    volume = read_label_map(entry.drawn, self.read, layered=listing.layered)
+                else:
+                    volume = self.read(file, ndim=ndim, labels=False)
             except GansynthError as error:
                 whole = False
                 found.findings.append(Finding.of(case, file, error))
@@ -334,9 +295,10 @@ class _VolumeCheck:
     """What is found, and what is collected over all cases to compare them with each other.
 
     ``channels``: number of channels of a stacked file. ``prints``: case -> those of its first
-    image. ``values``: label value -> the first file that has it. ``spacing``: case -> (z, y, x) in
-    mm. ``content``: hash of a case's images -> the cases. ``notes``: what many files may share ->
-    the cases and files. ``chosen``: cases whose label maps are compared with their images.
+    image. ``values``: label value -> the first file that has it. ``values_of``: case -> its label
+    values. ``spacing``: case -> (z, y, x) in mm. ``content``: hash of a case's images -> the cases.
+    ``notes``: what many files may share -> the cases and files. ``chosen``: cases whose label maps
+    are compared with their images.
     """
 
     def __init__(self, listing: VolumeSet, options: VolumeOptions, request: SourceRequest) -> None:
@@ -347,6 +309,7 @@ class _VolumeCheck:
         self.allowed = None if labels is None else frozenset(labels.values())
         self.channels = listing.total or len(options.channels or ()) or None
         self.values: dict[int, Path] = {}
+        self.values_of: dict[str, frozenset[int]] = {}
         self.spacing: dict[str, tuple[float, ...]] = {}
         self.content: dict[str, list[str]] = defaultdict(list)
         self.prints: dict[str, Prints] = {}
@@ -362,6 +325,7 @@ class _VolumeCheck:
         except GansynthError as error:
             self.fold_fault = error
         ids = [entry.case for entry in listing.entries]
+        self.fold = request.fold
         split = self.folds.get(request.fold)
         self.chosen = Chosen(ids if split is None else [*split["train"], *split["val"]])
 
@@ -384,6 +348,7 @@ class _VolumeCheck:
         for note, file in found.notes:
             self.notes[note].append((case, file))
         self.values = found.values | self.values
+        self.values_of[case] = frozenset(found.values)
         if found.spacing is not None:
             self.spacing[case] = found.spacing
         if found.prints is not None:
@@ -424,6 +389,8 @@ class _VolumeCheck:
             problem = odd_labels(self.values)
             if problem and not likely:
                 self.say("error", None, where, problem)
+            elif not likely:
+                self._held_out_labels()
         elif self.listing.labelled and unused:
             text = f"label value(s) {unused} occur in no case; remove them, or add cases that have"
             self.say("warning", None, where, f"{text} them")
@@ -436,6 +403,22 @@ class _VolumeCheck:
         self._same_content(self.folds)
         if all(finding.level != "error" for finding in self.findings):
             self._near(self.subject_of)
+
+    def _held_out_labels(self) -> None:
+        """Report labels of held-out cases alone: unnamed ones are those of the training cases."""
+        split = self.folds.get(self.fold, FoldSplit(train=[], val=[]))
+        trained = frozenset[int]().union(*[self.values_of[case] for case in split["train"]])
+        for case in split["val"] if split["train"] else ():
+            unseen = sorted(self.values_of[case] - trained - {0})
+            if unseen:
+                named = [f"label {value}:{value}" for value in sorted(self.values.keys() - {0})]
+                text = (
+                    f"fold {self.fold} holds out case {case!r} with label {unseen[0]}, which no "
+                    "case that it trains on has, so it cannot be read; name all labels: --read "
+                    f"labels='{','.join(named)}'"
+                )
+                self.say("error", case, self.listing.where, text)
+                return
 
     def _spacings(self) -> None:
         if self.options.spacing is not None or not self.spacing:

@@ -26,6 +26,7 @@ from gansynth.data.listing import SPLITS, SUBJECTS, VolumeSet
 from gansynth.data.read_options import OF_SPLITS, ReadOptions, VolumeOptions
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 from gansynth.runtime.files import disk_errors, read_json, replace_text, write_json_atomic
+from gansynth.runtime.tables import cell, read_cell
 
 DIVIDED = "divided.json"  # record of the data set and the split that a folder holds
 EACH = "each"
@@ -150,7 +151,7 @@ def read_column(path: Path, *names: str) -> dict[str, str]:
     column = found[0]
     values: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
-        case, value = (row["case"] or "").strip(), (row[column] or "").strip()
+        case, value = [read_cell((row[name] or "").strip()) for name in ("case", column)]
         if values.setdefault(case, value) != value:
             raise DataFault(
                 "folds.case-has-two-values",
@@ -583,11 +584,11 @@ def _claim(source: CaseSource, files: FoldFiles) -> None:
 
 
 def table_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """The text of a CSV."""
+    """The text of a CSV, of which spreadsheets run no cell."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)
-    table.writerows(rows)
+    table.writerows([[cell(text) for text in row] for row in rows])
     return text.getvalue()
 
 

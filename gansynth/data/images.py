@@ -186,7 +186,7 @@ def list_images(request: SourceRequest, options: FileOptions, channels: Sequence
     entries = []
     for entry in found.entries:
         subject = entry.subject or entry.case
-        entries.append(replace(entry, labels=None, part="", subject=subject))
+        entries.append(replace(entry, labels=None, joined=(), part="", subject=subject))
     found = replace(found, entries=tuple(entries), labels=None, faults=(), likely=())
     return found if found.stacked else _in_order(found, wanted, where)
 

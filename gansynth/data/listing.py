@@ -14,13 +14,16 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gansynth.core.source import SourceRequest
-from gansynth.data.name_patterns import LIKE_LABELS, files_fitting, read_pattern
-from gansynth.data.pairs import are_label_maps, label_maps_among, paired_patterns
+from gansynth.data.label_files import LabelFile, read_label_map
+from gansynth.data.name_patterns import LIKE_LABELS, NamedFile, files_below, files_fitting
+from gansynth.data.pairs import FoundLayout, are_label_maps, found_layouts, label_maps_among
+from gansynth.data.picture_files import SUFFIXES
 from gansynth.data.read_options import FileOptions, VolumeOptions, complete_labels
 from gansynth.runtime.errors import (
     DataFault,
@@ -39,6 +42,7 @@ from gansynth.runtime.files import (
     walk_all,
 )
 from gansynth.runtime.nifti import DICOM, holds_dicom
+from gansynth.runtime.tables import read_cell
 
 NIFTI = re.compile(r"(?P<stem>.+)\.nii(\.gz)?", re.DOTALL)
 ENDINGS = (".nii", ".nii.gz")
@@ -53,6 +57,8 @@ class CaseFiles:
     """The expected files of one case: one per channel, or one with the channels last.
 
     ``part``: ``train``, ``val``, ``test``, the number of the fold that holds it out, or empty.
+    ``joined``: the files that the label map is made of, where it is not ``labels`` alone, which is
+    the first of them.
     """
 
     case: str
@@ -60,6 +66,12 @@ class CaseFiles:
     labels: Path | None
     subject: str | None = None
     part: str = ""
+    joined: tuple[LabelFile, ...] = ()
+
+    @property
+    def drawn(self) -> tuple[LabelFile, ...]:
+        """The files of the label map, in the order in which they are joined."""
+        return self.joined or (() if self.labels is None else (LabelFile(self.labels),))
 
     @property
     def reference(self) -> Path:
@@ -68,8 +80,18 @@ class CaseFiles:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All of them, the reference first."""
+        """The first file of labels, if any, and the images."""
         return self.images if self.labels is None else (self.labels, *self.images)
+
+    @property
+    def everything(self) -> tuple[Path, ...]:
+        """All of them, the reference first."""
+        return (*[each.file for each in self.drawn], *self.images)
+
+    @property
+    def columns(self) -> tuple[Path | None, ...]:
+        """Its cell of each list that names files of all cases, the first image first."""
+        return (*self.images, self.labels)
 
 
 @dataclass(frozen=True)
@@ -110,6 +132,7 @@ class VolumeSet:
     normalised: bool = False  # intensities are used as stored, unless a modality is requested
     # `--read` keys that say of which files label maps are, where contents have told
     understood: Mapping[str, str] = field(default_factory=dict)
+    layered: bool = False  # a label map may have layers, as 3D Slicer writes it
 
     @property
     def labelled(self) -> bool:
@@ -125,6 +148,7 @@ class CaseRow:
     folder: Path = Path()
     files: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
     subject: str | None = None
+    joined: list[LabelFile] = field(default_factory=list)  # of which a label map is made
 
 
 class _Rows(dict[str, CaseRow]):
@@ -203,7 +227,8 @@ class Collector:
             count = len(channels)
             if count:
                 drawn = None if label is None else each[count]
-                self.add(CaseFiles(row.case, each[:count], drawn, row.subject))
+                parts = tuple(row.joined)
+                self.add(CaseFiles(row.case, each[:count], drawn, row.subject, joined=parts))
 
     def add(self, entry: CaseFiles) -> None:
         """Add a case; a second one of the same name is a fault."""
@@ -435,21 +460,89 @@ def list_folder(kind: str, folder: Path, options: FileOptions) -> VolumeSet:
     name = f"{kind}:{folder.resolve().name}"
     if options.image is not None:
         return _list_by_pattern(name, collector, options)
-    subjects = sorted(p for p in folder.glob("sub-*") if p.is_dir())
-    if subjects:
-        return _list_bids(name, collector, subjects, options)
     listing = _list_known(name, collector, options)
-    if options.label is None and not any(map(_is_pair, listing.entries)):
-        keys = paired_patterns(folder, ENDINGS)
-        if keys:
-            found = options.model_copy(update={**keys, "image": read_pattern(keys["image"])})
-            fresh = Collector(folder, options.allow_absolute)
-            return replace(_list_by_pattern(name, fresh, found), understood=keys)
-    return listing
+    complete = _complete(listing)
+    odd = [fault for fault in listing.faults if isinstance(fault.error, IntegrityFault)]
+    if odd or (complete == len(listing.entries) > 0 and not listing.faults):
+        return listing
+    tried: list[tuple[FoundLayout, VolumeSet]] = []
+    layouts = found_layouts(folder, ENDINGS, label=options.label or "")
+    for found in layouts:
+        asked = options.model_copy(update=_parsed(found.keys))
+        with suppress(GansynthError):
+            other = _list_by_pattern(name, Collector(folder, options.allow_absolute), asked)
+            if _is_better(other, listing, complete):
+                tried.append((found, replace(other, understood=found.keys)))
+    if len(layouts) == len(tried) == 1 and not complete and options.label is None:
+        [(found, other)] = tried
+        if found.whole and not found.subjects:
+            return other
+    told = complete == len(listing.entries) and all(f.case is None for f in listing.faults)
+    more = [found for found, other in tried if found.joins or len(other.entries) > complete]
+    if not tried or (told and not more):
+        return listing  # which names the files that are missing, or the kinds there are
+    return replace(listing, entries=(), faults=(_undecided(folder, tried),))
+
+
+MEANINGS = {
+    "label": "a file for each label, of which later ones win",
+    "rater": "of each voxel what most raters say",
+    "part": "parts of one label map",
+}
+"""How files of labels are joined, by what their pattern has."""
+
+
+def _parsed(keys: Mapping[str, str]) -> dict[str, Any]:
+    """Return some ``--read`` values as options."""
+    read = FileOptions.model_validate(keys)
+    return {key: getattr(read, key) for key in keys}
+
+
+def _complete(listing: VolumeSet) -> int:
+    """Return how many cases have label maps and all of their files."""
+    return len(
+        [
+            entry
+            for entry in listing.entries
+            if entry.labels is not None and all([file.is_file() for file in entry.everything])
+        ]
+    )
+
+
+def _is_better(other: VolumeSet, listing: VolumeSet, complete: int) -> bool:
+    """Return whether another layout reads a folder without faults, and cases that the first lacks.
+
+    Some label maps are joined, which DataFault refuses.
+    """
+    count = _complete(other)
+    if (
+        other.faults
+        or count < len(other.entries)
+        or count < max(2, complete + (not listing.faults))
+    ):
+        return False
+    for entry in other.entries[:2]:
+        read_label_map(entry.drawn)
+    return True
+
+
+def _undecided(folder: Path, tried: Sequence[tuple[FoundLayout, VolumeSet]]) -> ListingFault:
+    """Return the fault of a folder that another layout reads; each of them was tried."""
+    ways = []
+    for found, listing in tried:
+        words = [MEANINGS[word] for word in MEANINGS if f"{{{word}}}" in found.keys["label"]]
+        joined = ", ".join(["", *words])
+        ways.append(f"{found.typed} ({len(listing.entries)} cases{joined})")
+    kinds = "label maps of several kinds" if len(ways) > 1 else "a layout of its own"
+    text = f"{folder}: {kinds}, expected to be told which is meant; choose: {' or '.join(ways)}"
+    return ListingFault(None, folder, DataFault("listing.layout-undecided", text))
 
 
 def _list_known(name: str, collector: Collector, options: FileOptions) -> VolumeSet:
-    """List a folder of pairs, of a folder per case, or of files named by case."""
+    """List a folder of BIDS, of pairs, of a folder per case, or of files named by case."""
+    subjects = sorted(p for p in collector.root.glob("sub-*") if p.is_dir())
+    if subjects:
+        return _list_bids(name, collector, subjects, options)
     if not any((collector.root / part).is_dir() for pair in PAIRS for part in pair):
         rows = list(_case_folders(collector))
         if rows:
@@ -460,16 +553,18 @@ def _list_known(name: str, collector: Collector, options: FileOptions) -> Volume
     return _list_pairs(name, collector, options)
 
 
-def _is_pair(entry: CaseFiles) -> bool:
-    return entry.labels is not None and all(file.is_file() for file in entry.files)
-
-
 def _list_by_pattern(name: str, collector: Collector, options: FileOptions) -> VolumeSet:
     image, label, rows = options.image, options.label_pattern, _Rows()
     assert image is not None
-    for path, found, is_label in files_fitting(collector.root, image, label):
-        if stem(path.name) is not None:
+    several: dict[str, list[tuple[NamedFile, Path]]] = defaultdict(list)
+    for path, found, is_label in files_fitting(collector.root, image, label, options.labels):
+        if stem(path.name) is None:
+            continue
+        if is_label and label is not None and label.several:
+            several[found.case].append((found, path))
+        else:
             collector.put(rows[found.case], _DRAWN if is_label else found.channel, path)
+    labels = _join(collector, rows, several, options) if several else None
     channels = sorted({suffix for row in rows.values() for suffix in row.files} - {_DRAWN})
     one_file = channels in ([], [""])
     if options.channels is not None and not one_file:
@@ -487,7 +582,59 @@ def _list_by_pattern(name: str, collector: Collector, options: FileOptions) -> V
         f"files like {image.text}",
         channels=options.channels if one_file else tuple(channels),
         stacked=one_file,
+        labels=labels,
     )
+
+
+def _join(
+    collector: Collector,
+    rows: Mapping[str, CaseRow],
+    several: Mapping[str, Sequence[tuple[NamedFile, Path]]],
+    options: FileOptions,
+) -> Mapping[str, int] | None:
+    """Give cases the files that their label maps are joined of; return the labels' numbers.
+
+    Labels are numbered by name, unless ``--read labels`` numbers some, which alone are read then.
+    """
+    cases_of: dict[str, set[str]] = defaultdict(set)
+    for case, files in several.items():
+        for found, _ in files:
+            cases_of[found.label].add(case)
+    labels: Mapping[str, int] | None = None
+    values = {"": 0}  # of files without a label of their own
+    if "" not in cases_of:
+        named = {label: number for number, label in enumerate(sorted(cases_of), start=1)}
+        labels = options.labels or complete_labels(named)
+        values = {name: value for name, value in labels.items() if value}
+    unknown = [name for name in values if name not in cases_of]
+    if unknown:
+        raise UsageFault(
+            "listing.label-file-unknown",
+            f"--read labels: {collector.root} has no file of label {unknown[0]!r} that --read "
+            f"label={options.label} fits, expected among: {', '.join(sorted(cases_of))}."
+            f"{did_you_mean(unknown[0], cases_of)}",
+        )
+    for case, files in several.items():
+        known = [(found, path) for found, path in files if found.label in values]
+        for found, path in sorted(known, key=lambda f: (f[0].rater, values[f[0].label], f[1])):
+            allowed = collector.file(os.path.relpath(path, collector.root), str(path), case)
+            if allowed is not None:
+                label, value = found.label or None, values[found.label] or None
+                rows[case].joined.append(LabelFile(allowed, label, value, found.rater))
+                rows[case].files[_DRAWN] = [rows[case].joined[0].file]
+    lacking = [name for name in values if cases_of[name] < several.keys()]
+    if lacking:
+        without = sorted(several.keys() - cases_of[lacking[0]])
+        rest = [name for name in values if name not in lacking]
+        order = ",".join([f"{name}:{number}" for number, name in enumerate(rest, start=1)])
+        text = (
+            f"{collector.root}: {len(without)} of {len(several)} cases have no file of label "
+            f"{lacking[0]!r}, such as {without[0]!r}, expected one in each, which is 0 where there "
+            "is none; add them"
+        )
+        way = f", or read the labels that all have: --read labels='{order}'" if rest else ""
+        collector.fault(None, collector.root, f"{text}{way}")
+    return labels
 
 
 def _list_pairs(name: str, collector: Collector, options: FileOptions) -> VolumeSet:
@@ -899,7 +1046,7 @@ def _csv_rows(path: Path) -> _Lines:
 
 
 def _cell(text: str) -> str:
-    return text.strip().replace("\\", "/")  # Windows writes paths with backslashes
+    return read_cell(text.strip()).replace("\\", "/")  # Windows writes paths with backslashes
 
 
 def _json_rows(path: Path) -> _Lines:
@@ -1067,3 +1214,60 @@ def list_msd(folder: Path, options: VolumeOptions) -> VolumeSet:
         picked=tuple([names.index(name) for name in options.channels or names]),
         labels=complete_labels(named),
     )
+
+
+# -- files that are not read ---------------------------------------------------------------------
+
+READ_BY = {"nifti": ENDINGS, "msd": ENDINGS, "pictures": tuple(SUFFIXES)}
+"""Kind of source -> endings of the images and label maps that it reads, and no others."""
+OWN = frozenset(
+    {
+        FILE,
+        SPLITS,
+        SUBJECTS,
+        "manifest.json",
+        "provenance.json",
+        "dataset_description.json",
+        "participants.json",
+        "participants.tsv",
+        "gansynth.json",
+        "lineage.json",
+        "thumbs.db",
+        "desktop.ini",
+    }
+)
+"""Names, in lower case, of files that describe a data set, or are of no use to anybody."""
+_TALK = re.compile(r"(readme|licen[cs]e|changes|citation|.*\.(md|pdf|rst|html?|log|py|sh)$)", re.I)
+_TO_BOXES = "convert boxes to a text file for each image (gansynth help boxes has the form)"
+_TO_VOLUMES = "convert them to NIfTI (.nii.gz), masks of pictures to PNG"
+_CURES = {
+    ".json": "of labelme, perhaps: convert them to COCO's JSON, which coco:FOLDER reads",
+    ".geojson": "of QuPath, perhaps: export masks from it, as PNG",
+    ".zip": "regions of ImageJ, perhaps: make masks of them there, as PNG; else unpack them",
+    ".xml": f"of Pascal VOC, perhaps: {_TO_BOXES}",
+    ".csv": f"a table: name it if it lists files, as nifti:FILE.csv; {_TO_BOXES}",
+    ".txt": _TO_BOXES,
+    ".h5": f"gansynth's own caches alone are read (h5:FILE); {_TO_VOLUMES}",
+    ".hdf5": f"gansynth's own caches alone are read (h5:FILE); {_TO_VOLUMES}",
+    ".dcm": "convert each series with dcm2niix -z y",
+}
+_CURES |= dict.fromkeys((".xls", ".xlsx", ".ods"), f"a table: save it as CSV; {_TO_BOXES}")
+_CURES |= dict.fromkeys((".gif", ".bmp", ".webp"), "convert masks to PNG")
+
+
+def files_not_read(folder: Path, endings: Collection[str]) -> Iterator[str]:
+    """Yield a line for each ending of a folder's files that is none of those that are read.
+
+    They may be label maps. What merely describes a data set is left out.
+    """
+    found: dict[str, list[Path]] = defaultdict(list)
+    with suppress(OSError):
+        for _, path in files_below(folder):
+            name = path.name.lower()
+            if not (name.endswith(tuple(endings)) or name in OWN or _TALK.match(name)):
+                found[path.suffix.lower()].append(path)
+    for ending, files in sorted(found.items(), key=lambda item: -len(item[1])):
+        yield (
+            f"{folder}: {len(files)} {ending or 'nameless'} file(s) are not read, such as "
+            f"{files[0]}: {_CURES.get(ending, _TO_VOLUMES)}"
+        )

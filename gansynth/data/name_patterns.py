@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,15 +15,21 @@ from gansynth.runtime.files import walk_all
 
 LIKE_LABELS = re.compile(r"lab(el|le)|mask|(^|[^a-z])(seg|gt)([^a-z]|$)|segment|annot|truth", re.I)
 """Names that are likely those of label maps."""
-_PART = re.compile(r"\{(?P<name>case|channel)(?::(?P<glob>[^{}/]+))?\}|\*\*/|\*|\?|[^*?{}]+")
+OF_LABELS = ("label", "rater", "part")
+"""What the names of label maps alone may say: of which label a file is, who drew it, which part."""
+_PART = re.compile(
+    r"\{(?P<name>case|channel|label|rater|part)(?::(?P<glob>[^{}/]+))?\}|\*\*/|\*|\?|[^*?{}]+"
+)
 _WILD = {"*": "[^/]*", "?": "[^/]", "**/": "(?:.*/)?"}
 
 
 class NamedFile(NamedTuple):
-    """A file that a pattern fits; ``channel`` is empty where the pattern has none."""
+    """A file that a pattern fits; what the pattern does not have is empty."""
 
     case: str
-    channel: str
+    channel: str = ""
+    label: str = ""
+    rater: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,8 @@ class NamePattern:
     ``{case}`` stands for a case's name and must be there, ``{channel}`` for a channel's, both
     within one part. ``*`` and ``?`` fit what they fit in a shell, ``**/`` any folders.
     ``{case:GLOB}`` fits names like the glob alone. What occurs twice is the same both times.
+    A case has several label maps where the pattern says so: ``{label}`` is a label's name,
+    ``{rater}`` who drew it, ``{part}``, which may be empty, what the rest tells apart.
     """
 
     text: str
@@ -48,7 +56,8 @@ class NamePattern:
                 written += f"(?P={name})"
             else:
                 seen.add(name)
-                written += f"(?P<{name}>{_name_fitting(part['glob'])})"
+                fitting = "[^/]*?" if name == "part" else _name_fitting(part["glob"])
+                written += f"(?P<{name}>{fitting})"
         return re.compile(written, re.DOTALL)
 
     def fits(self, path: str) -> NamedFile | None:
@@ -56,13 +65,18 @@ class NamePattern:
         match = self._fits.fullmatch(path)
         if match is None:
             return None
-        found = match.groupdict()
-        return NamedFile(found["case"], found.get("channel") or "")
+        found = match.groupdict(default="")
+        return NamedFile(**{name: found[name] for name in NamedFile._fields if name in found})
+
+    @property
+    def several(self) -> bool:
+        """Whether a case may have several files that it fits."""
+        return any([f"{{{name}" in self.text for name in OF_LABELS])
 
     def named(self, case: str, channel: str) -> str:
         """Return the path that a case's file is expected at; wildcards stay."""
         names = {"case": case, "channel": channel}
-        return _PART.sub(lambda part: names[part["name"]] if part["name"] else part[0], self.text)
+        return _PART.sub(lambda part: names.get(part["name"], part[0]), self.text)
 
 
 def _name_fitting(glob: str | None) -> str:
@@ -71,15 +85,16 @@ def _name_fitting(glob: str | None) -> str:
     return "".join([_WILD.get(sign) or re.escape(sign) for sign in glob])
 
 
-def read_pattern(text: str) -> NamePattern:
-    """Parse a pattern; ValueError: it is none."""
+def read_pattern(text: str, *, of_labels: bool = False) -> NamePattern:
+    """Parse a pattern; ValueError: it is none. ``of_labels``: a case may have several files."""
     whole = "".join([part[0] for part in _PART.finditer(text)]) == text
-    if not whole or "{case" not in text:
+    pattern = NamePattern(text)
+    if not whole or "{case" not in text or (pattern.several and not of_labels):
         raise ValueError(
             "expected a pattern of paths with {case} in it, such as volume-{case}.nii.gz or "
             "{case}/{channel}.nii.gz"
         )
-    return NamePattern(text)
+    return pattern
 
 
 Pattern = Annotated[
@@ -89,15 +104,20 @@ Pattern = Annotated[
 
 
 def files_fitting(
-    folder: Path, image: NamePattern, label: NamePattern | None
+    folder: Path,
+    image: NamePattern,
+    label: NamePattern | None,
+    labels: Collection[str] | None = None,
 ) -> Iterator[tuple[Path, NamedFile, bool]]:
     """Yield the files below a folder that fit a pattern, and whether it is that of label maps.
 
-    A file that fits both is a label map.
+    A file that fits both is a label map; unless it is of a label that is not among ``labels``.
     """
     for text, path in files_below(folder):
-        drawn = None if label is None else label.fits(text)
-        found = image.fits(text) if drawn is None else drawn
+        shown, drawn = image.fits(text), None if label is None else label.fits(text)
+        if shown and drawn and drawn.label and labels is not None and drawn.label not in labels:
+            drawn = None
+        found = drawn or shown
         if found is not None:
             yield path, found, drawn is not None
 

@@ -61,6 +61,7 @@ from gansynth.data.grid import (
     values_of,
     whole_labels,
 )
+from gansynth.data.label_files import read_label_map
 from gansynth.data.listing import (
     CaseFiles,
     VolumeSet,
@@ -173,6 +174,8 @@ class VolumeSource(CaseSource):
         host |= box_record(o.boxes, o.least)
         if o.between is not None:
             host["between"] = o.between
+        if any(entry.joined for entry in self.listing.entries):
+            host["label_files"] = self.request.read["label"]
         if o.frame is None and o.whole is None:
             return Space("crop", self._size(), host=host, pad_label=0)
         frame, size = o.frame or (), o.whole or o.frame or ()
@@ -215,8 +218,8 @@ class VolumeSource(CaseSource):
 
     def labels_of(self, case_id: str) -> LabelArray | None:
         """Read a case's file of labels alone, on its own grid."""
-        file = self.entry(case_id).labels
-        return None if file is None else self._filled(_drawn_labels(file)[0])
+        entry = self.entry(case_id)
+        return None if entry.labels is None else self._filled(self._label_map(entry)[0])
 
     def decode(self, case_id: str) -> DecodedCase:
         """Read a case's files: values as they are scaled by the files' headers."""
@@ -260,13 +263,13 @@ class VolumeSource(CaseSource):
     def files(self, case_id: str) -> StoredCase:
         """A case's volumes; with ``between``, slices of their label maps are not used."""
         entry, root = self.entry(case_id), self.listing.root
-        homes = sorted({file.parent for file in entry.files})
+        homes = sorted({file.parent for file in entry.everything})
         header = read_nifti_header(entry.reference)
         turn = stored_axes(header.affine)
         by_axis = {axis: n for (axis, _), n in zip(turn, header.spacing, strict=True)}
         return StoredCase(
             folders=(root, *[home for home in homes if not home.is_relative_to(root)]),
-            truth=entry.labels,
+            truth=None if entry.joined or len(header.shape) > 3 else entry.labels,
             shape=canonical_shape(header.shape, header.affine),
             affine=header.affine,
             spacing=(by_axis[2], by_axis[1], by_axis[0]),
@@ -284,7 +287,7 @@ class VolumeSource(CaseSource):
 
     def _files_read(self, case_id: str) -> Sequence[Path]:
         """The files that ``decode`` reads; a subclass may read more."""
-        return self.entry(case_id).files
+        return self.entry(case_id).everything
 
     def _in_own_units(self, case_id: str) -> tuple[FloatArray, LabelArray | None]:
         image, labels, _ = self._stored(case_id)
@@ -333,9 +336,13 @@ class VolumeSource(CaseSource):
         if entry.labels is None:
             labels, reference = None, self._image(entry.images[0])
         else:
-            labels, reference = _drawn_labels(entry.labels)
+            labels, reference = self._label_map(entry)
         channels = [self._channels_of(f, reference, entry.reference) for f in entry.images]
         return np.concatenate(channels), labels, reference
+
+    def _label_map(self, entry: CaseFiles) -> tuple[LabelArray, NiftiVolume]:
+        volume = read_label_map(entry.drawn, layered=self.listing.layered)
+        return whole_labels(entry.reference, canonical(volume)[0]), volume
 
     def _filled(self, labels: LabelArray | None) -> LabelArray | None:
         """Labels with those of the slices between, where these are asked for."""
@@ -417,11 +424,12 @@ class VolumeSource(CaseSource):
             return labels
         values: dict[int, Path] = {}
         for case in self._train:
-            file = self.entry(case).labels
-            if file is not None:
-                store = CaseStore.of(case, [file], self.listing.root, beside=False)
-                found = store.arrays("values", partial(_values_in, file))["values"].tolist()
-                values = dict.fromkeys(found, file) | values
+            entry = self.entry(case)
+            if entry.labels is not None:
+                drawn = [each.file for each in entry.drawn]
+                store = CaseStore.of(case, drawn, self.listing.root, beside=False)
+                found = store.arrays("values", partial(self._values_in, entry))["values"].tolist()
+                values = dict.fromkeys(found, entry.labels) | values
         likely = likely_labels(values, self.listing.likely)
         if likely is not None:
             return likely
@@ -432,6 +440,9 @@ class VolumeSource(CaseSource):
         for value in sorted(values.keys() - {0}):
             named[f"label {value}"] = value
         return named
+
+    def _values_in(self, entry: CaseFiles) -> Mapping[str, npt.NDArray[Any]]:
+        return {"values": values_of(self._label_map(entry)[0])}
 
     @cached_property
     def intensities(self) -> tuple[ChannelNormalisation, ...]:
@@ -486,16 +497,6 @@ class VolumeSource(CaseSource):
     @property
     def _way_out(self) -> str:
         return f"see all that is wrong: gansynth check {self.request.kind}:{self.request.where}"
-
-
-def _values_in(file: Path) -> Mapping[str, npt.NDArray[Any]]:
-    labels = whole_labels(file, read_nifti(file, labels=True).array)
-    return {"values": values_of(labels)}
-
-
-def _drawn_labels(file: Path) -> tuple[LabelArray, NiftiVolume]:
-    volume = read_nifti(file, labels=True)
-    return whole_labels(file, canonical(volume)[0]), volume
 
 
 # -- intensities ---------------------------------------------------------------------------------
@@ -649,7 +650,8 @@ def _depth(shape: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
 
 def _list(request: SourceRequest, options: FileOptions) -> VolumeSet:
     where = located(request)
-    return (list_folder if where.is_dir() else list_manifest)(request.kind, where, options)
+    listing = (list_folder if where.is_dir() else list_manifest)(request.kind, where, options)
+    return replace(listing, layered=True)
 
 
 @register_read_options(FileOptions)

@@ -244,6 +244,7 @@ def pair_keys(folder: Path) -> dict[str, str]:
     home = homes.get(IMAGES, folder)
     files = _files(home)
     suffixes = _mask_suffixes(files)
+    suffixes = [s for s in suffixes if re.sub(r"_\d+\Z", "", s) not in {*suffixes} - {s}]
     if len(suffixes) > 1:
         raise DataFault(
             "pictures.masks-of-several-kinds",
@@ -251,7 +252,8 @@ def pair_keys(folder: Path) -> dict[str, str]:
             "another folder",
         )
     for suffix in suffixes:
-        unmasked = [n for n in files if not n.endswith(suffix) and f"{n}{suffix}" not in files]
+        drawn = [n for n in files if re.search(rf"{re.escape(suffix)}(_\d+)?\Z", n)]
+        unmasked = [n for n in files if n not in drawn and f"{n}{suffix}" not in files]
         if are_label_maps([files[name] for name in unmasked]):
             raise DataFault(
                 "pictures.masks-of-several-kinds",

@@ -326,8 +326,9 @@ class FileOptions(VolumeOptions):
     )
     label: str | None = Field(
         None,
-        description="the label maps: with `image` a pattern with {case}, else what their names end "
-        "in after the case's, `seg` or `label-lesion_mask`. Default: what is usual",
+        description="the label maps: with `image` a pattern with {case} (and {label}, {rater}, "
+        "{part}), else what their names end in after the case's, `seg` or `label-lesion_mask`. "
+        "Default: what is usual",
     )
 
     @model_validator(mode="after")
@@ -342,7 +343,9 @@ class FileOptions(VolumeOptions):
     @property
     def label_pattern(self) -> NamePattern | None:
         """The pattern of label maps, beside that of images."""
-        return None if self.label is None or self.image is None else read_pattern(self.label)
+        if self.label is None or self.image is None:
+            return None
+        return read_pattern(self.label, of_labels=True)
 
 
 def import_words(request: SourceRequest, target: str) -> list[str]:

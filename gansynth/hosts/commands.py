@@ -24,8 +24,8 @@ from gansynth.data import plausibility
 from gansynth.data.api import find_kind, kinds_described, source_request
 from gansynth.data.folds import unnamed_subjects
 from gansynth.data.held_out import recurring_people
+from gansynth.data.listing import READ_BY, files_not_read
 from gansynth.data.look_alikes import write_merged_subjects
-from gansynth.data.unread_files import unread_files
 from gansynth.hosts import doctor as checks
 from gansynth.hosts.study_plan import subjects_of
 from gansynth.runtime.errors import GansynthError, UsageFault, describe_error
@@ -230,8 +230,9 @@ def _found_by_looking(source: CaseSource, looked: str | None) -> Iterator[Findin
             f"{where}: label maps may be paired or oriented wrongly: {text}. Look at some cases in "
             "a viewer, and turn or pair them anew if that is so",
         )
-    if where.is_dir() and not source.schema.foreground and not source.schema.box_classes:
-        for text in unread_files(where):
+    labelled = source.schema.foreground or source.schema.box_classes
+    if where.is_dir() and not labelled and source.request.kind in READ_BY:
+        for text in files_not_read(where, READ_BY[source.request.kind]):
             yield Finding("warning", None, where, text)
 
 

@@ -176,9 +176,11 @@ def predictions_of(source: CaseSource, files: Mapping[str, Path]) -> dict[str, P
     """Pair the label maps that ``write_prediction`` wrote with the true ones."""
     if source.schema.ndim == 2:
         return of_slices(source, files, WAY_OUT)
-    pairs = {}
+    pairs, joined = {}, {}
     for case, file in files.items():
         own = source.files(case)
         if own is not None and own.truth is not None:
             pairs[case] = file, own.truth
-    return of_volumes(source, pairs, WAY_OUT)
+        elif own is not None and own.arrays is not None:  # made of several files of labels
+            joined[case] = file
+    return of_volumes(source, pairs, WAY_OUT) | of_slices(source, joined, WAY_OUT)

@@ -26,6 +26,7 @@ from gansynth.data.picture_files import IntensityWindow, Windows
 from gansynth.report.png import outlined, png_bytes, scaled
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import folder_name, write_json_atomic
+from gansynth.runtime.tables import cell
 
 COLOUR = ("red", "green", "blue")
 LARGE = 512  # pixels along the longest edge of a picture with outlines, about
@@ -177,7 +178,8 @@ class PngWriter(PictureWriter):
         with open(self.folder / "manifest.csv", "w", encoding="utf-8", newline="") as stream:
             table = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
             table.writeheader()
-            table.writerows(self.rows)
+            for row in self.rows:
+                table.writerow({column: cell(value) for column, value in row.items()})
         masked = any("mask" in row for row in self.rows)
         document: dict[str, Any] = {}
         if self.one_file:  # no reader finds several channels by their names alone

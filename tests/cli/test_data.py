@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from tests.conftest import save_nifti
 from tests.data.sets import save_picture
+from tests.deepmedic_sets import toy_deepmedic
 
 CASES = [f"brain_{i}" for i in range(6)]
 NAME = "Dataset001_Tiny"
@@ -130,6 +132,11 @@ def test_a_folder_that_describes_itself_is_read_by_its_description(msd, root, ru
     raw = root / "nnUNet_raw" / NAME
     assert f"--data nnunet-raw:{raw} -o" in run_cli("check", raw).stderr
     assert f"--data msd:{msd} -o" in run_cli("check", msd).stderr
+    for place in (raw.parent, raw / "imagesTr", raw / "labelsTr"):
+        assert f"--data nnunet-raw:{place} -o" in run_cli("check", place).stderr
+    shutil.copytree(raw, raw.with_name("Dataset002_Other"))
+    several = run_cli("check", raw.parent)
+    assert (several.exit_code, f"{raw} or " in several.stderr) == (2, True)
     unread = run_cli("check", f"nifti:{raw}")
     assert f"to have its names and labels, read it as nnunet-raw:{raw}" in unread.stdout
     about = json.loads((msd / "dataset.json").read_text())
@@ -196,12 +203,41 @@ def test_check_warns_of_label_maps_that_do_not_lie_on_what_they_label(
     assert (result.exit_code, warned) == (0, [says] if says else [])
 
 
-def test_check_warns_of_lists_in_another_order(tmp_path, run_cli):
-    home = heads(tmp_path)
-    rows = "".join(f"images/{n}.nii.gz,labels/{5 - n}.nii.gz\n" for n in range(6))
-    (home / "cases.csv").write_text(f"T1,label\n{rows}")
-    result = run_cli("check", home / "cases.csv")
-    assert "6 cases have a label map that is called as another case's image is" in result.stdout
+CALLED, UNSAID = "called as another case's image is", "no name tells which files are of one case"
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([f"images/{n}.nii.gz,labels/{5 - n}.nii.gz,a/{n}.nii.gz" for n in range(6)], [CALLED]),
+        ([f"images/{n}.nii.gz,labels/{n}.nii.gz,a/{n ^ 1}.nii.gz" for n in range(6)], [CALLED]),
+        (["u/{1}.nii.gz,labels/{0}.nii.gz,u/{1}.nii.gz".format(*each)
+          for each in enumerate(sorted(["1.9.77", "1.9.08", "1.9.31", "1.9.4", "1.9.5", "1.9.6"]))],
+         [UNSAID]),
+        ([f"images/{n}.nii.gz,labels/{n}.nii.gz,a/{n}.nii.gz" for n in range(6)], []),
+        ([f"images/{n}.nii.gz,labels/roi{n + 7}.nii.gz,a/{n}.nii.gz" for n in range(6)], []),
+    ],
+    ids=["labels", "a channel", "sorted alone", "in order", "numbered from another number"],
+)  # fmt: skip
+def test_check_warns_of_rows_that_name_different_cases(tmp_path, run_cli, rows, says):
+    (tmp_path / "cases.csv").write_text("T1,label,T2\n" + "\n".join(rows))
+    for number, name in enumerate([name for row in rows for name in row.split(",")]):
+        noise = np.random.default_rng(number).normal(size=(6, 7, 8)).astype(np.float32)
+        drawn = "labels" in name
+        save_nifti(tmp_path / name, (noise > 1).astype(np.uint8) if drawn else noise)
+    told = run_cli("check", tmp_path / "cases.csv").stdout
+    assert [text for text in (CALLED, UNSAID) if text in told] == says
+
+
+def test_rows_of_deepmedics_lists_are_compared_too(tmp_path, run_cli):
+    toy = toy_deepmedic(tmp_path)
+    for name in ("t1c", "roi"):
+        rows = (tmp_path / f"training_{name}.cfg").read_text()
+        comment, *paths = rows.splitlines()
+        (tmp_path / f"training_{name}.cfg").write_text("\n".join([comment, *paths[::-1]]))
+        assert CALLED in run_cli("check", f"deepmedic:{toy.train}").stdout
+        (tmp_path / f"training_{name}.cfg").write_text(rows)
+    assert CALLED not in run_cli("check", f"deepmedic:{toy.train}").stdout
 
 
 @pytest.mark.parametrize(
@@ -212,6 +248,11 @@ def test_check_warns_of_lists_in_another_order(tmp_path, run_cli):
         ("boxes.csv", 0, "1 .csv file(s) are not read, such as {}: a table"),
         ("masks_of/a.gif", 0, "1 .gif file(s) are not read, such as {}: convert masks to PNG"),
         ("a.nrrd", 3, "1 .nrrd file(s) are not read, such as {}: convert them to NIfTI"),
+        ("masks/a.bmp", 0, "1 .bmp file(s) are not read, such as {}: convert masks to PNG"),
+        ("ann/a.geojson", 0, "1 .geojson file(s) are not read, such as {}: of QuPath"),
+        ("boxes.xlsx", 0, "1 .xlsx file(s) are not read, such as {}: a table"),
+        ("RoiSet.zip", 0, "1 .zip file(s) are not read, such as {}: regions of ImageJ"),
+        ("of_nobody.xyz", 0, "1 .xyz file(s) are not read, such as {}: convert them"),
         ("a.h5", 3, "1 .h5 file(s) are not read, such as {}: gansynth's own caches alone"),
         ("a.npz", 3, "1 .npz file(s) are not read, such as {}: convert them to NIfTI"),
     ],

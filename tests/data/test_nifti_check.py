@@ -146,6 +146,18 @@ def test_a_gap_in_labels_is_an_error_unless_they_are_named(pairs):
     assert not check(pairs, labels="organ:1,other:2,third:4").findings
 
 
+def test_a_label_of_held_out_cases_alone_is_an_error_until_it_is_named(pairs):
+    held_out = opened(pairs).held_out_ids[0]
+    drawn = labels().copy()
+    drawn[0, 0, 0] = drawn.max() + 1
+    save(pairs / "labels" / f"{held_out}.nii.gz", drawn)
+    message = only(pairs).message
+    assert f"fold 0 holds out case {held_out!r} with label" in message
+    named = message.partition("--read labels='")[2].rstrip("'")
+    assert check(pairs, labels=named).findings == []
+    assert opened(pairs, labels=named).load(held_out).labels.max() == drawn.max()
+
+
 def test_255_beside_other_labels_is_proposed_as_ignored_and_the_proposal_is_taken(pairs):
     for case in SIDES:
         drawn = labels()

@@ -29,6 +29,7 @@ VOLUMES = {
 }
 PICTURES = {
     "a suffix": (["im{}", "im{}-lesion"], "mask_suffix=-lesion"),
+    "further masks": (["b ({})", "b ({})_mask", "b ({})_mask_1"], "mask_suffix=_mask"),
     "behind a blank": (["Frau M ({})", "Frau M ({}) Kontur"], "mask_suffix= Kontur"),
     "before": (
         ["images/img_{}", "masks/mask_{}"],
@@ -104,3 +105,115 @@ def test_masks_of_several_kinds_are_not_taken_for_images(tmp_path, refuse, names
     made(tmp_path, names, "_r|_b|_mask", ".png")
     says = ["masks end in", "expected one kind; move the others to another folder"]
     refuse("check", f"pictures:{tmp_path}", code=3, says=says, keep=[tmp_path])
+
+
+def drawn(number: int, *, shift: int = 0, size: int = 3) -> np.ndarray:
+    labels = np.zeros(SHAPE, np.uint8)
+    first = 1 + shift + number % 2
+    labels[2:5, 1 : 1 + size, first : first + size] = 1
+    return labels
+
+
+def isles(n: int) -> dict[str, Any]:
+    case = f"sub-strokecase{n:04d}"
+    short, files = f"{case}/ses-0001", dict[str, Any]()
+    for folder, channel in (("anat", "FLAIR"), ("dwi", "dwi"), ("dwi", "adc")):
+        files[f"{short}/{folder}/{case}_ses-0001_{channel}"] = n
+    return files | {f"derivatives/{short}/{case}_ses-0001_msk": drawn(n)}
+
+
+def autopet(n: int) -> dict[str, Any]:
+    study = f"PETCT_{n * 7919:x}/0{n}-23-200{n}-NA-PET-CT Ganzkoerper-{n * 37:05d}"
+    files: dict[str, Any] = {f"{study}/{name}": n for name in ("SUV", "PET", "CTres")}
+    files[f"{study}/CT"] = np.repeat(noise(n), 2, 0)  # on a grid of its own
+    return files | {f"{study}/SEG": drawn(n)}
+
+
+def msseg(n: int) -> dict[str, Any]:
+    case = f"Training/Center_0{1 + n % 2}/Patient_0{n}"
+    files: dict[str, Any] = {f"{case}/Preprocessed_Data/{c}_preprocessed": n for c in ("T1", "T2")}
+    files[f"{case}/Masks/Consensus"] = drawn(n)
+    files[f"{case}/Masks/Brain_Mask"] = drawn(n, size=5)
+    return files | {f"{case}/Masks/ManualSegmentation_{k}": drawn(n, shift=k) for k in (0, 1)}
+
+
+def feta(n: int) -> dict[str, Any]:
+    case = f"sub-00{n}/anat/sub-00{n}_rec-{'mial' if n < 3 else 'irtk'}"
+    return {f"{case}_T2w": n, f"{case}_dseg": drawn(n)}
+
+
+def acdc(n: int) -> dict[str, Any]:
+    case = f"training/patient00{n}/patient00{n}"
+    files: dict[str, Any] = {f"{case}_4d": np.stack([noise(n)] * 4, -1)}
+    for frame in ("01", "12"):
+        files |= {f"{case}_frame{frame}": 10 * n + int(frame), f"{case}_frame{frame}_gt": drawn(n)}
+    return files
+
+
+def hecktor(n: int) -> dict[str, Any]:
+    other = np.repeat(noise(n), 2, 0)
+    case = f"imagesTr/CHUM-00{n}"
+    return {f"{case}__CT": n, f"{case}__PT": other, f"labelsTr/CHUM-00{n}": drawn(n)}
+
+
+def organs(n: int) -> dict[str, Any]:
+    files = {f"s{n}/segmentations/{name}": drawn(n, shift=k) for k, name in enumerate("ab")}
+    return {f"s{n}/ct": n, f"s{n}/segmentations/spleen": drawn(n) * 0} | files
+
+
+def observers(n: int) -> dict[str, Any]:
+    return {f"scans/{n:03d}": n} | {
+        f"observer_{name}/{n:03d}": drawn(n, shift=k) for k, name in enumerate("AB")
+    }
+
+
+def nodules(n: int) -> dict[str, Any]:
+    files = {f"P{n}/ct": n, f"P{n}/nodule_1": drawn(n, size=1)}
+    return files | ({f"P{n}/nodule_2": drawn(n, size=2)} if n % 2 else {})
+
+
+def visits(n: int) -> dict[str, Any]:
+    files: dict[str, Any] = {f"person{n}/person{n}_mean": noise(n)[..., :1]}
+    for visit in ("v1", "v2"):
+        case = f"person{n}/person{n}_{visit}"
+        files |= {f"{case}_t1": 10 * n + int(visit[1]), f"{case}_lesion": drawn(n)}
+    return files
+
+
+LAYOUTS = {
+    isles: (0, 4),  # ways that are told, and cases that each of them reads; none: read at once
+    autopet: (0, 4),
+    msseg: (4, 4),
+    feta: (1, 4),
+    acdc: (1, 8),
+    hecktor: (1, 4),
+    organs: (3, 4),
+    observers: (3, 4),
+    nodules: (2, 4),
+    visits: (1, 8),
+}
+
+
+def noise(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 900, SHAPE).astype(np.uint16)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
+def test_a_layout_that_fails_is_told_what_reads_it_and_each_way_can_be_typed(
+    tmp_path, monkeypatch, run_cli, succeed, layout
+):
+    monkeypatch.chdir(tmp_path)
+    for number in range(1, 5):
+        for name, array in layout(number).items():
+            array = noise(array) if isinstance(array, int) else array
+            save(Path("set", f"{name}.nii.gz"), array, np.eye(4))
+    told = run_cli("check", "set")
+    count, cases = LAYOUTS[layout]
+    assert told.exit_code == (3 if count else 0)
+    ways = re.findall(
+        r"--read (?:'[^']*'|\S+)(?: --(?:read|subjects) (?:'[^']*'|\S+))*", told.stdout
+    )
+    assert len(ways) == count
+    for way in ways or [""]:
+        checked = succeed("check", "nifti:set", *shlex.split(way)).output
+        assert f"nifti:set: {cases} cases; files: 0 error(s)" in checked

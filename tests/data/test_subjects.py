@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from gansynth.data.folds import grouped_splits, read_subjects
-from tests.data.sets import save, save_picture
+from gansynth.sampling.run_source import open_source
+from tests.data.sets import opened, save, save_picture
 from tests.expected import raises_fault
 
 IDS = [f"p{person}_{side}" for person in range(7) for side in "lr"]
@@ -112,3 +113,18 @@ def test_that_each_case_is_a_subject_is_said_once_and_kept_with_the_run(few, suc
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
     assert manifest["request"]["subjects"] == "each"
     assert "subject of its own" not in succeed("check", "--generator", tmp_path / "run").stderr
+
+
+def test_no_cell_of_a_table_is_a_formula_and_its_texts_are_read_back(tmp_path):
+    cases = ["=1+1", "+p", "@sum", "-p2", "'=p", "-3.5", "plain"]
+    for case in cases:
+        save_picture(tmp_path / "set" / f"{case}.png", np.eye(9, dtype=np.uint8) * len(case))
+    source = opened(tmp_path / "set", "pictures", fold="all")
+    split = {"train": cases[:4], "val": cases[4:]}
+    asked = source.divided([split], tmp_path / "split")
+    text = (tmp_path / "split" / "subjects.csv").read_text()
+    cells = [cell for line in text.splitlines() for cell in line.split(",")]
+    assert {cell for cell in cells if cell[0] in "=+@-"} == {"-3.5"}  # a number
+    again = open_source(asked)
+    assert sorted(again.train_ids) == sorted(cases[:4])
+    assert {again.header(case).subject for case in again.train_ids} == set(cases[:4])

@@ -7,6 +7,8 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from gansynth.runtime.tables import cell
+
 HEADING = (
     "",
     "Accuracy (%)",
@@ -171,7 +173,7 @@ def csv_of(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    return int(value) if isinstance(value, bool) else value
+    return int(value) if isinstance(value, bool) else cell(value)
 
 
 def _percent(share: float | None, digits: int = 1) -> str:

@@ -100,7 +100,10 @@ def _nifti(predicted: Path, truth: Path) -> Callable[[], LabelMaps]:
 
 
 def of_slices(source: CaseSource, files: Mapping[str, Path], hint: str) -> dict[str, Prediction]:
-    """Predictions in PNG files, on the pixels of the cases' files; DataFault: one is missing."""
+    """Predictions beside cases' own arrays, on the grid of their files; DataFault: one is missing.
+
+    Those of slices are PNG files.
+    """
     for case, file in files.items():
         if not file.is_file():
             raise DataFault(
