@@ -78,7 +78,7 @@ def check_volumes(
             check.add(entry, found)
             progress(number, len(listing.entries))
     check.whole()
-    looked = None if options.between is not None else check.chosen.words()
+    looked = None if options.between is not None else check.chosen.looked()
     return CheckReport(listing.name, len(listing.entries), in_order(check.findings), looked=looked)
 
 
@@ -230,7 +230,7 @@ class CaseReader:
                 if file == entry.images[0]:
                     found.prints = self._prints(case, file, volume)
                 if found.place is not None and fits:
-                    self._gradients(found.place, volume, reference[1].affine)
+                    self._shown(found.place, volume, reference[1].affine)
             del volume, array  # before the next one is read
         if whole:
             found.shapes = shapes
@@ -307,7 +307,7 @@ class CaseReader:
         labels = oriented(volume.array, volume.affine)
         return Place(case, labels, self.ignore)
 
-    def _gradients(
+    def _shown(
         self, place: Place, volume: NiftiVolume, affine: npt.NDArray[np.float64]
     ) -> None:
         channels = oriented(volume.array, affine)

@@ -937,7 +937,7 @@ def check_source(
             findings.append(Finding(level, None, listing.folder, text))
     findings.sort(key=lambda finding: finding.level)  # errors before warnings
     drawn = any(picture.masks for picture in pictures.values())
-    looked = chosen.words() if drawn else None
+    looked = chosen.looked() if drawn else None
     return CheckReport(source.name, len(pictures), findings, looked=looked)
 
 
