@@ -49,9 +49,7 @@ from gansynth.data.grid import (
     canonical_shape,
     canonical_spacing,
     in_eights,
-    likely_labels,
     mismatches,
-    odd_labels,
     resample,
     resampled_shape,
     rounded_mm,
@@ -60,6 +58,7 @@ from gansynth.data.grid import (
     values_of,
     whole_labels,
 )
+from gansynth.data.label_judge import likely_labels, odd_labels
 from gansynth.data.listing import (
     CaseFiles,
     VolumeSet,

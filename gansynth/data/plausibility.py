@@ -139,7 +139,7 @@ def look(source: CaseSource) -> Looked:
     chosen = Chosen((*source.train_ids, *source.held_out_ids))
     for case_id in chosen.ranked()[:MOST_READ]:
         case = as_stored(source, case_id)
-        place = place_of(case_id, case.image, case.labels)
+        place = place_of(case_id, case.image, case.labels, source.schema.ignore)
         if place is not None:
             chosen.add(place)
         if chosen.full:
@@ -186,11 +186,13 @@ class Place:
         return array.reshape(self._shape)[self._steps]
 
 
-def place_of(case_id: str, image: FloatArray, labels: LabelArray | None) -> Place | None:
+def place_of(
+    case_id: str, image: FloatArray, labels: LabelArray | None, ignore: int | None = None
+) -> Place | None:
     """Return where the labels of an image (C, ...) lie; None if it has none."""
     if labels is None or not (labels > 0).any():
         return None
-    place = Place(case_id, labels)
+    place = Place(case_id, labels, ignore)
     for channel in image:
         place.add(channel)
     return place
