@@ -279,7 +279,7 @@ class CaseOptions(ReadOptions):
     @model_validator(mode="after")
     def _background_is_0(self) -> Self:
         if (self.labels or {}).get("background"):
-            raise ValueError("0 is always background of volumes; renumber the label maps")
+            raise ValueError("0 is always background in volumes; renumber the label maps")
         return self
 
     @model_validator(mode="after")
