@@ -794,7 +794,7 @@ def _list_by_suffix(
     if label == "seg" and suffixes and BRATS.issuperset(suffixes):
         if all(_GLIOMA_2023.fullmatch(row.case) for row in rows):
             likely = (PARTS_2023,)
-        elif all(_GLIOMA_2017.search(str(row.folder)) for row in rows):
+        elif all(_GLIOMA_2017.search(os.path.relpath(row.folder, folder.parent)) for row in rows):
             likely = (PARTS,)
     return collector.volumes(
         name,

@@ -595,10 +595,8 @@ class PictureSource(CaseSource):
         if self.found.masked:
             names = self._named or {"background": 0, "foreground": 1}
             labels = {name: number for number, name in enumerate(names)}
-        ignore = labels.get("ignore")
-        plain = Schema(
-            channels, labels, self._spacing(), axes="HW", ignore=ignore, classes=self.classes
-        )
+        how: dict[str, Any] = {"axes": "HW", "ignore": self.ignored, "classes": self.classes}
+        plain = Schema(channels, labels, self._spacing(), **how)
         boxes = LabelBoxes.asked(self.options.boxes, self.options.least, plain, self.name)
         return plain if boxes is None else replace(plain, box_classes=tuple(boxes.classes))
 
@@ -609,6 +607,12 @@ class PictureSource(CaseSource):
         if named is None or "background" not in named:
             return named
         return {"background": named["background"], **named}
+
+    @property
+    def ignored(self) -> int | None:
+        """The label of pixels without an annotation, if it is named."""
+        names = list(self._named or ())
+        return names.index("ignore") if "ignore" in names else None
 
     @property
     def unit(self) -> str:
@@ -899,8 +903,7 @@ class PictureReader:
                 into.append(Finding.of(case, path, fault))
         if placed and array is not None and drawn and not (found.findings or found.unknown):
             labels = np.asarray(np.maximum.reduce(drawn), np.int16)
-            ignore = self.source.schema.ignore
-            found.place = place_of(case, _channels_first(array), labels, ignore)
+            found.place = place_of(case, _channels_first(array), labels, self.source.ignored)
         return found
 
 
@@ -992,7 +995,8 @@ def _judged(source: PictureSource, held: Sequence[Held], unknown: list[Finding])
         text, level = "masks may be inverted", "warning"
     else:
         return []
-    if not judged.keys or not _tried(source, judged, numbers):
+    odd_ones = bool(unknown) and judged.kind == "named" and 2 * len(unknown) < len(drawn)
+    if odd_ones or not judged.keys or not _tried(source, judged, numbers):
         return unknown
     file = unknown[0].file if unknown else source.found.folder
     because = f"{judged.reason}: " if judged.reason else "name them: "
