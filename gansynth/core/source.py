@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, Literal, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -106,14 +106,20 @@ class Finding:
         return cls("error", case, file, str(fault))
 
 
+class Looked(NamedTuple):
+    """What ``gansynth.data.plausibility`` says: what is wrong, or why that cannot be told."""
+
+    wrong: str = ""
+    unclear: str = ""
+
+
 @dataclass(frozen=True)
 class CheckReport:
     """The findings of one pass, errors first; ``will_it_harm``: of samples beside the cases.
 
     ``request``: of the data that were checked; ``source``: opened, if they have no error.
     ``lineage_verified``: whether a run's record is that of the data; None if nobody asked.
-    ``looked``: what ``gansynth.data.plausibility`` says of label maps, which may be nothing; None
-    if it was not asked.
+    ``looked``: what is said of label maps' places; None if it was not asked.
     """
 
     name: str
@@ -123,7 +129,7 @@ class CheckReport:
     request: SourceRequest | None = None
     source: CaseSource | None = None
     lineage_verified: bool | None = None
-    looked: str | None = None
+    looked: Looked | None = None
 
 
 Check = Callable[[SourceRequest, Callable[[int, int], None]], CheckReport]

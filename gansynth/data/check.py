@@ -24,9 +24,7 @@ from gansynth.data.folds import folds_of, guard, split_file, subjects_of
 from gansynth.data.grid import (
     LABELS,
     canonical_spacing,
-    likely_labels,
     mismatches,
-    odd_labels,
     oriented,
     other_qform,
     rounded_mm,
@@ -34,7 +32,8 @@ from gansynth.data.grid import (
     values_of,
 )
 from gansynth.data.label_files import VolumeReader, read_label_map
-from gansynth.data.listing import CaseFiles, VolumeSet, missing
+from gansynth.data.label_judge import Held, judge, likely_labels, odd_labels
+from gansynth.data.listing import CaseFiles, VolumeSet, described, missing
 from gansynth.data.plausibility import Chosen, Place
 from gansynth.data.read_options import VolumeOptions
 from gansynth.data.rows import rows_mixed_up
@@ -72,7 +71,7 @@ def check_volumes(
             check.add(entry, found)
             progress(number, len(listing.entries))
     check.whole()
-    looked = None if options.between is not None else check.chosen.words()
+    looked = None if options.between is not None else check.chosen.looked()
     return CheckReport(listing.name, len(listing.entries), in_order(check.findings), looked=looked)
 
 
@@ -119,6 +118,7 @@ class CaseFound:
     label value -> the file that has it. ``content``: hash of its images; empty if they are constant
     or not all can be read. ``prints``: of its first image. ``shapes``: of its images, if all can be
     read. ``marked``: files that gansynth made. ``place``: where its label map lies, if asked for.
+    ``held``: what its label map holds.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -130,6 +130,7 @@ class CaseFound:
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     marked: list[Path] = field(default_factory=list)
     place: Place | None = None
+    held: Held | None = None
 
     def say(
         self, level: Literal["error", "warning"], case: str | None, file: Path, text: str
@@ -191,7 +192,7 @@ class CaseReader:
                 if file == entry.images[0]:
                     found.prints = self._prints(case, file, volume)
                 if found.place is not None and fits:
-                    self._gradients(found.place, volume, reference[1].affine)
+                    self._shown(found.place, volume, reference[1].affine)
             del volume, array  # before the next one is read
         if whole:
             found.shapes = shapes
@@ -253,6 +254,8 @@ class CaseReader:
             )
             found.say("error", case, file, text)
         found.values = dict.fromkeys([int(v) for v in values.tolist() if v not in unknown], file)
+        if not unknown:
+            found.held = Held.of(array, values)
         foreground = bool(set(values.tolist()) - {0, self.ignore})
         if not foreground:
             found.notes.append(("no foreground, only background", file))
@@ -268,9 +271,7 @@ class CaseReader:
         labels = oriented(volume.array, volume.affine)
         return Place(case, labels, self.ignore)
 
-    def _gradients(
-        self, place: Place, volume: NiftiVolume, affine: npt.NDArray[np.float64]
-    ) -> None:
+    def _shown(self, place: Place, volume: NiftiVolume, affine: npt.NDArray[np.float64]) -> None:
         channels = oriented(volume.array, affine)
         picked = self.listing.picked
         channels = channels if channels.ndim == 4 else channels[None]
@@ -310,6 +311,7 @@ class _VolumeCheck:
         self.channels = listing.total or len(options.channels or ()) or None
         self.values: dict[int, Path] = {}
         self.values_of: dict[str, frozenset[int]] = {}
+        self.held: list[Held] = []
         self.spacing: dict[str, tuple[float, ...]] = {}
         self.content: dict[str, list[str]] = defaultdict(list)
         self.prints: dict[str, Prints] = {}
@@ -360,6 +362,8 @@ class _VolumeCheck:
             self.content[found.content].append(case)
         if found.place is not None:
             self.chosen.add(found.place)
+        if found.held is not None:
+            self.held.append(found.held)
 
     def _channels(self, case: str, file: Path, shapes: Sequence[tuple[int, ...]]) -> None:
         count = sum(shape[3] if len(shape) == 4 else 1 for shape in shapes)
@@ -383,17 +387,8 @@ class _VolumeCheck:
             self.findings.append(
                 Finding("warning", None, self.marked[0], synthetic_warning(self.marked))
             )
-        unused = sorted((self.allowed or set()) - self.values.keys())
-        if self.listing.labelled and self.allowed is None:
-            likely = likely_labels(self.values, self.listing.likely)
-            problem = odd_labels(self.values)
-            if problem and not likely:
-                self.say("error", None, where, problem)
-            elif not likely:
-                self._held_out_labels()
-        elif self.listing.labelled and unused:
-            text = f"label value(s) {unused} occur in no case; remove them, or add cases that have"
-            self.say("warning", None, where, f"{text} them")
+        if self.listing.labelled:
+            self._numbers()
         self._spacings()
         if self.fold_fault is not None:
             self.findings.append(Finding.of(None, where, self.fold_fault))
@@ -419,6 +414,42 @@ class _VolumeCheck:
                 )
                 self.say("error", case, self.listing.where, text)
                 return
+
+    def _numbers(self) -> None:
+        """Report what the numbers of label maps cannot mean, or may not mean."""
+        where, unused = self.listing.where, sorted((self.allowed or set()) - self.values.keys())
+        if unused:
+            text = f"label value(s) {unused} occur in no case; remove them, or add cases that have"
+            self.say("warning", None, where, f"{text} them")
+        judged = judge(self.held, pictures=False) if any(self.values) and self.held else None
+        if self.allowed is None and not likely_labels(self.values, self.listing.likely):
+            problem, objects = odd_labels(self.values, self.held), self._objects_named_in()
+            if problem:
+                self.say("error", None, where, problem)
+            elif objects is not None or (judged is not None and judged.kind == "objects"):
+                said = "" if objects is None else f", as {objects} says"
+                names = ",".join(
+                    [f"label {value}:{value}" for value in sorted(self.values) if value]
+                )
+                text = (
+                    f"label values seem to count objects{said}, expected classes; write a map of "
+                    f"their classes, or name them if they are: --read labels='{names}'"
+                )
+                self.say("error", None, where, text)
+            else:
+                self._held_out_labels()
+        if judged is not None and judged.kind == "inverted":
+            self.say("warning", None, where, f"label value {judged.reason}, if it is background")
+
+    def _objects_named_in(self) -> Path | None:
+        """Return a file beside a label map that says which class each of its objects has."""
+        for entry in self.listing.entries[:3]:
+            if entry.labels is not None:
+                file = entry.labels.with_name(f"{entry.case}.json")
+                with suppress(GansynthError):
+                    if isinstance(described(file).get("instances"), Mapping):
+                        return file
+        return None
 
     def _spacings(self) -> None:
         if self.options.spacing is not None or not self.spacing:

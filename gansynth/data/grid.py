@@ -5,7 +5,7 @@ All arrays have one orientation and one spacing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil, inf
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,6 @@ def resample(
 
 AFFINE_TOLERANCE = 1e-3  # largest difference of affine entries (mm) between the files of a case
 QFORM_TOLERANCE = 0.01  # of a voxel; quaternions are rounded
-IGNORED = 255  # by custom the value of voxels without an annotation
 LABELS = 256  # largest number of different values in a label map
 FEW_VALUES, BLOCK = 1 << 16, 1 << 18  # values that may be counted, and voxels of which at once
 
@@ -164,37 +163,6 @@ def other_shape(
 def affine_difference(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float:
     """Return the largest difference of two affines' entries, in mm."""
     return float(np.abs(first - second).max())
-
-
-def odd_labels(files: Mapping[int, Path]) -> str | None:
-    """Describe unnamed label values that are not 0, 1, 2, ...; None if they are.
-
-    ``files``: value -> a file that has it.
-    """
-    ordered = sorted({0, *files})
-    gaps = [value for number, value in enumerate(ordered) if value != number]
-    if not gaps:
-        return None
-    odd = gaps[0]
-    listed = sorted(files)[:16]
-    ignored = IGNORED if odd == IGNORED == ordered[-1] and len(ordered) > 2 else None
-    names = [f"{'ignore' if v == ignored else f'label {v}'}:{v}" for v in listed if v > 0]
-    named = ",".join(names)
-    meaning = f" if {ignored} is not to be learnt" if ignored else ""
-    return (
-        f"label values are {listed}, expected 0, 1, 2, ... without a gap, but {odd} is in "
-        f"{files[odd]}; renumber them, or name them all{meaning}: --read labels='{named}'"
-    )
-
-
-def likely_labels(
-    values: Collection[int], likely: Iterable[Mapping[str, int]]
-) -> Mapping[str, int] | None:
-    """Return the first naming that has all values found in files, and whose largest occurs."""
-    for naming in likely:
-        if set(values) <= set(naming.values()) and max(naming.values()) in values:
-            return naming
-    return None
 
 
 def values_of(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

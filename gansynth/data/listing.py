@@ -409,7 +409,9 @@ def picture_keys(folder: Path) -> dict[str, str]:
         return {}
     keys = {"channels": ",".join(names.channels or ())}
     if names.labels is not None:
-        keys["labels"] = ",".join([f"{name}:{value}" for name, value in names.labels.items()])
+        keys["labels"] = ",".join(
+            [f"{name if value else 'background'}:{value}" for name, value in names.labels.items()]
+        )
     if names.spacing is not None:
         keys["spacing"] = ",".join([f"{mm:g}" for mm in names.spacing])
     return keys
@@ -812,6 +814,7 @@ PARTS = {"background": 0, "necrosis": 1, "oedema": 2, "enhancing": 4}
 PARTS_2023 = {"background": 0, "necrosis": 1, "oedema": 2, "enhancing": 3}
 """Labels of BraTS's gliomas since 2023."""
 _PERSON = re.compile(r"(?P<person>BraTS-[A-Za-z]+-\d{5})-\d{3}")
+_GLIOMA_2017 = re.compile(r"BraTS_?(20)?(1[7-9]|2[01])(?!\d)", re.I)
 _GLIOMA_2023 = re.compile(r"BraTS-(GLI|SSA)-\d{5}-\d{3}")
 
 
@@ -936,8 +939,10 @@ def _list_by_suffix(
 
     collector.fill(rows, usual, label, missing_file)
     if label == "seg" and suffixes and BRATS.issuperset(suffixes):
-        gliomas = all(_GLIOMA_2023.fullmatch(row.case) for row in rows)
-        likely = (PARTS, PARTS_2023) if gliomas else (PARTS,)
+        if all(_GLIOMA_2023.fullmatch(row.case) for row in rows):
+            likely = (PARTS_2023,)
+        elif all(_GLIOMA_2017.search(os.path.relpath(row.folder, folder.parent)) for row in rows):
+            likely = (PARTS,)
     return collector.volumes(
         name,
         "CASE/CASE_T1.nii.gz, and CASE/CASE_seg.nii.gz if there are label maps",

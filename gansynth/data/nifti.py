@@ -50,9 +50,7 @@ from gansynth.data.grid import (
     canonical_shape,
     canonical_spacing,
     in_eights,
-    likely_labels,
     mismatches,
-    odd_labels,
     resample,
     resampled_shape,
     rounded_mm,
@@ -62,6 +60,7 @@ from gansynth.data.grid import (
     whole_labels,
 )
 from gansynth.data.label_files import read_label_map
+from gansynth.data.label_judge import likely_labels, odd_labels
 from gansynth.data.listing import (
     CaseFiles,
     VolumeSet,

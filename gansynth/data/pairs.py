@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.data.label_judge import MOSTLY, SOFT
 from gansynth.data.name_patterns import LIKE_LABELS, NamedFile, NamePattern, files_below
 from gansynth.data.picture_files import SUFFIXES, read_picture
 from gansynth.runtime.errors import GansynthError
@@ -27,8 +28,6 @@ from gansynth.runtime.nifti import read_nifti, read_nifti_header
 
 FEW_VALUES = 16
 """Most values of what is a label map by its content."""
-SOFT, MOSTLY = 32, 0.9
-"""A soft mask, as of JPEG: this share of its pixels is so near to 0 or to 255."""
 _ROUNDED = 1e-4  # how far from a whole number a label may be, of files that scale
 _SOME_VOXELS = 10**5  # are looked at before all are
 _ASKED, _OPENED = 3, 12  # files of one kind that must agree, and that are opened at most

@@ -47,11 +47,10 @@ from gansynth.data.folds import (
     write_resplit,
 )
 from gansynth.data.grid import in_eights, rounded_mm
+from gansynth.data.label_judge import Held, Judgement, judge
 from gansynth.data.listing import located, picture_keys
 from gansynth.data.name_patterns import LIKE_LABELS, NamePattern, Pattern, files_fitting
 from gansynth.data.pairs import (
-    MOSTLY,
-    SOFT,
     are_label_maps,
     label_maps_among,
     paired_patterns,
@@ -475,6 +474,7 @@ def _labels_of(
     whose: str,
     hint: str,
     threshold: int | None = None,
+    nameable: bool = False,
 ) -> LabelArray:
     """Labels int16 (H, W) by a mask's numbers. Raises DataFault: another shape, odd numbers."""
     mask = read_picture(path, "mask")
@@ -487,14 +487,12 @@ def _labels_of(
     mask = mask if threshold is None else (mask >= threshold).astype(np.uint8)
     values = np.unique(mask)
     if not set(values.tolist()) <= label_of.keys() or (label_of is BINARY and len(values) > 2):
-        named = ",".join([f"label {v}:{v}" for v in values[:8].tolist() if v > 0])
-        ends = np.mean((mask <= SOFT) | (mask >= 255 - SOFT))
-        if label_of is BINARY and len(values) > 3 and ends > MOSTLY and values[-1] <= 255:
-            hint = f"{ends:.0%} of its pixels are near 0 or 255: --read threshold=128"
+        said = judge([Held.of(mask, values)], pictures=True).typed if values[-1] else ""
+        hint += f", or say what its numbers are: {said}" if said and nameable else ""
         raise DataFault(
-            "pictures.mask-numbers-unknown",
+            UNKNOWN,
             f"{path}: holds the numbers {values[:16].astype(int).tolist()}, expected among "
-            f"{list(label_of)}; {hint.format(numbers=named)}",
+            f"{list(label_of)}; {hint}",
         )
     table = np.array([label_of[int(v)] for v in values], np.int16)
     labels: LabelArray = table[np.searchsorted(values, mask)]
@@ -552,8 +550,8 @@ class PictureSource(CaseSource):
         self.request = absolute(request, folder)
         self.found = list_pictures(folder, self.options)
         self.numbers, self.threshold = BINARY, self.options.threshold
-        if self.options.labels is not None:
-            self.numbers = {n: label for label, n in enumerate(self.options.labels.values())}
+        if self._named is not None:
+            self.numbers = {n: label for label, n in enumerate(self._named.values())}
 
     def faults(self) -> Sequence[Fault]:
         """Return what is found without decoding a picture; opening raises the first."""
@@ -597,11 +595,26 @@ class PictureSource(CaseSource):
         channels = self._channels
         labels = {"background": 0}
         if self.found.masked:
-            names = self.options.labels or {"background": 0, "foreground": 1}
+            names = self._named or {"background": 0, "foreground": 1}
             labels = {name: number for number, name in enumerate(names)}
-        plain = Schema(channels, labels, self._spacing(), axes="HW", classes=self.classes)
+        how: dict[str, Any] = {"axes": "HW", "ignore": self.ignored, "classes": self.classes}
+        plain = Schema(channels, labels, self._spacing(), **how)
         boxes = LabelBoxes.asked(self.options.boxes, self.options.least, plain, self.name)
         return plain if boxes is None else replace(plain, box_classes=tuple(boxes.classes))
+
+    @property
+    def _named(self) -> dict[str, int] | None:
+        """Label name -> number in the masks' files, the background's first; None if unnamed."""
+        named = getattr(self.options, "labels", None)
+        if named is None or "background" not in named:
+            return named
+        return {"background": named["background"], **named}
+
+    @property
+    def ignored(self) -> int | None:
+        """The label of pixels without an annotation, if it is named."""
+        names = list(self._named or ())
+        return names.index("ignore") if "ignore" in names else None
 
     @property
     def unit(self) -> str:
@@ -766,10 +779,15 @@ class PictureSource(CaseSource):
 
     def read_mask(self, path: Path, shape: tuple[int, ...]) -> LabelArray:
         """Read a mask as labels, int16 (H, W); DataFault: another shape, odd numbers."""
-        hint = "correct the mask"
-        if "labels" in type(self.options).model_fields:
-            hint += ", or name its numbers: --read labels='{numbers}'"
-        return _labels_of(path, shape, self.numbers, "its image", hint, self.threshold)
+        return _labels_of(
+            path,
+            shape,
+            self.numbers,
+            "its image",
+            "correct the mask",
+            self.threshold,
+            nameable="labels" in type(self.options).model_fields,
+        )
 
     def read_labels(self, picture: PictureFiles, shape: tuple[int, ...]) -> LabelArray | None:
         """Read all masks of a picture as one label map; where they overlap, the larger label."""
@@ -835,7 +853,10 @@ def check_pictures(request: SourceRequest, progress: Callable[[int, int], None])
 
 @dataclass
 class PictureFound:
-    """What is found of a picture and its masks; ``place``: of its label map, if asked for."""
+    """What is found of a picture and its masks; ``place``: of its label map, if asked for.
+
+    ``held``: what each mask holds. ``unknown``: findings on numbers that nobody has named.
+    """
 
     findings: list[Finding] = field(default_factory=list)
     kind: Kind | None = None
@@ -843,6 +864,8 @@ class PictureFound:
     prints: Prints = ()
     marked: bool = False
     place: Place | None = None
+    held: list[Held] = field(default_factory=list)
+    unknown: list[Finding] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -874,14 +897,15 @@ class PictureReader:
         for path in picture.masks:
             try:
                 mask = read_picture(path, "mask")
+                found.held.append(Held.of(mask))
                 shape = mask.shape if array is None else array.shape[:2]
                 drawn.append(self.source.read_mask(path, shape))
             except GansynthError as fault:
-                found.findings.append(Finding.of(case, path, fault))
-        if placed and array is not None and drawn and not found.findings:
-            found.place = place_of(
-                case, _channels_first(array), np.asarray(np.maximum.reduce(drawn), np.int16)
-            )
+                into = found.unknown if fault.id == UNKNOWN else found.findings
+                into.append(Finding.of(case, path, fault))
+        if placed and array is not None and drawn and not (found.findings or found.unknown):
+            labels = np.asarray(np.maximum.reduce(drawn), np.int16)
+            found.place = place_of(case, _channels_first(array), labels, self.source.ignored)
         return found
 
 
@@ -905,6 +929,8 @@ def check_source(
     kinds: dict[Kind, list[str]] = defaultdict(list)
     prints: dict[str, Prints] = {}
     marked: list[Path] = []
+    held: list[Held] = []
+    unknown: list[Finding] = []
     order = tuple(pictures)
     with suppress(GansynthError):  # told elsewhere
         order = (*source.train_ids, *source.held_out_ids)
@@ -916,6 +942,8 @@ def check_source(
         for done, (case, found) in enumerate(zip(pictures, pass_over, strict=True)):
             progress(done, len(pictures))
             findings += found.findings
+            held += found.held
+            unknown += found.unknown
             prints[case] = found.prints
             if found.kind is not None:
                 kinds[found.kind].append(case)
@@ -926,6 +954,7 @@ def check_source(
             if found.place is not None:
                 chosen.add(found.place)
     progress(len(pictures), len(pictures))
+    findings += _judged(source, held, unknown)
     findings += _check_set(source, content, kinds)
     findings += [Finding("warning", None, marked[0], synthetic_warning(marked))] if marked else []
     if not any(f.level == "error" for f in findings):
@@ -939,8 +968,60 @@ def check_source(
             findings.append(Finding(level, None, listing.folder, text))
     findings.sort(key=lambda finding: finding.level)  # errors before warnings
     drawn = any(picture.masks for picture in pictures.values())
-    looked = chosen.words() if drawn else None
+    looked = chosen.looked() if drawn else None
     return CheckReport(source.name, len(pictures), findings, looked=looked)
+
+
+UNKNOWN = "pictures.mask-numbers-unknown"
+
+
+def _judged(source: PictureSource, held: Sequence[Held], unknown: list[Finding]) -> list[Finding]:
+    """Say of all masks together what their numbers are, where it differs from what is read.
+
+    What is proposed was read with; it stands in place of ``unknown``, what is said of each file.
+    """
+    drawn = [each for each in held if _shows(each)]
+    if "labels" not in type(source.options).model_fields or not drawn:
+        return unknown
+    judged, least = judge(drawn, pictures=True), source.threshold
+    numbers = sorted({number for each in drawn for number in each.filled})
+    empty = [each for each in drawn if least is not None and max(each.filled) < least]
+    level: Literal["error", "warning"] = "error"
+    if unknown:
+        text = f"{len(unknown)} mask(s) hold other numbers than {sorted(source.numbers)}"
+    elif 2 * len(empty) > len(drawn):
+        text = f"{len(empty)} of {len(drawn)} masks have no number from threshold={least} on"
+    elif judged.kind == "void" and least is not None:
+        text = f"threshold={least} takes what is not annotated for the foreground"
+    elif judged.kind == "inverted" and source.numbers is BINARY:
+        text, level = "masks may be inverted", "warning"
+    else:
+        return []
+    odd_ones = bool(unknown) and judged.kind == "named" and 2 * len(unknown) < len(drawn)
+    if odd_ones or not judged.keys or not _tried(source, judged, numbers):
+        return unknown
+    file = unknown[0].file if unknown else source.found.folder
+    because = f"{judged.reason}: " if judged.reason else "name them: "
+    text = f"{file}: {text}; all hold {numbers[:16]}; {because}{judged.typed}"
+    return [Finding(level, None, file, text)]
+
+
+def _shows(held: Held) -> bool:
+    return len(held.filled) > 1 or 0 not in held.filled
+
+
+def _tried(source: PictureSource, judged: Judgement, numbers: Sequence[int]) -> bool:
+    """Whether masks are read with the keys that are proposed."""
+    read = {key: text for key, text in source.request.read.items()
+            if key not in ("labels", "threshold")}  # fmt: skip
+    try:
+        fresh = type(source)(replace(source.request, read=read | dict(judged.keys)))
+        for picture in list(fresh.found.pictures.values())[:3]:
+            for path in picture.masks:
+                fresh.read_mask(path, picture_header(path).shape)
+    except GansynthError:
+        return False
+    return fresh.threshold is not None or set(numbers) <= fresh.numbers.keys()
 
 
 def _check_set(

@@ -1,14 +1,17 @@
-"""Whether label maps lie on what they label: edges of images, and borders of labels.
+"""Whether label maps lie on what they label, by what other cases' images show at their label maps.
 
-A label's border runs along edges of the image. The image's mean gradient there is compared with
-that at the border of the same label map flipped, turned, transposed, or of another case. Where most
-cases prefer one of these, and clearly, the files are likely to be paired or oriented wrongly. It is
-no measure of quality: a label that is only rough, or of what the image does not show, says nothing.
+How often intensities, edges and local contrast occur inside a label, at its border and around it is
+counted over the other cases. By these counts a case's own label map should fit its image better
+than the label maps of other cases do, and than its own one flipped, turned, transposed or moved; a
+label that leaves the body meets values that others do not have. Where that is not so, files are
+likely to be paired or oriented wrongly. It is no measure of quality: a label that is only rough, or
+of what the image hardly shows, says nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -17,57 +20,70 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.schema import Case, FloatArray, LabelArray, Mask
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, Looked
 
-MOST_CASES, FEWEST_CASES = 12, 6
+MOST_CASES, FEWEST_CASES = 32, 6
 """Most cases that are looked at, and least."""
-MOST_READ = 24
+MOST_READ = 48
 """Most cases that are read for that, where some show no foreground."""
-VOXELS = 1 << 20  # of a case; larger ones are thinned out
-MARGIN = 1.15
-"""Least factor between the mean gradient at a better place and at others, for it to count."""
-SAME_PLACE_SHARE = 0.8
-"""Share of the cases whose best place must be the same wrong one."""
-CLEAR_MARGIN, PART_SHARE = 2.0, 0.4
-"""That margin, and that share, where only a part of a data set is turned."""
-Gradients = npt.NDArray[np.float32]
+EDGES = {2: 128, 3: 48}
+"""Longest edge by the number of axes; larger images are thinned out."""
+RING = 3  # voxels around a label that count as its surroundings
+LEVELS, CLASSES = 12, 4
+"""Quantiles of intensities, and of edges and local contrast; one more class is the outer space."""
+KINDS = (LEVELS + 1) * (CLASSES + 1) ** 2
+INSIDE, BORDER, AROUND, FAR = range(4)
+RARE = 1e-3  # added to shares, so that what was never counted is not impossible
+OUTER = 0.1  # least share of one value for it to be what lies around a body
+WEAKLY, SPREAD, SURE = 0.72, 0.28, 2.6
+"""Mean share of other label maps that fit worse where images show little, as T1 does of gliomas;
+deviation over cases; and errors of the mean below it that such a set hardly reaches."""
+WELL = 0.85
+"""That share, from which label maps lie where they should."""
+MOVES = (1 / 12, 1 / 6)  # of an edge
+CLEAR, CLEARER = 3.5, 6.0
+"""Least mean gain of a change in its standard errors: the first plus the second per case."""
+MOST_GAIN, SOME_GAIN = 2 / 3, 0.2
+"""Share of cases that must gain by a change, and that must gain by far if only a part does."""
+SMOOTH = 0.2  # least correlation of neighbours in an image; noise has none
+Counts = npt.NDArray[np.float64]
+Parts = npt.NDArray[np.int8]
 
 
-def misplaced(cases: Sequence[Case]) -> str:
-    """Return what fits the images better than their label maps do, with figures; else nothing."""
-    return _misplaced(
-        [
-            place
-            for case in cases
-            if (place := place_of(case.id, case.image, case.labels)) is not None
-        ]
-    )
+def misplaced(cases: Sequence[Case]) -> Looked:
+    """Return what is wrong with the places of label maps, or why that cannot be told."""
+    places = [place_of(case.id, case.image, case.labels) for case in cases]
+    return _looked([place for place in places if place is not None])
 
 
-def _misplaced(drawn: Sequence[Place]) -> str:
-    drawn = [each for each in drawn if each.border.any() and each.gradients]
+def _looked(drawn: Sequence[Place]) -> Looked:
+    drawn = [place for place in drawn if place.channels and (place.parts != FAR).any()]
+    axes = max([place.parts.ndim for place in drawn], default=0)
+    drawn = [place for place in drawn if place.parts.ndim == axes > 1]
     if len(drawn) < FEWEST_CASES:
-        return ""
-    turns = _turns(drawn[0].border.ndim)
-    turned = [
-        each.gains({name: turn(each.border) for name, turn in turns.items()}) for each in drawn
-    ]
-    totals = dict.fromkeys(turns, 0.0)
-    for gains in turned:
-        for name, gain in gains.items():
-            totals[name] += gain
-    likeliest = max(totals, key=totals.__getitem__)
-    for margin, share in ((MARGIN, SAME_PLACE_SHARE), (CLEAR_MARGIN, PART_SHARE)):
-        better = [gains[likeliest] for gains in turned if gains.get(likeliest, 0) >= margin]
-        if len(better) >= share * len(drawn):
-            return f"{_description(better, len(drawn))} {likeliest}"
-    others = [each.best({o.name: o.border for o in drawn if o is not each}) for each in drawn]
-    named = [(each.name, *found) for each, found in zip(drawn, others, strict=True) if found[0]]
-    if len({name for _, name, _ in named}) < SAME_PLACE_SHARE * len(drawn):
-        return ""
-    first, second, _ = named[0]
-    description = _description([factor for _, _, factor in named], len(drawn))
-    return f"{description} of other cases: the image of {first} that of {second}"
+        text = f"{len(drawn)} case(s) with a foreground, expected {FEWEST_CASES} or more"
+        return Looked(unclear=text)
+    fits = _Fits([_Shown(place) for place in drawn])
+    if fits.smoothness < SMOOTH:
+        return Looked(unclear="the images look like noise")
+    better, changes = fits.share_below(), fits.changes()
+    of = f"of {len(drawn)} cases that were looked at"
+    all_better = [change for change in changes if change.surely]
+    if all_better:
+        return max(all_better, key=lambda change: change.surely).looked(of)
+    if not better.size:
+        return Looked(unclear="label maps are the same in all cases")
+    mean, error = float(better.mean()), SPREAD / len(better) ** 0.5
+    described = f"label maps {of} fit their images better than {mean:.0%} of other cases' do"
+    if mean < WEAKLY - SURE * error:
+        return Looked(wrong=f"{described}, by chance 50%")
+    some_better = [change for change in changes if change.gains >= SOME_GAIN * len(drawn)]
+    if some_better and mean > 0.5 + 2 * error:
+        return max(some_better, key=lambda change: change.gains).looked(of)
+    if mean < WELL:
+        why = "too few cases, or images that show little of them"
+        return Looked(unclear=f"{described}, expected {WELL:.0%}: {why}; look at some in a viewer")
+    return Looked()
 
 
 class Chosen:
@@ -103,9 +119,9 @@ class Chosen:
         self._kept = sorted([*self._kept, place], key=lambda kept: self._rank[kept.name])
         del self._kept[MOST_CASES:]
 
-    def words(self) -> str:
+    def looked(self) -> Looked:
         """Return what ``misplaced`` says of the chosen cases."""
-        return _misplaced(sorted(self._kept, key=lambda kept: self._numbers[kept.name]))
+        return _looked(sorted(self._kept, key=lambda kept: self._numbers[kept.name]))
 
 
 def _spread(count: int) -> list[int]:
@@ -115,7 +131,7 @@ def _spread(count: int) -> list[int]:
     return [number for number in reversed_bits if number < count]
 
 
-def look(source: CaseSource) -> str:
+def look(source: CaseSource) -> Looked:
     """Return what ``misplaced`` says of some of a source's cases, which have label maps.
 
     Up to ``MOST_READ`` are read.
@@ -123,12 +139,12 @@ def look(source: CaseSource) -> str:
     chosen = Chosen((*source.train_ids, *source.held_out_ids))
     for case_id in chosen.ranked()[:MOST_READ]:
         case = as_stored(source, case_id)
-        place = place_of(case_id, case.image, case.labels)
+        place = place_of(case_id, case.image, case.labels, source.schema.ignore)
         if place is not None:
             chosen.add(place)
         if chosen.full:
             break
-    return chosen.words()
+    return chosen.looked()
 
 
 def as_stored(source: CaseSource, case_id: str) -> Case:
@@ -140,107 +156,221 @@ def as_stored(source: CaseSource, case_id: str) -> Case:
     return Case(case_id, case_id, image, labels)
 
 
-def _description(factors: Sequence[float], count: int) -> str:
-    return (
-        f"{len(factors)} of {count} cases that were looked at have edges {np.median(factors):.2g} "
-        "times as strong where their label maps would have their borders"
-    )
-
-
 class Place:
-    """Where a case's label map has a border, and the gradients of its image; both thinned out.
+    """A case's thinned out images, and which of their voxels its label map calls what.
 
     Args:
         name: of the case.
         labels: (D, H, W) or (H, W).
         ignore: the label of what has none, if it is above 0.
+
+    Attributes:
+        parts: int8, ``INSIDE``, ``BORDER``, ``AROUND`` or ``FAR``; axes of length 1 are left out.
+        channels: arrays of that shape.
     """
 
     def __init__(self, name: str, labels: npt.NDArray[Any], ignore: int | None = None) -> None:
-        thin = max(1, round((labels.size / VOXELS) ** (1 / labels.ndim)))
-        self._steps = (slice(None, None, thin),) * labels.ndim
-        shown = labels[self._steps].astype(np.int16)
+        self._shape = tuple([length for length in labels.shape if length > 1])
+        most = EDGES.get(len(self._shape), max(EDGES.values()))
+        self._steps = tuple([slice(None, None, -(-length // most)) for length in self._shape])
+        shown = self._thin(labels)
         self.name = name
-        self.border = _border(np.where(shown == ignore, 0, shown))
-        self.gradients: list[Gradients] = []
+        self.parts = _parts((shown > 0) & (shown != (0 if ignore is None else ignore)))
+        self.channels: list[npt.NDArray[Any]] = []
 
     def add(self, channel: npt.NDArray[Any]) -> None:
         """Add a channel of the image, of the labels' shape."""
-        self.gradients.append(_gradient(channel[self._steps]))
+        self.channels.append(self._thin(channel).copy())
 
-    def gains(self, borders: Mapping[str, Mask]) -> dict[str, float]:
-        """Return how far edges are stronger along each border than the own and most others."""
-        own, found = self._along(borders)
-        usual = max(own, float(np.median([own, *found.values()])), 1e-12)
-        return {name: edges / usual for name, edges in found.items()}
-
-    def best(self, borders: Mapping[str, Mask]) -> tuple[str, float]:
-        """Return the border along which edges are strongest by far, and how far above the own one.
-
-        No name: it is the own one, or none stands out.
-        """
-        own, found = self._along(borders)
-        if not found:
-            return "", 1.0
-        name = max(found, key=found.__getitem__)
-        others = [edges for other, edges in found.items() if other != name]
-        if found[name] < MARGIN * max(own, *others, 0.0):
-            return "", 1.0
-        return name, found[name] / max(own, 1e-12)
-
-    def _along(self, borders: Mapping[str, Mask]) -> tuple[float, dict[str, float]]:
-        """Mean gradient along the own border, and along each other one that fits the image."""
-        fits = {name: at for name, at in borders.items() if at.shape == self.border.shape}
-        return self._edges(self.border), {name: self._edges(at) for name, at in fits.items()}
-
-    def _edges(self, border: Mask) -> float:
-        """Mean gradient along a border, in the channel where it is largest."""
-        return max([float(each[border].mean(dtype=np.float64)) for each in self.gradients])
+    def _thin(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return array.reshape(self._shape)[self._steps]
 
 
-def place_of(case_id: str, image: FloatArray, labels: LabelArray | None) -> Place | None:
+def place_of(
+    case_id: str, image: FloatArray, labels: LabelArray | None, ignore: int | None = None
+) -> Place | None:
     """Return where the labels of an image (C, ...) lie; None if it has none."""
     if labels is None or not (labels > 0).any():
         return None
-    place = Place(case_id, labels)
+    place = Place(case_id, labels, ignore)
     for channel in image:
         place.add(channel)
     return place
 
 
-def _gradient(channel: npt.NDArray[Any]) -> Gradients:
-    """Magnitude of the gradient of values within the 1st and 99th percentile."""
-    low, high = np.percentile(channel, (1, 99))
-    clipped = np.clip(channel, low, high).astype(np.float32)
-    squares: Gradients = np.zeros_like(clipped)
-    with np.errstate(over="ignore"):  # of values that no scanner makes
-        for axis, length in enumerate(clipped.shape):
-            if length > 1:  # a slice that is stored as a volume has no slope across it
-                squares += np.square(np.gradient(clipped, axis=axis))
-    return np.asarray(np.sqrt(squares))
+def _parts(drawn: Mask) -> Parts:
+    from scipy.ndimage import binary_dilation, binary_erosion
+
+    parts = np.full(drawn.shape, FAR, np.int8)
+    if drawn.any():
+        parts[binary_dilation(drawn, iterations=RING)] = AROUND
+        parts[drawn] = BORDER
+        parts[binary_erosion(drawn)] = INSIDE
+    return parts
 
 
-def _border(labels: LabelArray) -> Mask:
-    """Voxels with a neighbour of another label; an ignored or outer one counts as background."""
-    shown, border = np.maximum(labels, 0), np.zeros(labels.shape, bool)
-    for axis in range(labels.ndim):
-        ahead = [slice(None)] * labels.ndim
-        behind = list(ahead)
-        ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
-        differs = shown[tuple(ahead)] != shown[tuple(behind)]
-        border[tuple(ahead)] |= differs
-        border[tuple(behind)] |= differs
-    return border
+class _Shown:
+    """What a case's image shows at each voxel: the kind of its intensity, edge and local contrast.
+
+    ``kinds``: of each channel int64 (voxels,), 0 to ``KINDS - 1``; ``shares``: (channels, KINDS),
+    how often each occurs in the image. ``smoothness``: correlation of neighbours.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.parts = place.parts
+        channels = [channel.astype(np.float32) for channel in place.channels]
+        self.kinds = [_kinds(channel).ravel() for channel in channels]
+        self.shares = np.stack([_counts(kinds, KINDS) for kinds in self.kinds])
+        self.smoothness = max(map(_smoothness, channels))
+
+    def at(self, laid: _Laid) -> Counts:
+        """Return shares (channels, FAR, KINDS) of what it shows at the parts of a label map."""
+        flat = laid.flat
+        if laid.shape != self.parts.shape:  # the same place of the image
+            where = np.unravel_index(flat, laid.shape)
+            pairs = zip(where, self.parts.shape, laid.shape, strict=True)
+            near = [((place + 0.5) * own // other).astype(int) for place, own, other in pairs]
+            flat = np.ravel_multi_index(tuple(near), self.parts.shape)
+        found = [_counts(laid.which + kinds[flat], FAR * KINDS) for kinds in self.kinds]
+        shares = np.stack(found).reshape(len(found), FAR, KINDS)
+        return np.asarray(shares / np.maximum(shares.sum(axis=2, keepdims=True), 1e-12))
 
 
-def _turns(ndim: int) -> Mapping[str, Callable[[Mask], Mask]]:
-    """The ways in which a label map may be laid down wrongly, by what a message calls them."""
+class _Laid:
+    """Where a label map has its parts: numbers of voxels, and which part each is of."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.shape = parts.shape
+        self.flat = np.flatnonzero(parts != FAR)
+        self.which = parts.ravel()[self.flat].astype(np.int64) * KINDS
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What label maps gain by a change: surely all of them, or a part of them by far; 0 for not."""
+
+    name: str
+    surely: float
+    gains: int
+
+    def looked(self, of: str) -> Looked:
+        return Looked(wrong=f"{self.gains} {of} fit label maps better that are {self.name}")
+
+
+def _counts(numbers: npt.NDArray[np.int64], size: int) -> Counts:
+    return np.bincount(numbers, minlength=size) / max(1, numbers.size)
+
+
+def _kinds(channel: FloatArray) -> npt.NDArray[np.int64]:
+    from scipy.ndimage import uniform_filter
+
+    values, counts = np.unique(channel, return_counts=True)
+    body = np.ones(channel.shape, bool)
+    if OUTER * channel.size < counts.max() < channel.size:
+        body = channel != values[counts.argmax()]
+    near, wide = uniform_filter(channel, 3), uniform_filter(channel, 9)
+    edges = np.zeros_like(near)
+    for axis in range(channel.ndim):
+        edges += np.square(np.gradient(near, axis=axis))
+    kinds = _quantile(channel, LEVELS, body)
+    for shown in (edges, near - wide):
+        kinds = kinds * (CLASSES + 1) + _quantile(shown, CLASSES, body)
+    return kinds
+
+
+def _quantile(values: FloatArray, count: int, body: Mask) -> npt.NDArray[np.int64]:
+    """Return by which of the body's quantiles each value lies, from 1; outside of it 0."""
+    borders = np.quantile(values[body], np.linspace(0, 1, count + 1)[1:-1])
+    return np.asarray(np.where(body, np.searchsorted(borders, values) + 1, 0), np.int64)
+
+
+def _smoothness(channel: FloatArray) -> float:
+    one, other = channel[..., 1:].ravel(), channel[..., :-1].ravel()
+    if not (one.std() > 0 and other.std() > 0):
+        return 0.0
+    return float(np.corrcoef(one, other)[0, 1])
+
+
+class _Fits:
+    """How well label maps fit images, by what other cases' images show at their own label maps."""
+
+    def __init__(self, cases: Sequence[_Shown]) -> None:
+        self.cases = cases
+        self.smoothness = float(np.median([case.smoothness for case in cases]))
+        self._least = min([len(case.kinds) for case in cases])
+        self._laid = [_Laid(case.parts) for case in cases]
+        self._shares = np.stack([case.shares[: self._least] for case in cases])
+        own = self._at(self._laid)
+        self._weights = self._learnt(own)
+        self._fit = _sums(self._weights, own)
+
+    def share_below(self) -> npt.NDArray[np.float64]:
+        """Return of each case the share of other cases' label maps that fit its image worse."""
+        found = []
+        for case, weights, fit in zip(self.cases, self._weights, self._fit, strict=True):
+            others = [
+                float((weights * case.at(laid)[: self._least]).sum())
+                for laid, other in zip(self._laid, self.cases, strict=True)
+                if not np.array_equal(other.parts, case.parts)
+            ]
+            if others:
+                found.append(np.mean(np.array(others) < fit))
+        return np.array(found)
+
+    def changes(self) -> list[_Change]:
+        """Return what label maps gain by each change that keeps their shapes."""
+        found = []
+        for name, change in _changes(self.cases[0].parts.ndim):
+            changed = [_Laid(change(case.parts)) for case in self.cases]
+            if [laid.shape for laid in changed] != [laid.shape for laid in self._laid]:
+                continue
+            at = self._at(changed)
+            gains = _sums(self._learnt(at), at) - self._fit
+            errors = float(gains.mean() / max(gains.std(), 1e-9)) * len(at) ** 0.5
+            sure = errors >= CLEAR + CLEARER / len(at) and (gains > 0).mean() >= MOST_GAIN
+            if not sure:  # of a part of the set, the others say what is right
+                gains = _sums(self._weights, at) - self._fit - np.median(np.abs(self._fit)) / 2
+            found.append(_Change(name, errors if sure else 0.0, int((gains > 0).sum())))
+        return found
+
+    def _at(self, laid: Sequence[_Laid]) -> Counts:
+        pairs = zip(self.cases, laid, strict=True)
+        return np.stack([case.at(each)[: self._least] for case, each in pairs])
+
+    def _learnt(self, at: Counts) -> Counts:
+        """Return of each case how much likelier the others show a kind at a part than anywhere."""
+        others = len(at) - 1
+        there = (at.sum(axis=0) - at) / others + RARE
+        anywhere = (self._shares.sum(axis=0) - self._shares) / others + RARE
+        return np.asarray(np.log(there) - np.log(anywhere)[:, :, None])
+
+
+def _sums(weights: Counts, at: Counts) -> npt.NDArray[np.float64]:
+    return np.asarray((weights * at).sum(axis=(1, 2, 3)))
+
+
+def _changes(ndim: int) -> Iterator[tuple[str, Callable[[Parts], Parts]]]:
+    """Yield ways in which a label map may have to be laid down, by what a message calls them."""
     names = "zyx"[-ndim:]
-    turns: dict[str, Callable[[Mask], Mask]] = {}
     for axis, name in enumerate(names):
-        turns[f"flipped along {name}"] = partial(np.flip, axis=axis)
+        yield f"flipped along {name}", partial(np.flip, axis=axis)
+        for share in (*MOVES, *[-share for share in MOVES]):
+            way = f"{'+' if share > 0 else '-'}{name}"
+            yield (
+                f"moved to {way} by about {abs(share):.0%} of the image",
+                partial(_moved, axis=axis, share=share),
+            )
     for pair in combinations(range(ndim), 2):
         called = f"{names[pair[0]]} and {names[pair[1]]}"
-        turns[f"flipped along {called}"] = partial(np.flip, axis=pair)
-        turns[f"with {called} swapped"] = partial(np.swapaxes, axis1=pair[0], axis2=pair[1])
-    return turns
+        yield f"flipped along {called}", partial(np.flip, axis=pair)
+        yield f"with {called} swapped", partial(np.swapaxes, axis1=pair[0], axis2=pair[1])
+
+
+def _moved(parts: Parts, axis: int, share: float) -> Parts:
+    by = round(share * parts.shape[axis])
+    rolled = np.roll(parts, by, axis)
+    left = [slice(None)] * parts.ndim
+    left[axis] = slice(None, by) if by > 0 else slice(by, None)
+    if by:
+        rolled[tuple(left)] = FAR
+    return rolled

@@ -145,6 +145,9 @@ def _label_names(value: Any) -> Any:
         if name.strip() in named or int(number) in named.values():
             raise ValueError(f"{word!r} occurs twice, expected each name and number once")
         named[name.strip()] = int(number)
+    for name, number in named.items():
+        if number == 0 and "background" not in map(str.casefold, named):
+            raise ValueError(f"{name!r} is 0, but 0 is always background; leave it out")
     return complete_labels(named)
 
 
@@ -272,6 +275,12 @@ class CaseOptions(ReadOptions):
     splits: SplitsFile = None
     boxes: OfLabels = None
     least: LeastVoxels = 1
+
+    @model_validator(mode="after")
+    def _background_is_0(self) -> Self:
+        if (self.labels or {}).get("background"):
+            raise ValueError("0 is always background in volumes; renumber the label maps")
+        return self
 
     @model_validator(mode="after")
     def _crops_or_whole(self) -> Self:

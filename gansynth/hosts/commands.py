@@ -19,7 +19,14 @@ from gansynth.core.requests.hosts import (
 )
 from gansynth.core.requests.samples import CheckRequest
 from gansynth.core.run_folder import RunFolder
-from gansynth.core.source import CaseSource, CheckReport, Finding, FoldSplit, SourceRequest
+from gansynth.core.source import (
+    CaseSource,
+    CheckReport,
+    Finding,
+    FoldSplit,
+    Looked,
+    SourceRequest,
+)
 from gansynth.data import plausibility
 from gansynth.data.api import find_kind, kinds_described, source_request
 from gansynth.data.folds import unnamed_subjects
@@ -30,7 +37,7 @@ from gansynth.hosts import doctor as checks
 from gansynth.hosts.study_plan import subjects_of
 from gansynth.runtime.errors import GansynthError, UsageFault, describe_error
 from gansynth.runtime.machine import DoctorLine
-from gansynth.runtime.progress import counting
+from gansynth.runtime.progress import Reporter, counting
 from gansynth.sampling.request_checks import read_request
 from gansynth.sampling.run_source import open_moved, open_source, wrong_records
 
@@ -148,7 +155,7 @@ def run_check(request: CheckRequest) -> CheckReport:
             return report
         source = _opened(asked)
         if source is not None:
-            findings = [*report.findings, *_found_by_looking(source, report.looked)]
+            findings = [*report.findings, *_found_by_looking(source, report.looked, reporter)]
             report = replace(report, findings=findings, source=source)
             cases = len(source.train_ids) + len(source.held_out_ids)
             if source.note:
@@ -213,22 +220,25 @@ def _opened(request: SourceRequest) -> CaseSource | None:
         logging.disable(logging.NOTSET)
 
 
-def _found_by_looking(source: CaseSource, looked: str | None) -> Iterator[Finding]:
+def _found_by_looking(
+    source: CaseSource, looked: Looked | None, reporter: Reporter
+) -> Iterator[Finding]:
     """Warn of labels that are misplaced, or that nobody reads.
 
     ``looked``: what was seen as the files were read; None: some cases are read again.
     """
     where = Path(source.request.where).expanduser()
-    text = ""
-    if source.schema.foreground:
-        text = plausibility.look(source) if looked is None else looked
-    if text:
+    if looked is None and source.schema.foreground:
+        looked = plausibility.look(source)
+    if looked is not None and looked.unclear and source.schema.foreground:
+        reporter.say(f"whether label maps lie on what they label cannot be told: {looked.unclear}")
+    if looked is not None and looked.wrong:
         yield Finding(
             "warning",
             None,
             where,
-            f"{where}: label maps may be paired or oriented wrongly: {text}. Look at some cases in "
-            "a viewer, and turn or pair them anew if that is so",
+            f"{where}: label maps may be paired or oriented wrongly: {looked.wrong}. Look at "
+            "some cases in a viewer, and turn or pair them anew if that is so",
         )
     labelled = source.schema.foreground or source.schema.box_classes
     if where.is_dir() and not labelled and source.request.kind in READ_BY:

@@ -52,7 +52,11 @@ VISITS, ANAT = ["sub-01_ses-a", "sub-01_ses-b", "sub-02"], "{home}/anat/{}_"
 BIDS = VISITS, [f"{ANAT}FLAIR.nii", f"{ANAT}T1w.nii"], f"derivatives/x/{ANAT}space-a_dseg.nii", (1,)
 PARTS = "necrosis oedema enhancing"
 LAYOUTS: dict[str, tuple[Any, str, str]] = {
-    "2017": ((["B_1", "B_2"], [f"HGG/{n}" for n in OLD], f"HGG/{SEG}", (1, 2, 4)), "t2", PARTS),
+    "2017": (
+        (["Brats17_1", "Brats17_2"], [f"HGG/{n}" for n in OLD], f"HGG/{SEG}", (1, 2, 4)),
+        "t2",
+        PARTS,
+    ),
     "2023": ((GLIOMAS, NEW, "{}/{}-seg.nii.gz", (1, 2, 3)), "t2f", PARTS),
     "children": ((CHILDREN, NEW, "{}/{}-seg.nii.gz", (1, 2, 3)), "t2f", ""),
     "one label": ((["BraTS2021_0", "BraTS2021_1"], OLD, SEG, (1,)), "t2", ""),
@@ -92,11 +96,32 @@ def test_a_second_image_of_a_case_is_refused(tmp_path):
         read(tmp_path)
 
 
-def test_gaps_in_labels_are_refused_where_channels_are_not_brats(tmp_path):
-    write(tmp_path, "ab", ["{}/{}_bold.nii", "{}/{}_t1.nii"], SEG, (1, 2, 4))
+@pytest.mark.parametrize(
+    ("cases", "images"),
+    [
+        ("ab", ["{}/{}_bold.nii", "{}/{}_t1.nii"]),
+        ("ab", OLD),  # whose folder does not say of which challenge it is
+        (CHILDREN, NEW),
+        (["BraTS-MEN-00000-000", "BraTS-MEN-00001-000"], NEW),
+        (["BraTS_2015_1", "BraTS_2015_2"], OLD),
+    ],
+)
+def test_gaps_in_labels_are_refused_where_no_name_says_what_they_are(tmp_path, cases, images):
+    write(tmp_path, cases, images, SEG, (1, 2, 4))
     with raises_fault("nifti.label-values-odd"):
         _ = read(tmp_path).schema
-    assert "without a gap" in only(tmp_path, **READ).message
+    message = only(tmp_path, **READ).message
+    assert "without a gap" in message
+    proposed = message.partition("--read labels=")[2].strip("'")
+    assert list(check(tmp_path, **READ, labels=proposed).findings) == []
+    labels = read(tmp_path, labels=proposed).schema.labels
+    assert labels == {"background": 0, "label 1": 1, "label 2": 2, "label 4": 4}
+
+
+@pytest.mark.parametrize("home", ["MICCAI_BraTS_2018_Data_Training", "BraTS2021", "brats19"])
+def test_a_folder_that_is_named_after_a_challenge_says_what_labels_are(tmp_path, home):
+    write(tmp_path / home, "ab", [f"HGG/{name}" for name in OLD], f"HGG/{SEG}", (1, 2, 4))
+    assert " ".join(list(read(tmp_path / home).schema.labels)[1:]) == PARTS
 
 
 def test_channels_are_chosen_in_any_spelling_and_called_as_asked(tmp_path):

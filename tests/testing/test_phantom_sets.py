@@ -237,12 +237,14 @@ def test_check_finds_nothing_wrong_and_one_subject_in_five_is_held_out(
 
 
 def test_gliomas_are_those_of_make_phantom_in_the_layout_of_brats(base):
-    phantom, home = make_phantom(2, 3, COARSE), base / "brats" / "phantom_002"
+    phantom, home = make_phantom(2, 3, COARSE), base / "brats" / "BraTS20_phantom_002"
     parts = ("flair", "t1", "t1ce", "t2", "seg")
-    assert {path.name for path in home.iterdir()} == {f"phantom_002_{p}.nii.gz" for p in parts}
-    assert np.array_equal(array(home / "phantom_002_t1ce.nii.gz"), phantom.image[1])
-    assert np.array_equal(array(home / "phantom_002_flair.nii.gz"), phantom.image[3])
-    seg = array(home / "phantom_002_seg.nii.gz")
+    assert {path.name for path in home.iterdir()} == {
+        f"BraTS20_phantom_002_{p}.nii.gz" for p in parts
+    }
+    assert np.array_equal(array(home / "BraTS20_phantom_002_t1ce.nii.gz"), phantom.image[1])
+    assert np.array_equal(array(home / "BraTS20_phantom_002_flair.nii.gz"), phantom.image[3])
+    seg = array(home / "BraTS20_phantom_002_seg.nii.gz")
     for ours, theirs in (("core", 1), ("oedema", 2), ("enhancing", 4)):
         assert np.array_equal(seg == theirs, phantom.labels == LABELS[ours])
 

@@ -141,9 +141,9 @@ def _numbered(
 def _brats(
     folder: Path, n: int, made: Iterator[Phantom], options: PhantomOptions
 ) -> dict[str, Any]:
-    """Write `phantom_000/phantom_000_flair.nii.gz`, `t1`, `t1ce`, `t2` and `seg`."""
+    """Write `BraTS20_phantom_000/BraTS20_phantom_000_flair.nii.gz`, `t1` ..., and `seg`."""
     for index, phantom in enumerate(made):
-        start = f"phantom_{index:03d}"
+        start = f"BraTS20_phantom_{index:03d}"
         names = [BRATS_CHANNELS[channel] for channel in options.channels] + ["seg"]
         volumes = [*phantom.image, BRATS_VALUES[phantom.labels]]
         for name, volume in zip(names, volumes, strict=True):
