@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from gansynth import CaseSource, DataFault, PredictJob, VolumeSource, disk_errors, read_json
+from gansynth.core.volumes import read_volume
 from gansynth.data.grid import whole_labels
 from gansynth.hosts.prediction import raw_files, volume_name, write_labels
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.child import limit_threads
-from gansynth.runtime.files import read_nifti
 from gansynth_nnunet.dataset import NIFTI, read_channels, read_labels
 
 
@@ -102,5 +102,5 @@ def _place(source: CaseSource, case: str, predicted: Path, folder: Path) -> Path
                 predicted = packed
             predicted.replace(target)
         return target
-    labels = whole_labels(predicted, read_nifti(predicted, labels=True).array)
+    labels = whole_labels(predicted, read_volume(predicted, labels=True).array)
     return write_labels(source, case, labels[..., 0].T, folder)

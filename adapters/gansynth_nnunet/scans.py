@@ -34,8 +34,9 @@ from gansynth import (
     VolumeSource,
     disk_errors,
 )
+from gansynth.core.volumes import read_volume_header
 from gansynth.hosts.prediction import raw_files
-from gansynth.runtime.files import read_nifti_header, write_bytes_atomic
+from gansynth.runtime.files import write_bytes_atomic
 from gansynth_nnunet.cases import PreprocessedArrays
 from gansynth_nnunet.dataset import NIFTI, NnunetRoot, raw_set
 
@@ -204,7 +205,7 @@ class PreprocessedScans(CaseSource):
         from nibabel import orientations
 
         wanted = self._axes
-        turn = orientations.io_orientation(read_nifti_header(file).affine)
+        turn = orientations.io_orientation(read_volume_header(file).affine)
         if wanted is None or np.array_equal(turn, wanted):
             return str(file)
         image: Any = nibabel.load(file)
@@ -224,7 +225,7 @@ class PreprocessedScans(CaseSource):
         found: Sequence[Path] = [known[case].images[0] for case in own.train_ids if case in known]
         if not found:
             return None
-        turn: npt.NDArray[Any] = orientations.io_orientation(read_nifti_header(found[0]).affine)
+        turn: npt.NDArray[Any] = orientations.io_orientation(read_volume_header(found[0]).affine)
         return turn
 
 

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.core.source import SourceRequest
+from gansynth.core.volumes import endings, volume_stem
+from gansynth.core.volumes import volume_stem as stem
 from gansynth.data.name_patterns import LIKE_LABELS, files_fitting, read_pattern
 from gansynth.data.pairs import are_label_maps, label_maps_among, paired_patterns
 from gansynth.data.read_options import FileOptions, VolumeOptions, complete_labels
@@ -38,10 +40,8 @@ from gansynth.runtime.files import (
     refuse_unnameable,
     walk_all,
 )
-from gansynth.runtime.nifti import DICOM, holds_dicom
+from gansynth.runtime.nifti import DICOM, holds_dicom, is_series
 
-NIFTI = re.compile(r"(?P<stem>.+)\.nii(\.gz)?", re.DOTALL)
-ENDINGS = (".nii", ".nii.gz")
 FILE, SPLITS, SUBJECTS = "dataset.json", "splits.json", "subjects.csv"
 
 
@@ -245,17 +245,21 @@ class Collector:
         )
 
 
-def stem(name: str) -> str | None:
-    """A NIfTI file's name without its ending; None for other files and hidden ones."""
-    match = NIFTI.fullmatch(name)
-    return match["stem"] if match and not name.startswith(".") else None
-
-
 def volumes_in(folder: Path) -> list[tuple[str, Path]]:
-    """Stems and paths of a folder's NIfTI files, sorted by name; empty if there is no folder."""
-    names = sorted(os.listdir(folder)) if folder.is_dir() else []
-    shorts = [(stem(name), folder / name) for name in names]
-    return [(short, path) for short, path in shorts if short]
+    """Stems and paths of a folder's volumes, sorted by name; empty if there is no folder.
+
+    A folder of DICOM files is a volume, too.
+    """
+    found = []
+    if folder.is_dir():
+        with os.scandir(folder) as there:
+            for item in there:
+                short = stem(item.name)
+                if short is None and item.is_dir() and is_series(Path(item.path)):
+                    short = item.name
+                if short:
+                    found.append((item.name, short, folder / item.name))
+    return [(short, path) for _, short, path in sorted(found)]
 
 
 def numbered_channel(short: str) -> tuple[str, str] | None:
@@ -440,7 +444,7 @@ def list_folder(kind: str, folder: Path, options: FileOptions) -> VolumeSet:
         return _list_bids(name, collector, subjects, options)
     listing = _list_known(name, collector, options)
     if options.label is None and not any(map(_is_pair, listing.entries)):
-        keys = paired_patterns(folder, ENDINGS)
+        keys = paired_patterns(folder, endings())
         if keys:
             found = options.model_copy(update={**keys, "image": read_pattern(keys["image"])})
             fresh = Collector(folder, options.allow_absolute)
@@ -461,14 +465,14 @@ def _list_known(name: str, collector: Collector, options: FileOptions) -> Volume
 
 
 def _is_pair(entry: CaseFiles) -> bool:
-    return entry.labels is not None and all(file.is_file() for file in entry.files)
+    return entry.labels is not None and all(file.exists() for file in entry.files)
 
 
 def _list_by_pattern(name: str, collector: Collector, options: FileOptions) -> VolumeSet:
     image, label, rows = options.image, options.label_pattern, _Rows()
     assert image is not None
     for path, found, is_label in files_fitting(collector.root, image, label):
-        if stem(path.name) is not None:
+        if volume_stem(path.name, listed=False) is not None or path.is_dir():
             collector.put(rows[found.case], _DRAWN if is_label else found.channel, path)
     channels = sorted({suffix for row in rows.values() for suffix in row.files} - {_DRAWN})
     one_file = channels in ([], [""])
@@ -948,7 +952,10 @@ def _columns(path: Path, rows: _Lines, options: FileOptions) -> tuple[str, ...]:
     """The columns of images to read."""
     header, images = _header(rows), list[str]()
     for name in header:
-        if name not in _COLUMNS and any(stem(Path(row.get(name, "")).name) for _, row in rows):
+        if name not in _COLUMNS and any(
+            stem(Path(row.get(name, "")).name) or is_series(path.parent / row.get(name, ""))
+            for _, row in rows
+        ):
             images.append(name)
     unknown = [name for name in options.channels or () if name not in images]
     if unknown:
@@ -961,8 +968,8 @@ def _columns(path: Path, rows: _Lines, options: FileOptions) -> tuple[str, ...]:
     if rows and not images:
         raise DataFault(
             "listing.no-image-columns",
-            f"{path}: columns are {header}, expected one for each channel that names .nii or "
-            ".nii.gz files; see: gansynth help nifti",
+            f"{path}: columns are {header}, expected one for each channel that names volumes "
+            "(.nii.gz, .nrrd, ...); see: gansynth help nifti",
         )
     meant = None
     if options.channels is None and "label" not in header:

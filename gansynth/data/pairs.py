@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.volumes import read_volume
 from gansynth.data.name_patterns import LIKE_LABELS, NamePattern, files_below
 from gansynth.data.picture_files import SUFFIXES, read_picture
 from gansynth.runtime.errors import GansynthError
-from gansynth.runtime.nifti import read_nifti
 
 FEW_VALUES = 16
 """Most values of what is a label map by its content."""
@@ -62,7 +62,7 @@ def _holds_labels(file: Path) -> bool | None:
 def _holds_labels_now(file: Path, stamp: int) -> bool | None:
     picture = file.suffix.lower() in SUFFIXES
     try:  # whoever reads all files says what is wrong with one
-        array = (read_picture(file, "mask") if picture else read_nifti(file).array).ravel()
+        array = (read_picture(file, "mask") if picture else read_volume(file).array).ravel()
     except GansynthError as fault:
         return False if fault.id == "picture-files.mode-unsupported" else None
     for some in (array[:: 1 + array.size // _SOME_VOXELS], array):

@@ -20,6 +20,7 @@ from gansynth.core.requests.hosts import PredictRequest
 from gansynth.core.run_folder import MANIFEST
 from gansynth.core.schema import LabelArray
 from gansynth.core.source import CaseSource, case_records, same_data_as
+from gansynth.core.volumes import read_volume_header
 from gansynth.data.case_writer import ENDING, affine_of, own_name, write_prediction, write_volume
 from gansynth.data.held_out import named_by
 from gansynth.data.images import open_images
@@ -30,7 +31,6 @@ from gansynth.runtime.files import (
     TEMPORARY,
     disk_errors,
     read_json,
-    read_nifti_header,
     remove_dead,
     temporary_beside,
     write_json_atomic,
@@ -226,7 +226,7 @@ def raw_files(source: CaseSource, case: str, channels: int, scratch: Path) -> li
     """Return a file of three axes for each channel: the case's own, or written to ``scratch``."""
     if isinstance(source, VolumeSource):
         own = source.entry(case).images
-        if len(own) == channels and all(len(read_nifti_header(f).shape) == 3 for f in own):
+        if len(own) == channels and all(len(read_volume_header(f).shape) == 3 for f in own):
             return list(own)
         stored = source.files(case)
         assert stored.arrays is not None
