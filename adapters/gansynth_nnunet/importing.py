@@ -35,6 +35,7 @@ from gansynth.data.case_writer import affine_of
 from gansynth.data.folds import at_most_folds, grouped_splits, unnamed_subjects
 from gansynth.data.read_options import OF_ARRAYS, options_of, refuse_idle_read
 from gansynth.runtime.files import new_or_same, whole_folder
+from gansynth.runtime.nifti import named_as_packed
 from gansynth.runtime.progress import counting
 from gansynth_nnunet.dataset import FOLDS, NnunetRoot, write_splits
 from gansynth_nnunet.raw import raise_on_errors
@@ -280,13 +281,17 @@ class _RawWriter:
         files: list[Path | None] = [None] * channels
         if len(images) == channels:
             for number, file in enumerate(images):
-                if file.suffix == ".gz" and len(read_volume_header(file).shape) == 3:
+                if _packed(file) and len(read_volume_header(file).shape) == 3:
                     files[number] = file
         assert entry.labels is not None
         header = read_volume_header(entry.labels)
-        fits = header.dtype.kind in "iu" and not header.scaled and entry.labels.suffix == ".gz"
+        fits = header.dtype.kind in "iu" and not header.scaled and _packed(entry.labels)
         same = [*self.numbers] == [*self.numbers.values()]
         return [*files, entry.labels if fits and same else None]
+
+
+def _packed(file: Path) -> bool:
+    return file.suffix == ".gz" and named_as_packed(file)
 
 
 def _plain(name: str) -> str:

@@ -34,11 +34,12 @@ from gansynth import (
     VolumeSource,
     disk_errors,
 )
-from gansynth.core.volumes import read_volume_header
+from gansynth.core.volumes import endings, read_volume, read_volume_header
 from gansynth.hosts.prediction import raw_files
 from gansynth.runtime.files import write_bytes_atomic
+from gansynth.runtime.nifti import named_as_packed
 from gansynth_nnunet.cases import PreprocessedArrays
-from gansynth_nnunet.dataset import NIFTI, NnunetRoot, raw_set
+from gansynth_nnunet.dataset import NnunetRoot, raw_set
 
 log = logging.getLogger("gansynth")
 
@@ -73,17 +74,17 @@ class PreprocessedScans(CaseSource):
     which nnU-Net would not do.
 
     Raises:
-        UsageFault: no volumes, or a data set whose files are no NIfTI.
+        UsageFault: no volumes, or a data set whose files are none.
     """
 
     def __init__(self, scans: CaseSource, own: PreprocessedSet) -> None:
-        if not isinstance(scans, VolumeSource) or own.ending not in NIFTI:
+        if not isinstance(scans, VolumeSource) or own.ending not in endings():
             raise UsageFault(
-                "nnunet.unlabelled-not-nifti",
-                f"--unlabelled {scans.request.kind}:{scans.request.where}: NIfTI volumes alone are "
+                "nnunet.unlabelled-not-volumes",
+                f"--unlabelled {scans.request.kind}:{scans.request.where}: volumes alone are "
                 f"preprocessed for {own.name}, expected nifti:, msd: or nnunet-raw:, for a data "
-                f"set whose files end in .nii.gz or .nii (here {own.ending}); bring both to NIfTI "
-                "by gansynth import",
+                f"set of volumes (its files end in {own.ending}); bring both to NIfTI by gansynth "
+                "import",
             )
         self._scans, self._own, self.request = scans, own, scans.request
         self.folder = own.folder.parent / "gansynth_scans" / own.folder.name
@@ -206,10 +207,15 @@ class PreprocessedScans(CaseSource):
 
         wanted = self._axes
         turn = orientations.io_orientation(read_volume_header(file).affine)
-        if wanted is None or np.array_equal(turn, wanted):
+        along = wanted is None or np.array_equal(turn, wanted)
+        if along and named_as_packed(file):
             return str(file)
-        image: Any = nibabel.load(file)
-        nibabel.save(image.as_reoriented(orientations.ornt_transform(turn, wanted)), copy)
+        volume = read_volume(file)
+        array = volume.array.astype("u1") if volume.array.dtype == bool else volume.array
+        image: Any = nibabel.Nifti1Image(array, volume.affine, dtype=array.dtype)
+        if not along:
+            image = image.as_reoriented(orientations.ornt_transform(turn, wanted))
+        nibabel.save(image, copy)
         return str(copy)
 
     @cached_property

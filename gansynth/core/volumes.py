@@ -7,6 +7,7 @@ here. A reader only knows its format: what a file announces, and what it holds.
 from __future__ import annotations
 
 import glob
+import gzip
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -35,6 +36,8 @@ log = logging.getLogger("gansynth")
 T = TypeVar("T")
 FOLDER = "/"
 """The ending of a folder whose files are one volume."""
+Announced = VolumeHeader | tuple[Sequence[int], npt.DTypeLike, npt.ArrayLike]
+"""What a reader says of a file; a tuple of shape, type and affine says enough."""
 BOMB_BYTES = 512 << 20
 """Below this size any compression ratio is accepted: an almost empty label map reaches 900:1."""
 BOMB_RATIO = 200
@@ -56,7 +59,7 @@ class VolumeReader(ABC):
     beside: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def header(self, path: Path) -> tuple[Sequence[int], npt.DTypeLike, npt.ArrayLike]:
+    def header(self, path: Path) -> Announced:
         """Return what a file announces, without reading its voxels.
 
         Returns:
@@ -150,6 +153,12 @@ def endings(*, listed: bool = True) -> tuple[str, ...]:
     return tuple(sorted(e for e, reader in known if e != FOLDER and (reader.listed or not listed)))
 
 
+def written_ending(file: Path) -> str:
+    """Return the ending of label maps like a file: its own if that is written, or ``.nii.gz``."""
+    ending = None if file.is_dir() else ending_of(file.name)
+    return ending if ending and reader_of(file).writes() else ".nii.gz"
+
+
 def volume_stem(name: str, *, listed: bool = True) -> str | None:
     """Return a volume's name without its ending; None for other files and hidden ones."""
     ending = None if name.startswith(".") else ending_of(name)
@@ -185,10 +194,13 @@ def _asked(reader: VolumeReader, path: Path, call: Callable[[], T]) -> T:
     """Return what a reader returns; a fault in one line for whatever its libraries raise."""
     try:
         with reading(path):
+            path.stat()
             try:
                 return call()
+            except gzip.BadGzipFile:
+                raise
             except OSError as error:
-                if type(error) is OSError and error.errno is None:  # a library's, of what it reads
+                if error.errno is None:  # a library's, of what it reads
                     raise ValueError(str(error)) from error
                 raise
     except GansynthError:
@@ -210,17 +222,16 @@ def _header(
     return found
 
 
-def _complete(found: tuple[Any, ...]) -> VolumeHeader:
+def _complete(found: Announced) -> VolumeHeader:
     """Return what a reader has found, with what it leaves out: the affine says the rest."""
-    shape, dtype, affine, *more = found
-    matrix = np.array(affine, np.float64).reshape(4, 4)
-    if not more:
-        x, y, z = np.linalg.norm(matrix[:3, :3], axis=0).tolist()
-        more = [(x, y, z), matrix]
-    kept = list(map(int, shape))
+    kept = list(map(int, found[0]))
     while len(kept) > 3 and kept[-1] == 1:  # which says nothing
         kept.pop()
-    return VolumeHeader(tuple(kept), np.dtype(dtype), matrix, *more)
+    if isinstance(found, VolumeHeader):
+        return found._replace(shape=tuple(kept))
+    affine = np.array(found[2], np.float64).reshape(4, 4)
+    x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+    return VolumeHeader(tuple(kept), np.dtype(found[1]), affine, (x, y, z), affine)
 
 
 def _plain_axes(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

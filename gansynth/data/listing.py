@@ -20,7 +20,6 @@ from typing import Any
 
 from gansynth.core.source import SourceRequest
 from gansynth.core.volumes import endings, volume_stem
-from gansynth.core.volumes import volume_stem as stem
 from gansynth.data.name_patterns import LIKE_LABELS, files_fitting, read_pattern
 from gansynth.data.pairs import are_label_maps, label_maps_among, paired_patterns
 from gansynth.data.read_options import FileOptions, VolumeOptions, complete_labels
@@ -243,6 +242,11 @@ class Collector:
             faults=tuple(self.faults),
             **about,
         )
+
+
+def stem(name: str) -> str | None:
+    """A volume's name without its ending; None for other files and hidden ones."""
+    return volume_stem(name)
 
 
 def volumes_in(folder: Path) -> list[tuple[str, Path]]:

@@ -34,7 +34,7 @@ from gansynth.core.source import (
 )
 from gansynth.core.space import ORIENTATION, Space
 from gansynth.core.synthetic import real_file
-from gansynth.core.volumes import read_volume, read_volume_header
+from gansynth.core.volumes import read_volume, read_volume_header, written_ending
 from gansynth.data.check import check_volumes
 from gansynth.data.connected_components import LabelBoxes, box_record
 from gansynth.data.folds import (
@@ -270,6 +270,7 @@ class VolumeSource(CaseSource):
             shape=canonical_shape(header.shape, header.affine),
             affine=header.affine,
             spacing=(by_axis[2], by_axis[1], by_axis[0]),
+            ending=written_ending(entry.images[0]),
             own_labels=self.options.between is None,
             arrays=partial(self._in_own_units, case_id),
             units=partial(self._units_of, case_id),

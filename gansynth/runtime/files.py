@@ -30,7 +30,7 @@ from gansynth.runtime.errors import (
     UsageFault,
     refuse_closed,
 )
-from gansynth.runtime.volumes import reading
+from gansynth.runtime.volumes import reading as reading
 
 MAX_JSON_BYTES = 64 << 20
 _DISK = {

@@ -78,6 +78,19 @@ def nifti_header(path: Path, *, single: bool = True) -> VolumeHeader:
     return header
 
 
+def named_as_packed(path: Path) -> bool:
+    """Whether a file is NIfTI by its name, which says truly whether it is compressed.
+
+    Other programs (nibabel, nnU-Net, DeepMedic) go by the name.
+    """
+    name = path.name.lower()
+    with contextlib.suppress(OSError):
+        if name.endswith((".nii", ".nii.gz")):
+            with open(path, "rb") as stream:
+                return (stream.read(2) == b"\x1f\x8b") == name.endswith(".gz")
+    return False
+
+
 def nifti_voxels(path: Path) -> npt.NDArray[Any]:
     """Read the voxels of a NIfTI file as stored, and the file to the last byte of its checksum.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,16 @@ KINDS = {
     "Float64": "f8",
 }
 """ITK's name of a voxel's type -> numpy's."""
+_PACKED = {("compresseddata", "true"), ("encoding", "gzip"), ("encoding", "gz")}
+_ELSEWHERE = {"elementdatafile", "data file", "datafile"}
+_LONGEST, _CHUNK = 1 << 16, 1 << 20  # bytes of a line, and of what is unpacked at once
+_ZLIB_OR_GZIP = 47  # of zlib's window bits: it looks which of them a stream is
 
 
 class Itk(VolumeReader):
     """Files of one channel, of several as ITK's components, or of a fourth axis."""
 
-    endings = (".nrrd", ".seg.nrrd", ".nhdr", ".mha", ".mhd", ".gipl")
+    endings = (".nrrd", ".seg.nrrd", ".nhdr", ".mha", ".mhd")
     beside = (".raw", ".zraw", ".raw.gz")
 
     def header(self, path: Path) -> tuple[Sequence[int], npt.DTypeLike, npt.ArrayLike]:
@@ -40,7 +46,9 @@ class Itk(VolumeReader):
 
     def read(self, path: Path) -> npt.NDArray[Any]:
         """Read all voxels; channels come last."""
-        return voxels_of(quiet_itk().ReadImage(str(path)))
+        image = _asked(lambda: quiet_itk().ReadImage(str(path)))
+        _compare_checksum(path)
+        return voxels_of(image)
 
     def write(self, path: Path, array: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> None:
         """Write a label map, compressed."""
@@ -55,18 +63,54 @@ class Itk(VolumeReader):
 
 def quiet_itk() -> Any:
     """Return SimpleITK, which warns on stderr unless told not to."""
-    import SimpleITK
+    import SimpleITK as sitk
 
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
-    return SimpleITK
+    library: Any = sitk
+    library.ProcessObject.SetGlobalWarningDisplay(False)
+    return library
 
 
 def information(path: Path) -> Any:
     """Return ITK's reader of a file, with the file's header read."""
     reader = quiet_itk().ImageFileReader()
     reader.SetFileName(str(path))
-    reader.ReadImageInformation()
+    _asked(reader.ReadImageInformation)
     return reader
+
+
+def _asked(call: Callable[[], Any]) -> Any:
+    """Return what ITK returns; of its long messages the last part, which says why."""
+    try:
+        return call()
+    except RuntimeError as error:
+        words = " ".join(str(error).split()).rpartition("ERROR: ")[2]
+        if words.startswith("File cannot be read"):  # which is all that MetaIO says
+            words = "its voxels are cut off, or the file that has them is missing"
+        raise ValueError(re.split(r"\(0x\w+\): |\[\w+\] ", words)[-1]) from error
+
+
+def _compare_checksum(path: Path) -> None:
+    """Unpack compressed voxels to their checksum, which ITK ignores: it returns what it has."""
+    with path.open("rb") as stream:
+        voxels, packed = path, False
+        for line in iter(lambda: stream.readline(_LONGEST), b""):
+            key, _, value = line.decode("latin-1").replace("=", ":", 1).partition(":")
+            key, value = key.strip().lower(), value.strip()
+            packed |= (key, value.lower()) in _PACKED
+            if key in _ELSEWHERE and value != "LOCAL":
+                voxels = path.with_name(value)
+            if key == "elementdatafile" or not line.strip():  # the last line of a header
+                break
+        begin = stream.tell() if voxels == path else 0
+    if packed and voxels.is_file():
+        unpack = zlib.decompressobj(_ZLIB_OR_GZIP)
+        with voxels.open("rb") as stream:
+            stream.seek(begin)
+            while not unpack.eof:
+                chunk = unpack.unconsumed_tail or stream.read(_CHUNK)
+                if not chunk:
+                    raise EOFError
+                unpack.decompress(chunk, _CHUNK)
 
 
 def shape_of(image: Any) -> tuple[int, ...]:

@@ -60,7 +60,7 @@ class Analyze(VolumeReader):
 class AnalyzeVoxels(Analyze):
     """The other file of such a pair, where a list or a pattern names it."""
 
-    endings, listed, beside = (".img",), False, ()
+    endings, listed = (".img",), False
 
     def header(self, path: Path) -> VolumeHeader:
         """Read the .hdr file beside."""

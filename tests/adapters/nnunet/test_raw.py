@@ -112,7 +112,7 @@ def test_files_of_any_ending_that_nnunet_reads_are_read(toy_copy, ending):
     said = {f.file: f.message for f in check(toy_copy) if f.level == "error"}
     assert said.keys() == {labels, image}
     assert "are not in dataset.json, expected among [0, 1, 2]" in said[labels]
-    assert "of nnU-Net does not read it" in said[image]
+    assert f"cannot be read as {ending}" in said[image]
 
 
 def test_one_colour_picture_is_three_channels_as_nnunet_reads_it(toy_copy):
