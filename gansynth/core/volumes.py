@@ -9,8 +9,9 @@ from __future__ import annotations
 import glob
 import gzip
 import logging
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -151,6 +152,15 @@ def endings(*, listed: bool = True) -> tuple[str, ...]:
     """Return the endings of files that are read as volumes, sorted."""
     known = _readers().items()
     return tuple(sorted(e for e, reader in known if e != FOLDER and (reader.listed or not listed)))
+
+
+def names_beside(file: Path) -> Iterator[str]:
+    """Yield the names of files that may lie beside a volume and belong to it."""
+    ending = ending_of(file.name)
+    if ending is not None and _readers()[ending].listed:
+        short = file.name[: -len(ending)]
+        for name in (short, re.sub(r"_\d{4}$", "", short)):
+            yield from [f"{name}{other}" for other in _readers()[ending].beside]
 
 
 def written_ending(file: Path) -> str:

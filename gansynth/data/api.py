@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,36 @@ from gansynth.core.registry import installed
 from gansynth.core.requests.base import absolute, as_texts
 from gansynth.core.requests.sections import CaseData
 from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.volumes import names_beside
 from gansynth.data.listing import stem
+from gansynth.data.name_patterns import files_below
 from gansynth.data.picture_files import SUFFIXES
 from gansynth.data.read_options import refuse_idle_read
-from gansynth.data.unread_files import unread_files
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth.runtime.files import walk_all
-from gansynth.runtime.nifti import DICOM, holds_dicom
+from gansynth.runtime.nifti import DICOM, holds_dicom, is_series
 
+TEXT = (
+    "convert outlines and boxes to COCO's JSON, or boxes to a text file for each image (gansynth "
+    "help boxes); name a list of volumes, as nifti:FILE.csv"
+)
+BINARY = "unpack or convert images and masks, to NIfTI (.nii.gz) or PNG"
+OWN = frozenset(
+    {
+        "dataset.json",
+        "splits.json",
+        "subjects.csv",
+        "manifest.json",
+        "provenance.json",
+        "dataset_description.json",
+        "participants.json",
+        "participants.tsv",
+        "gansynth.json",
+        "lineage.json",
+    }
+)
+"""Names of files that describe a data set."""
+DESCRIBING = re.compile(r"(?i)(read ?me|licen[cs]e|change(log|s)|thumbs\.db)|.*\.(md|pdf)$")
 MANIFESTS = (".csv", ".tsv", ".json")
 """Endings of lists of volumes."""
 
@@ -69,6 +93,34 @@ def _not_one(where: str, kinds: Sequence[str]) -> GansynthError:
     found = f"can be read as {' or '.join(kinds)}" if kinds else "no kind of source opens it"
     example = f"gansynth check {[*kinds, 'nifti'][0]}:{where}"
     return UsageFault("source.kind-undecided", f"{where}: {found}; name its kind, as in {example}")
+
+
+def unread_files(folder: Path) -> Iterator[str]:
+    """Yield a line for each kind of files in or below a folder that no kind of source reads.
+
+    These are all but volumes and what belongs to them, pictures, and what describes a data set.
+    """
+    found: dict[str, list[Path]] = defaultdict(list)
+    with suppress(OSError):
+        below = [path for _, path in files_below(folder)]
+        read = {path for path in below if stem(path.name) or path.suffix.lower() in SUFFIXES}
+        beside = {path.with_name(name) for path in read for name in names_beside(path)}
+        series = {home for home in {path.parent for path in below} if is_series(home)}
+        for path in sorted({*below} - read - beside):
+            described = path.name in OWN or DESCRIBING.match(path.name)
+            if path.parent not in series and not described:
+                found[path.suffix.lower() or "unnamed"].append(path)
+    for ending, files in sorted(found.items(), key=lambda item: -len(item[1])):
+        yield (
+            f"{folder}: {len(files)} {ending} file(s) are not read, such as {files[0]}: "
+            f"{TEXT if _is_text(files[0]) else BINARY}"
+        )
+
+
+def _is_text(file: Path) -> bool:
+    with suppress(OSError), file.open("rb") as stream:
+        return b"\0" not in stream.read(1024)
+    return False
 
 
 def kinds_described(where: Path) -> list[str]:

@@ -21,11 +21,10 @@ from gansynth.core.requests.samples import CheckRequest
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource, CheckReport, Finding, FoldSplit, SourceRequest
 from gansynth.data import plausibility
-from gansynth.data.api import find_kind, kinds_described, source_request
+from gansynth.data.api import find_kind, kinds_described, source_request, unread_files
 from gansynth.data.folds import unnamed_subjects
 from gansynth.data.held_out import recurring_people
 from gansynth.data.look_alikes import write_merged_subjects
-from gansynth.data.unread_files import unread_files
 from gansynth.hosts import doctor as checks
 from gansynth.hosts.study_plan import subjects_of
 from gansynth.runtime.errors import GansynthError, UsageFault, describe_error
