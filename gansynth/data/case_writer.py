@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,10 +107,10 @@ def write_volume(
     if ending == ENDING:
         write_bytes_atomic(path, stored_bytes(stored, affine, synthetic=synthetic))
         return path
-    whole = path.with_name(f".{path.name.removesuffix(ending)}{os.getpid()}{ending}")
-    with disk_errors(path):
-        reader_of(path).write(whole, np.ascontiguousarray(stored), affine)
-        whole.replace(path)
+    with disk_errors(path), tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        reader_of(path).write(Path(scratch) / path.name, np.ascontiguousarray(stored), affine)
+        for file in Path(scratch).iterdir():  # voxels, or their size, may lie beside a header
+            file.replace(path.with_name(file.name))
     return path
 
 

@@ -19,7 +19,7 @@ from gansynth.core.volumes import VolumeReader, ending_of
 from gansynth.data.case_writer import affine_of
 from gansynth.data.listing import numbered_channel
 from gansynth.runtime.errors import DataFault
-from gansynth.runtime.files import read_json
+from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.runtime.volumes import LEAST_MM, MOST_MM, VolumeHeader
 
 NO_SPACING = (
@@ -37,9 +37,8 @@ class NumpyArray(VolumeReader):
         """Read an array's header, and its voxel size."""
         with _array_in(path) as stream:
             version = np.lib.format.read_magic(stream)
-            old = version == (1, 0)
-            read = np.lib.format.read_array_header_1_0 if old else read_array_header_2_0
-            shape, _, dtype = read(stream)
+            readers = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
+            shape, _, dtype = readers[version != (1, 0)](stream)
         return _with_spacing(path, shape[::-1], dtype)
 
     def read(self, path: Path) -> npt.NDArray[Any]:
@@ -49,11 +48,11 @@ class NumpyArray(VolumeReader):
         return array.T
 
     def write(self, path: Path, array: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> None:
-        """Write a label map as an array alone; its grid is its image's."""
+        """Write a label map, and its voxel size beside it where that is not 1 mm."""
         (np.savez_compressed if path.suffix.lower() == ".npz" else np.save)(path, array.T)
-
-
-read_array_header_2_0 = np.lib.format.read_array_header_2_0
+        sizes = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+        if sizes != [1.0] * 3:
+            write_json_atomic(path.with_suffix(".json"), {"spacing": sizes[::-1]})
 
 
 @contextmanager

@@ -74,8 +74,13 @@ class FreeSurfer(VolumeReader):
 
     def header(self, path: Path) -> tuple[tuple[int, ...], Any, npt.NDArray[np.float64]]:
         """Read a header."""
-        image = _loaded(path)
-        return image.shape, image.header.get_data_dtype(), image.affine
+        from nibabel import freesurfer
+
+        with path.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as stream:
+            header: Any = freesurfer.MGHImage.header_class.from_fileobj(stream)
+        return header.get_data_shape(), header.get_data_dtype(), header.get_affine()
 
     def read(self, path: Path) -> npt.NDArray[Any]:
         """Read the voxels, and the file to the last byte of its checksum."""
