@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import nibabel as nib
@@ -12,11 +13,12 @@ import pytest
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
-from gansynth.core.volumes import endings, read_volume, read_volume_header
+from gansynth.core.volumes import VolumeReader, endings, read_volume, read_volume_header
 from gansynth.data.case_writer import write_prediction
 from gansynth.runtime.errors import DataFault
 from tests.data.sets import SHAPE, check, lesion, only, opened, save, volume
 from tests.expected import raises_fault
+from tests.offered import offered, registered
 
 SPACING, ORIGIN = (2.0, 1.5, 3.0), (10.0, -20.0, 30.0)
 STRAIGHT = np.diag([-1.0, -1.0, 1.0])  # of ITK, as arrays without a direction are read
@@ -247,3 +249,49 @@ def test_an_archive_of_two_arrays_is_refused(tmp_path):
     np.savez(tmp_path / "x.npz", image=volume(), label=lesion())
     with raises_fault("readers.npz-not-one-array", names="image, label"):
         read_volume(tmp_path / "x.npz")
+
+
+def test_a_plugin_of_25_lines_adds_a_format(tmp_path):
+    page = Path(__file__).parents[2] / "docs/plugin_formats.md"
+    code = page.read_text("utf-8").partition("```python\n")[2].partition("```")[0]
+    assert code.count("\n") <= 25
+    plugin = ModuleType("gansynth_vox")
+    exec(code, plugin.__dict__)
+    for number in range(4):
+        for part, array in (("images", volume(number)), ("labels", lesion(number))):
+            home = tmp_path / part
+            home.mkdir(exist_ok=True)
+            about = json.dumps({"shape": SHAPE, "mm": SPACING}).encode()
+            voxels = array.astype("<f4").tobytes("F")
+            (home / f"p{number}.vox").write_bytes(about + b"\n" + voxels)
+    with registered(plugin, "vox"):
+        assert not check(tmp_path, folds="2").findings
+        source = opened(tmp_path, folds="2")
+        assert source.schema.spacing == SPACING[::-1]
+        assert np.array_equal(source.load("p1").labels, lesion(1).T)
+        case = source.train_ids[0]
+        written = write_prediction(source, case, source.load(case).labels, tmp_path / "out")
+        assert np.array_equal(source.files(case).read(written), source.load(case).labels)
+        spoilt = tmp_path / "images/p1.vox"
+        cut(spoilt)
+        assert only(tmp_path, folds="2").message.startswith(f"{spoilt}: cannot be read as .vox")
+
+
+class Second(VolumeReader):
+    endings = (".mha", ".second")
+
+    def header(self, path):
+        return "no", "header"
+
+    def read(self, path):
+        raise AssertionError
+
+
+def test_a_reader_whose_code_fails_or_whose_ending_is_taken_does_no_harm(tmp_path, caplog):
+    path = write(tmp_path / "x.mha", volume())
+    (tmp_path / "x.second").write_bytes(b"any")
+    with offered("stranger", readers={"second": Second}):
+        assert np.array_equal(read_volume(path).array, volume())
+        assert ".mha is read already" in caplog.text
+        with raises_fault("nifti.file-not-of-its-format", names="x.second"):
+            read_volume(tmp_path / "x.second")
