@@ -22,7 +22,7 @@ from gansynth import (
     read_json,
     write_json_atomic,
 )
-from gansynth.core.volumes import ending_of, endings
+from gansynth.core.volumes import endings
 from gansynth.data.folds import at_most_folds, grouped_splits, read_subjects, table_text
 from gansynth.data.listing import CaseFiles, Collector, described
 from gansynth.runtime.errors import refuse_closed
@@ -258,7 +258,7 @@ def raw_set(root: NnunetRoot, dataset: str) -> RawSet:
             "nnunet.file-ending-invalid",
             f"{path}: file_ending is {ending!r}, expected for example '.nii.gz'",
         )
-    if ending_of(f"x{ending}") is None:
+    if ending.lower() not in endings(listed=False):
         raise DataFault(
             "nnunet.file-ending-not-read",
             f"{path}: file_ending is {ending!r}, expected one of "

@@ -35,7 +35,6 @@ from gansynth.data.case_writer import affine_of
 from gansynth.data.folds import at_most_folds, grouped_splits, unnamed_subjects
 from gansynth.data.read_options import OF_ARRAYS, options_of, refuse_idle_read
 from gansynth.runtime.files import new_or_same, whole_folder
-from gansynth.runtime.nifti import named_as_packed
 from gansynth.runtime.progress import counting
 from gansynth_nnunet.dataset import FOLDS, NnunetRoot, write_splits
 from gansynth_nnunet.raw import raise_on_errors
@@ -291,7 +290,11 @@ class _RawWriter:
 
 
 def _packed(file: Path) -> bool:
-    return file.suffix == ".gz" and named_as_packed(file)
+    """Whether a file is compressed NIfTI by its name, and by its bytes."""
+    if not file.name.endswith(ENDING):
+        return False
+    with file.open("rb") as stream:
+        return stream.read(2) == b"\x1f\x8b"
 
 
 def _plain(name: str) -> str:

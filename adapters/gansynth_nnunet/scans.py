@@ -37,7 +37,6 @@ from gansynth import (
 from gansynth.core.volumes import endings, read_volume, read_volume_header
 from gansynth.hosts.prediction import raw_files
 from gansynth.runtime.files import write_bytes_atomic
-from gansynth.runtime.nifti import named_as_packed
 from gansynth_nnunet.cases import PreprocessedArrays
 from gansynth_nnunet.dataset import NnunetRoot, raw_set
 
@@ -208,7 +207,7 @@ class PreprocessedScans(CaseSource):
         wanted = self._axes
         turn = orientations.io_orientation(read_volume_header(file).affine)
         along = wanted is None or np.array_equal(turn, wanted)
-        if along and named_as_packed(file):
+        if along and file.name.lower().endswith((".nii", ".nii.gz")):
             return str(file)
         volume = read_volume(file)
         array = volume.array.astype("u1") if volume.array.dtype == bool else volume.array

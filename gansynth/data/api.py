@@ -106,7 +106,7 @@ def unread_files(folder: Path) -> Iterator[str]:
         read = {path for path in below if stem(path.name) or path.suffix.lower() in SUFFIXES}
         beside = {path.with_name(name) for path in read for name in names_beside(path)}
         series = {home for home in {path.parent for path in below} if is_series(home)}
-        for path in sorted({*below} - read - beside):
+        for path in sorted({*below} - read - beside - series):
             described = path.name in OWN or DESCRIBING.match(path.name)
             if path.parent not in series and not described:
                 found[path.suffix.lower() or "unnamed"].append(path)

@@ -223,6 +223,15 @@ def test_slices_that_are_no_even_stack_are_refused(tmp_path):
         read_volume(home)
 
 
+def test_series_are_found_by_a_pattern_of_folders(tmp_path):
+    for number in range(4):
+        write(tmp_path / f"p{number}" / "MR", volume(number).astype(np.int16))
+        write(tmp_path / f"p{number}/outline.nii.gz", lesion(number))
+    read = {"folds": "2", "image": "{case}/MR", "label": "{case}/outline.nii.gz"}
+    assert not check(tmp_path, **read).findings
+    assert opened(tmp_path, **read).header("p1").shape == SHAPE[::-1]
+
+
 def test_a_nifti_file_is_read_by_its_bytes_and_a_wrong_name_is_told(tmp_path):
     for number in range(4):
         for part, array in (("images", volume(number)), ("labels", lesion(number))):

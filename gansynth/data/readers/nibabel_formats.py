@@ -74,12 +74,12 @@ class FreeSurfer(VolumeReader):
 
     def header(self, path: Path) -> tuple[tuple[int, ...], Any, npt.NDArray[np.float64]]:
         """Read a header."""
-        from nibabel import freesurfer
+        import nibabel
 
         with path.open("rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
         with gzip.open(path) if packed else path.open("rb") as stream:
-            header: Any = freesurfer.MGHImage.header_class.from_fileobj(stream)
+            header: Any = nibabel.MGHImage.header_class.from_fileobj(stream)
         return header.get_data_shape(), header.get_data_dtype(), header.get_affine()
 
     def read(self, path: Path) -> npt.NDArray[Any]:
