@@ -76,11 +76,11 @@ SERIES = bytes(128) + b"DICM" + b"\2\0\0\0UL\4\0" + b"1e999\\nan"  # a value tha
         ("slices:nifti", "1.dcm"),
     ],
 )
-def test_dicom_is_not_read_and_the_way_out_is_said(tmp_path, refuse, kind, name):
+def test_dicom_that_is_no_series_in_a_folder_is_named(tmp_path, refuse, kind, name):
     path = tmp_path / "set" / name
     path.parent.mkdir(parents=True)
     path.write_bytes(SERIES)
-    says = ("DICOM, which is not read", "dcm2niix")
+    says = ("DICOM, expected a folder for each series", "dcm2niix")
     data = f"{kind}:{tmp_path / 'set'}"
     told = refuse("check", data, code=3, says=["error(s)"], keep=[tmp_path]).stdout
     assert [words for words in says if words not in told] == []
@@ -176,7 +176,7 @@ def test_a_pipe_among_images_is_no_image(volumes, refuse):
     os.mkfifo(volumes / "images" / "a_0001.nii.gz")
     data = (f"nifti:{volumes}", "--read", "folds=2")
     told = refuse("check", *data, code=3, says=["error(s), expected none"]).stdout
-    assert "a_0001.nii.gz: missing" in told
+    assert "a_0001.nii.gz: a pipe or a device, expected a file" in told
 
 
 @pytest.mark.fault(33)

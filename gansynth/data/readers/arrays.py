@@ -6,7 +6,6 @@ A JSON file beside says how large voxels are, as for nnU-Net's TIFF files: ``p1.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,16 +60,15 @@ def _array_in(path: Path) -> Iterator[IO[bytes]]:
         with path.open("rb") as stream:
             yield stream
         return
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        if len(names) != 1:
-            held = ", ".join([name.removesuffix(".npy") for name in names]) or "nothing"
+    with path.open("rb") as whole, np.load(whole) as archive:
+        if len(archive.files) != 1:
+            held = ", ".join(archive.files) or "nothing"
             raise DataFault(
                 "readers.npz-not-one-array",
                 f"{path}: holds {held}, expected one array; write a file for each, images/CASE.npz "
                 "and labels/CASE.npz",
             )
-        with archive.open(names[0]) as stream:
+        with archive.zip.open(f"{archive.files[0]}.npy") as stream:
             yield stream
 
 
