@@ -88,6 +88,7 @@ from .core.source import StoredCase as StoredCase
 from .core.source import case_records as case_records
 from .core.space import Placement as Placement
 from .core.space import Space as Space
+from .core.volumes import VolumeReader as VolumeReader
 from .core.writer import Item as Item
 from .core.writer import Writer as Writer
 from .core.writer import WriterOptions as WriterOptions

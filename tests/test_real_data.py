@@ -13,8 +13,8 @@ from scipy.ndimage import rotate, zoom
 from gansynth.core.fingerprint import alike, prints_of, sharing
 from gansynth.core.requests.hosts import ImportRequest
 from gansynth.core.source import SourceRequest
+from gansynth.core.volumes import read_volume
 from gansynth.hosts.commands import report_import
-from gansynth.runtime.files import read_nifti
 from gansynth.sampling.run_source import open_source
 from gansynth_deepmedic.source import open_deepmedic
 from tests.conftest import DATA
@@ -119,7 +119,7 @@ def test_everyday_disguises_of_slices_are_found_among_hundreds() -> None:
 
 @pytest.mark.slow
 def test_no_two_people_look_alike() -> None:
-    volumes = [read_nifti(file) for file in sorted(DATA.glob("lgg_flair3d128/images/*.nii.gz"))]
+    volumes = [read_volume(file) for file in sorted(DATA.glob("lgg_flair3d128/images/*.nii.gz"))]
     prints = [prints_of(v.array[None], np.abs(np.diag(v.affine))[:3].tolist()) for v in volumes]
     assert len(prints) >= 77
     for number, one in enumerate(prints):

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from gansynth import CheckReport, DataFault, Finding, GansynthError, SourceRequest
 from gansynth.core.schema import Mask
+from gansynth.core.volumes import read_volume, read_volume_header
 from gansynth.data.check import check_volumes, in_order
 from gansynth.data.grid import AFFINE_TOLERANCE, affine_difference, other_shape
-from gansynth.runtime.files import read_nifti, read_nifti_header
 from gansynth_deepmedic.configs import (
     FORE_BACKGROUND,
     MAPS,
@@ -70,14 +70,14 @@ def check_deepmedic(request: SourceRequest, progress: Callable[[int, int], None]
 
 
 def _odd(listed: ListedCase) -> Iterator[str]:
-    labels = read_nifti(listed.labels, labels=True)
+    labels = read_volume(listed.labels, labels=True)
     if not np.allclose(labels.array, np.rint(labels.array), atol=FRACTION):
         yield (
             f"{listed.labels}: holds fractions, which DeepMedic rounds, expected whole numbers; "
             "resample label maps to the nearest voxel"
         )
     for file in listed.everything:
-        apart = affine_difference(read_nifti_header(file).affine, labels.affine)
+        apart = affine_difference(read_volume_header(file).affine, labels.affine)
         if apart > AFFINE_TOLERANCE:
             yield (
                 f"{file}: affine differs from that of {listed.labels.name} by up to {apart:.3g} "
@@ -173,16 +173,16 @@ def refuse_unusable_case(
     listed: ListedCase, config: TrainConfig, model: ModelConfig | None
 ) -> None:
     """Refuse a case from which DeepMedic could not sample, on the side of its ``part``."""
-    shape = read_nifti_header(listed.labels, ndim=(3,)).shape
+    shape = read_volume_header(listed.labels, ndim=(3,)).shape
     for file in listed.everything:
-        header = read_nifti_header(file, ndim=(3,))
+        header = read_volume_header(file, ndim=(3,))
         for problem in other_shape(file, header.shape, listed.labels, shape):
             raise DataFault("deepmedic.shape-differs-from-labels", problem)
-    labels = label_map(listed.labels, read_nifti(listed.labels, labels=True).array, model)
+    labels = label_map(listed.labels, read_volume(listed.labels, labels=True).array, model)
     region, unsigned = None, False
     if listed.roi is not None:
-        region = region_of(listed.roi, read_nifti(listed.roi).array)
-        header = read_nifti_header(listed.roi)
+        region = region_of(listed.roi, read_volume(listed.roi).array)
+        header = read_volume_header(listed.roi)
         unsigned = header.dtype.kind == "u" and not header.scaled
     for sampling in samplings_of(config, model, listed.part):
         weighs = region is not None and sampling.kind in (UNIFORM, WHOLE)

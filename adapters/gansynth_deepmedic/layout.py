@@ -29,8 +29,9 @@ from gansynth import (
     write_json_atomic,
 )
 from gansynth.core.resample import crop_pad
+from gansynth.core.volumes import read_volume, read_volume_header
 from gansynth.data.case_writer import stored_bytes
-from gansynth.runtime.files import read_nifti, read_nifti_header, replace_text, whole_folder
+from gansynth.runtime.files import replace_text, whole_folder
 from gansynth_deepmedic.configs import (
     BETWEEN,
     NAMES,
@@ -187,14 +188,14 @@ def read_host(case: HostCase) -> LoadedCase:
     """Return a real case as its files have it; labels and region are rounded as in DeepMedic."""
 
     def whole(file: str) -> npt.NDArray[np.int16]:
-        rounded: npt.NDArray[np.int16] = np.rint(read_nifti(file).array).astype(np.int16)
+        rounded: npt.NDArray[np.int16] = np.rint(read_volume(file).array).astype(np.int16)
         return rounded
 
     labels = whole(case.labels)
     image = np.zeros((len(case.channels), *labels.shape), np.float32)
     for channel, file in zip(image, case.channels, strict=True):
         if file != MISSING:
-            channel[:] = read_nifti(file).array
+            channel[:] = read_volume(file).array
     return LoadedCase(image, labels, None if case.roi is None else whole(case.roi), None, case.id)
 
 
@@ -205,7 +206,7 @@ def write_volume(
 
     ``like``: the real file whose affine it gets. ``synthetic``: marked so.
     """
-    data = stored_bytes(np.asarray(array), read_nifti_header(like).affine, synthetic=synthetic)
+    data = stored_bytes(np.asarray(array), read_volume_header(like).affine, synthetic=synthetic)
     with disk_errors(file, len(data)):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)

@@ -12,11 +12,10 @@ from gansynth import (
     TrainingFault,
     UsageFault,
     VolumeSource,
-    disk_errors,
     open_source,
 )
 from gansynth.hosts.launch import device_of
-from gansynth.hosts.prediction import raw_files, volume_name
+from gansynth.hosts.prediction import place_labels, raw_files
 from gansynth.runtime.files import replace_text
 from gansynth_deepmedic.layout import list_text
 from gansynth_deepmedic.program import checkpoint_in, find_program, run_test
@@ -63,10 +62,7 @@ def predict_images(job: PredictJob) -> list[Path]:
                     "deepmedic.predicts-nothing",
                     f"DeepMedic predicts nothing: {last}; see {job.out / LOG}",
                 )
-            target = job.out / volume_name(case)
-            with disk_errors(target):
-                predicted.replace(target)
-            files.append(target)
+            files.append(place_labels(images, case, predicted, job.out))
     return files
 
 

@@ -38,11 +38,12 @@ from gansynth import (
     register_read_options,
 )
 from gansynth.core.synthetic import real_file
+from gansynth.core.volumes import read_volume, read_volume_header
 from gansynth.data.folds import absolute
 from gansynth.data.grid import LABELS, canonical, canonical_shape, other_shape, stored_axes
 from gansynth.data.listing import SPLITS, SUBJECTS, ListingFault, missing
 from gansynth.data.read_options import CaseOptions, LabelNames, Modalities, Spacing, Words
-from gansynth.runtime.files import NiftiVolume, read_nifti, read_nifti_header
+from gansynth.runtime.volumes import Volume
 from gansynth_deepmedic.configs import (
     ON_SAMPLES,
     ON_VOLUMES,
@@ -169,7 +170,7 @@ class DeepMedicSource(VolumeSource):
     def host_case(self, case_id: str) -> HostCase:
         """Return a case in the form of DeepMedic's files; the image is read only for its units."""
         listed = self.entry(case_id)
-        header = read_nifti_header(listed.labels)
+        header = read_volume_header(listed.labels)
         units = ((1.0, 0.0),) * len(listed.channels)
         if any(modality != "none" for modality in self.modality):
             units = self._units_of(case_id, self._in_own_units(case_id)[0])
@@ -186,26 +187,26 @@ class DeepMedicSource(VolumeSource):
     def labels_of(self, case_id: str) -> LabelArray:
         """Read a case's labels within its region of interest, without its channels."""
         listed = self.entry(case_id)
-        reference = read_nifti(listed.labels, labels=True)
+        reference = read_volume(listed.labels, labels=True)
         return self._within(listed, self._numbered(listed.labels, reference), reference)
 
-    def _read(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, NiftiVolume]:
+    def _read(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, Volume]:
         image, labels, reference = self._stored(case_id)
         return image, self._within(self.entry(case_id), labels, reference), reference
 
-    def _within(self, listed: ListedCase, labels: LabelArray, reference: NiftiVolume) -> LabelArray:
+    def _within(self, listed: ListedCase, labels: LabelArray, reference: Volume) -> LabelArray:
         """Labels of a case, of which those outside its region of interest are not known."""
         if listed.roi is None:
             return labels
         region = region_of(listed.roi, self._turned(listed.roi, reference, listed.labels))
         return np.where(region > 0, labels, np.int16(OUTSIDE))
 
-    def _numbered(self, file: Path, volume: NiftiVolume) -> LabelArray:
+    def _numbered(self, file: Path, volume: Volume) -> LabelArray:
         return label_map(file, canonical(volume)[0], self.model)
 
-    def _stored(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray, NiftiVolume]:
+    def _stored(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray, Volume]:
         listed = self.entry(case_id)
-        reference = read_nifti(listed.labels, labels=True)
+        reference = read_volume(listed.labels, labels=True)
         labels = self._numbered(listed.labels, reference)
         channels = [
             np.zeros(labels.shape, np.float32)
@@ -215,8 +216,8 @@ class DeepMedicSource(VolumeSource):
         ]
         return np.stack(channels), labels, reference
 
-    def _turned(self, file: Path, reference: NiftiVolume, labels: Path) -> npt.NDArray[Any]:
-        volume = read_nifti(real_file(file, self.request))
+    def _turned(self, file: Path, reference: Volume, labels: Path) -> npt.NDArray[Any]:
+        volume = read_volume(real_file(file, self.request))
         for problem in other_shape(file, volume.array.shape, labels, reference.array.shape):
             raise DataFault("deepmedic.shape-differs-from-labels", problem)
         return canonical(volume._replace(affine=reference.affine))[0]
@@ -229,7 +230,7 @@ class DeepMedicSource(VolumeSource):
         highest = 0
         for case in self.train_ids:
             file = self.entry(case).labels
-            labels = label_map(file, read_nifti(file, labels=True).array, None)
+            labels = label_map(file, read_volume(file, labels=True).array, None)
             highest = max(highest, int(labels.max()))
         return _class_labels(1 + highest)
 

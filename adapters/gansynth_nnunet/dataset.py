@@ -22,12 +22,12 @@ from gansynth import (
     read_json,
     write_json_atomic,
 )
+from gansynth.core.volumes import endings
 from gansynth.data.folds import at_most_folds, grouped_splits, read_subjects, table_text
 from gansynth.data.listing import CaseFiles, Collector, described
 from gansynth.runtime.errors import refuse_closed
 from gansynth.runtime.files import sha256_file, write_bytes_atomic
 
-NIFTI = (".nii.gz", ".nii")
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 QUOTES = "'\""
 NAME = re.compile(r"Dataset(\d{3})_[A-Za-z0-9_.-]+")
@@ -279,6 +279,15 @@ def raw_set(root: NnunetRoot, dataset: str) -> RawSet:
             "nnunet.file-ending-invalid",
             f"{path}: file_ending is {ending!r}, expected for example '.nii.gz'",
         )
+    if ending.lower() not in endings(listed=False):
+        raise DataFault(
+            "nnunet.file-ending-not-read",
+            f"{path}: file_ending is {ending!r}, expected one of "
+            f"{', '.join(endings(listed=False))}; convert the files, or install a plugin that "
+            "reads them (gansynth help plugin_formats)",
+        )
+    # One file may hold several channels, as a colour picture does.
+    several = ending not in (".nii", ".nii.gz")
     channels, labels = read_channels(doc, path), read_labels(doc, path)
     collector, hidden = Collector(path, allow=True), ()
     if "dataset" in doc:  # lists files that lie elsewhere
@@ -309,11 +318,16 @@ def raw_set(root: NnunetRoot, dataset: str) -> RawSet:
         for case in cases:
             names = [f"{case}_{number:04d}{ending}" for number in range(len(channels))]
             found = [folder / "imagesTr" / name for name in names]
-            if ending not in NIFTI:  # one file may hold several channels, as a colour picture does
+            if several:
                 found = numbered.get(case, found[:1])
             collector.add(CaseFiles(case, tuple(found), folder / "labelsTr" / f"{case}{ending}"))
     listing = collector.volumes(
-        f"nnunet-raw:{dataset}", "cases", channels=channels, labels=labels.values
+        f"nnunet-raw:{dataset}",
+        "cases",
+        channels=channels,
+        labels=labels.values,
+        stacked=several,
+        total=len(channels) if several else None,
     )
     if not listing.entries:
         refuse_closed(folder / "imagesTr")

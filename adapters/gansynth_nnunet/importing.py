@@ -30,10 +30,11 @@ from gansynth import (
     write_volume,
 )
 from gansynth.core.synthetic import real_file
+from gansynth.core.volumes import read_volume_header
 from gansynth.data.case_writer import affine_of
 from gansynth.data.folds import at_most_folds, grouped_splits, unnamed_subjects
 from gansynth.data.read_options import OF_ARRAYS, options_of, refuse_idle_read
-from gansynth.runtime.files import new_or_same, read_nifti_header, whole_folder
+from gansynth.runtime.files import new_or_same, whole_folder
 from gansynth.runtime.progress import counting
 from gansynth_nnunet.dataset import FOLDS, NnunetRoot, write_splits
 from gansynth_nnunet.raw import raise_on_errors
@@ -282,14 +283,22 @@ class _RawWriter:
         files: list[Path | None] = [None] * channels
         if len(images) == channels:
             for number, file in enumerate(images):
-                if file.suffix == ".gz" and len(read_nifti_header(file).shape) == 3:
+                if _packed(file) and len(read_volume_header(file).shape) == 3:
                     files[number] = file
         assert entry.labels is not None
-        header = read_nifti_header(entry.labels)
-        fits = header.dtype.kind in "iu" and not header.scaled and entry.labels.suffix == ".gz"
+        header = read_volume_header(entry.labels)
+        fits = header.dtype.kind in "iu" and not header.scaled and _packed(entry.labels)
         fits &= not entry.joined and len(header.shape) == 3
         same = [*self.numbers] == [*self.numbers.values()]
         return [*files, entry.labels if fits and same else None]
+
+
+def _packed(file: Path) -> bool:
+    """Whether a file is compressed NIfTI by its name, and by its bytes."""
+    if not file.name.endswith(ENDING):
+        return False
+    with file.open("rb") as stream:
+        return stream.read(2) == b"\x1f\x8b"
 
 
 def _plain(name: str) -> str:

@@ -8,13 +8,13 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from gansynth import CaseSource, DataFault, PredictJob, VolumeSource, disk_errors, read_json
+from gansynth import CaseSource, DataFault, PredictJob, VolumeSource, read_json
+from gansynth.core.volumes import endings, read_volume
 from gansynth.data.grid import whole_labels
-from gansynth.hosts.prediction import raw_files, volume_name, write_labels
+from gansynth.hosts.prediction import place_labels, raw_files, write_labels
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.child import limit_threads
-from gansynth.runtime.files import read_nifti
-from gansynth_nnunet.dataset import NIFTI, read_channels, read_labels
+from gansynth_nnunet.dataset import read_channels, read_labels
 
 
 def predict_images(job: PredictJob, checkpoint: str) -> list[Path]:
@@ -29,11 +29,11 @@ def predict_images(job: PredictJob, checkpoint: str) -> list[Path]:
     model = job.folder.parent
     about = read_json(model / "dataset.json")
     ending = str(about["file_ending"])
-    if ending not in NIFTI:
+    if ending not in endings():
         raise DataFault(
-            "nnunet.model-files-not-nifti",
-            f"{model / 'dataset.json'}: file_ending is {ending}, expected a data set of NIFTI "
-            f"files; predict by nnUNetv2_predict_from_modelfolder -m {model}",
+            "nnunet.model-files-not-volumes",
+            f"{model / 'dataset.json'}: file_ending is {ending}, expected one of "
+            f"{', '.join(endings())}; predict by nnUNetv2_predict_from_modelfolder -m {model}",
         )
     channels = read_channels(about, model / "dataset.json")
     labels = read_labels(about, model / "dataset.json").values
@@ -92,15 +92,6 @@ def _predict(predictor: Any, raw: Sequence[Path], target: Path, ending: str) -> 
 def _place(source: CaseSource, case: str, predicted: Path, folder: Path) -> Path:
     """Bring a prediction to its place, on the grid of its image and named after its case."""
     if isinstance(source, VolumeSource):
-        target = folder / volume_name(case)
-        import nibabel
-
-        with disk_errors(target):
-            if not predicted.name.endswith(".gz"):
-                packed = predicted.with_name(f"{predicted.name}.gz")
-                nibabel.save(nibabel.load(predicted), packed)
-                predicted = packed
-            predicted.replace(target)
-        return target
-    labels = whole_labels(predicted, read_nifti(predicted, labels=True).array)
+        return place_labels(source, case, predicted, folder)
+    labels = whole_labels(predicted, read_volume(predicted, labels=True).array)
     return write_labels(source, case, labels[..., 0].T, folder)

@@ -15,20 +15,17 @@ from gansynth import (
     GansynthError,
     ReadOptions,
     SourceRequest,
-    UsageFault,
     VolumeOptions,
     VolumeSource,
     parse_read,
     register_read_options,
 )
 from gansynth.data.case_writer import NiftiWriter
-from gansynth.data.check import VolumeReader, check_volumes, in_order
+from gansynth.data.check import check_volumes, in_order
 from gansynth.data.folds import absolute
 from gansynth.data.listing import channel_places
-from gansynth.runtime.files import read_nifti
 from gansynth_nnunet.cases import PreprocessedArrays, hashes_of
-from gansynth_nnunet.dataset import NIFTI, NnunetRoot, RawSet, describes, located, raw_set
-from gansynth_nnunet.host_reader import reader_of
+from gansynth_nnunet.dataset import NnunetRoot, RawSet, describes, located, raw_set
 
 
 @register_read_options(VolumeOptions)
@@ -36,26 +33,23 @@ def open_raw(request: SourceRequest) -> VolumeSource:
     """Open the cases of ``imagesTr`` and ``labelsTr`` with the folds of ``splits_final.json``.
 
     Raises:
-        UsageFault: unknown data set or fold, options that do not fit, or files other than NIfTI.
+        UsageFault: unknown data set or fold, or options that do not fit.
         DataFault: an unusable ``dataset.json``, case or split.
         IntegrityFault: a subject is in training and in validation.
     """
     options = parse_read(VolumeOptions, request)
     raw = raw_set(*NnunetRoot.of(request.where, request.root))
-    if raw.ending not in NIFTI:
-        raise UsageFault(
-            "nnunet.raw-files-not-nifti",
-            f"nnunet-raw:{request.where}: files end in {raw.ending}, expected .nii.gz or .nii; "
-            f"preprocess them and use nnunet:{request.where}",
-        )
     listing = raw.listing
     if options.channels is not None:
         places = channel_places(options.channels, listing.channels or (), listing.where)
-        entries = []
-        for entry in listing.entries:
-            images = [entry.images[place] for place in places]
-            entries.append(replace(entry, images=tuple(images)))
-        listing = replace(listing, entries=tuple(entries), channels=tuple(options.channels))
+        if listing.stacked:
+            listing = replace(listing, picked=places, channels=tuple(options.channels))
+        else:
+            entries = []
+            for entry in listing.entries:
+                images = [entry.images[place] for place in places]
+                entries.append(replace(entry, images=tuple(images)))
+            listing = replace(listing, entries=tuple(entries), channels=tuple(options.channels))
     return VolumeSource(absolute(request, located(request.where)), listing, options)
 
 
@@ -83,11 +77,7 @@ def check_raw(request: SourceRequest, progress: Callable[[int, int], None]) -> C
     root, name = NnunetRoot.of(request.where, request.root)
     raw = raw_set(root, name)
     listing = raw.listing
-    read: VolumeReader = read_nifti
-    if raw.ending not in NIFTI:
-        read = reader_of(raw)
-        listing = replace(listing, stacked=True, total=len(listing.channels or ()))
-    report = check_volumes(listing, request, options, progress, read)
+    report = check_volumes(listing, request, options, progress)
     own = _check_set(raw, prepares=request.kind != "nnunet-raw")
     return replace(report, name=name, findings=in_order([*report.findings, *own]))
 

@@ -12,7 +12,7 @@ import numpy as np
 from gansynth import IntegrityFault, LabelArray, Prediction, UsageFault, read_json
 from gansynth.metrics.segmentation.evaluation import levels_of, of_volumes, with_levels
 from gansynth.runtime.files import verify_zip
-from gansynth_nnunet.dataset import NIFTI, TRUTH
+from gansynth_nnunet.dataset import TRUTH
 from gansynth_nnunet.source import NnunetSource
 
 FINAL = "checkpoint_final.pth"
@@ -64,13 +64,7 @@ def own_metrics(folder: Path) -> dict[str, Any]:
 
 
 def refuse_unmeasurable(source: NnunetSource) -> None:
-    """Refuse cases whose predictions cannot be measured in mm, or of which none is held out."""
-    if source.ending not in NIFTI:
-        raise UsageFault(
-            "nnunet.measured-files-not-nifti",
-            f"{source.name}: files end in {source.ending}, expected .nii.gz or .nii to measure "
-            "label maps in mm; only nnU-Net's own Dice is there",
-        )
+    """Refuse a fold that holds no case out."""
     if not source.held_out_ids:
         raise UsageFault(
             "nnunet.fold-holds-no-case-out",

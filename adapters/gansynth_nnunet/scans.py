@@ -34,10 +34,11 @@ from gansynth import (
     VolumeSource,
     disk_errors,
 )
+from gansynth.core.volumes import endings, read_volume, read_volume_header
 from gansynth.hosts.prediction import raw_files
-from gansynth.runtime.files import read_nifti_header, write_bytes_atomic
+from gansynth.runtime.files import write_bytes_atomic
 from gansynth_nnunet.cases import PreprocessedArrays
-from gansynth_nnunet.dataset import NIFTI, NnunetRoot, raw_set
+from gansynth_nnunet.dataset import NnunetRoot, raw_set
 
 log = logging.getLogger("gansynth")
 
@@ -72,17 +73,17 @@ class PreprocessedScans(CaseSource):
     which nnU-Net would not do.
 
     Raises:
-        UsageFault: no volumes, or a data set whose files are no NIfTI.
+        UsageFault: no volumes, or a data set whose files are none.
     """
 
     def __init__(self, scans: CaseSource, own: PreprocessedSet) -> None:
-        if not isinstance(scans, VolumeSource) or own.ending not in NIFTI:
+        if not isinstance(scans, VolumeSource) or own.ending not in endings():
             raise UsageFault(
-                "nnunet.unlabelled-not-nifti",
-                f"--unlabelled {scans.request.kind}:{scans.request.where}: NIfTI volumes alone are "
+                "nnunet.unlabelled-not-volumes",
+                f"--unlabelled {scans.request.kind}:{scans.request.where}: volumes alone are "
                 f"preprocessed for {own.name}, expected nifti:, msd: or nnunet-raw:, for a data "
-                f"set whose files end in .nii.gz or .nii (here {own.ending}); bring both to NIfTI "
-                "by gansynth import",
+                f"set of volumes (its files end in {own.ending}); bring both to NIfTI by gansynth "
+                "import",
             )
         self._scans, self._own, self.request = scans, own, scans.request
         self.folder = own.folder.parent / "gansynth_scans" / own.folder.name
@@ -204,11 +205,16 @@ class PreprocessedScans(CaseSource):
         from nibabel import orientations
 
         wanted = self._axes
-        turn = orientations.io_orientation(read_nifti_header(file).affine)
-        if wanted is None or np.array_equal(turn, wanted):
+        turn = orientations.io_orientation(read_volume_header(file).affine)
+        along = wanted is None or np.array_equal(turn, wanted)
+        if along and file.name.lower().endswith((".nii", ".nii.gz")):
             return str(file)
-        image: Any = nibabel.load(file)
-        nibabel.save(image.as_reoriented(orientations.ornt_transform(turn, wanted)), copy)
+        volume = read_volume(file)
+        array = volume.array.astype("u1") if volume.array.dtype == bool else volume.array
+        image: Any = nibabel.Nifti1Image(array, volume.affine, dtype=array.dtype)
+        if not along:
+            image = image.as_reoriented(orientations.ornt_transform(turn, wanted))
+        nibabel.save(image, copy)
         return str(copy)
 
     @cached_property
@@ -224,7 +230,7 @@ class PreprocessedScans(CaseSource):
         found: Sequence[Path] = [known[case].images[0] for case in own.train_ids if case in known]
         if not found:
             return None
-        turn: npt.NDArray[Any] = orientations.io_orientation(read_nifti_header(found[0]).affine)
+        turn: npt.NDArray[Any] = orientations.io_orientation(read_volume_header(found[0]).affine)
         return turn
 
 

@@ -45,6 +45,7 @@ from gansynth import (
     write_json_atomic,
 )
 from gansynth.core.synthetic import refuse_named
+from gansynth.core.volumes import read_volume
 from gansynth.data.folds import (
     FoldFiles,
     grouped_splits,
@@ -55,12 +56,10 @@ from gansynth.data.folds import (
 )
 from gansynth.data.grid import in_eights, whole_labels
 from gansynth.data.listing import CaseFiles
-from gansynth.runtime.files import read_nifti
 from gansynth_nnunet.cases import PreprocessedArrays, hashes_of
 from gansynth_nnunet.dataset import (
     FINGERPRINT,
     FOLDS,
-    NIFTI,
     SPLITS,
     SUBJECTS,
     TRUTH,
@@ -404,8 +403,9 @@ class NnunetSource(PatchSource):
 
     def _raw_arrays(self, case_id: str) -> tuple[FloatArray, LabelArray | None]:
         raw = self._raw(case_id)
-        arrays = [read_nifti(image).array.T for image in raw.images]
-        return np.stack(arrays).astype(np.float32), _raw_labels(raw.reference)
+        arrays = [read_volume(image, ndim=(3, 4)).array.T for image in raw.images]
+        channels = [array if array.ndim == 4 else array[None] for array in arrays]
+        return np.concatenate(channels).astype(np.float32), _raw_labels(raw.reference)
 
     def preprocess(
         self, images: Sequence[str], labels: str | None
@@ -426,10 +426,10 @@ class NnunetSource(PatchSource):
 
     def _raw(self, case_id: str) -> CaseFiles:
         raw = raw_set(self.root, self.dataset)
-        if case_id not in raw.ids or raw.ending not in NIFTI:
+        if case_id not in raw.ids:
             raise UsageFault(
                 "nnunet.no-raw-files-of-case",
-                f"{raw.listing.root}: has no NIfTI files of case {case_id!r}, expected those that "
+                f"{raw.listing.root}: has no files of case {case_id!r}, expected those that "
                 f"{self.name} was preprocessed from: predictions are on their grid. Bring them "
                 "along",
             )
@@ -437,7 +437,7 @@ class NnunetSource(PatchSource):
 
 
 def _raw_labels(file: Path) -> LabelArray:
-    return np.ascontiguousarray(whole_labels(file, read_nifti(file).array).T)
+    return np.ascontiguousarray(whole_labels(file, read_volume(file).array).T)
 
 
 # -- other folds ----------------------------------------------------------------------------------

@@ -354,10 +354,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     """Arrays of the images that are predicted."""
     import numpy as np
 
-    from gansynth.runtime.files import read_nifti
+    from gansynth.core.volumes import read_volume
 
     files = sorted(folder.rglob("*.nii.gz"))
-    return {file.name: np.asarray(read_nifti(file).array).tobytes() for file in files}
+    return {file.name: np.asarray(read_volume(file).array).tobytes() for file in files}
 
 
 def scores(folder: Path) -> Any:

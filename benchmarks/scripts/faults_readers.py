@@ -26,9 +26,9 @@ LIMIT = 4 << 30
 
 
 def gansynth_nifti(file: Path) -> Any:
-    from gansynth.runtime.nifti import read_nifti
+    from gansynth.core.volumes import read_volume
 
-    return read_nifti(file).array
+    return read_volume(file).array
 
 
 def simpleitk(file: Path) -> Any:

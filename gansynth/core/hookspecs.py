@@ -62,6 +62,11 @@ def register_sources(register: Register) -> None:
 
 
 @hookspec
+def register_readers(register: Register) -> None:
+    """Register formats of volumes; ``load()`` returns the subclass of ``VolumeReader``."""
+
+
+@hookspec
 def register_edits(register: Register) -> None:
     """Register edits of conditions; ``load()`` returns the subclass of ``Edit``."""
 

@@ -185,6 +185,7 @@ _BASES: dict[str, Callable[[], type[Any]]] = {
     "hosts": hookspecs.lazily("gansynth.hosts.host:Framework"),
     "edits": hookspecs.lazily("gansynth.core.edit:Edit"),
     "filters": hookspecs.lazily("gansynth.core.filter:Filter"),
+    "readers": hookspecs.lazily("gansynth.core.volumes:VolumeReader"),
     "writers": hookspecs.lazily("gansynth.core.writer:Writer"),
     "metrics": hookspecs.lazily("gansynth.metrics.comparison:Metric"),
     "trials": hookspecs.lazily("gansynth.hosts.trials:Trials"),

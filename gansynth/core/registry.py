@@ -50,6 +50,7 @@ KINDS = (
     "arms",
     "writers",
     "trials",
+    "readers",
 )
 
 

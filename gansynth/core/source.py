@@ -164,6 +164,7 @@ class StoredCase:
             (H, W); None if no label map of the case can be brought to it.
         affine: (4, 4) of the files; of a picture, of a volume of one slice. None as ``shape``.
         spacing: of the files' voxels along ``shape``, by their headers, in the source's ``unit``.
+        ending: of label maps that are written for it: of its own format, if that is written.
         own_labels: whether labels of ``load`` are those of the files, resampled or not.
         position: where a slice lies among others.
         arrays: reads image, float32 (C, D, H, W) or (C, H, W) in the files' own units, and labels,
@@ -180,6 +181,7 @@ class StoredCase:
     shape: tuple[int, ...] | None = None
     affine: npt.NDArray[np.float64] | None = None
     spacing: tuple[float, ...] = ()
+    ending: str = ".nii.gz"
     own_labels: bool = True
     position: SlicePosition | None = None
     arrays: Callable[[], tuple[FloatArray, LabelArray | None]] | None = None

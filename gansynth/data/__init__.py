@@ -21,6 +21,16 @@ WRITERS = {
     "nifti": "gansynth.data.case_writer:NiftiWriter",
     "png": "gansynth.sampling.png_writer:PngWriter",
 }
+READERS = {
+    "analyze": "gansynth.data.readers.nibabel_formats:Analyze",
+    "analyze-img": "gansynth.data.readers.nibabel_formats:AnalyzeVoxels",
+    "dicom": "gansynth.data.readers.dicom:DicomSeries",
+    "itk": "gansynth.data.readers.itk:Itk",
+    "mgh": "gansynth.data.readers.nibabel_formats:FreeSurfer",
+    "nifti": "gansynth.data.readers.nibabel_formats:Nifti",
+    "numpy": "gansynth.data.readers.arrays:NumpyArray",
+    "picture": "gansynth.data.readers.arrays:Picture",
+}
 
 
 @hookimpl
@@ -41,4 +51,11 @@ def register_checks(register: Register) -> None:
 def register_writers(register: Register) -> None:
     """Register the formats of samples."""
     for name, target in WRITERS.items():
+        register(name, lazily(target))
+
+
+@hookimpl
+def register_readers(register: Register) -> None:
+    """Register formats of volumes."""
+    for name, target in READERS.items():
         register(name, lazily(target))

@@ -11,7 +11,7 @@ from gansynth.core.registry import installed
 from gansynth.core.requests.base import absolute, as_texts
 from gansynth.core.requests.sections import CaseData
 from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.data.listing import READ_BY, files_not_read, stem
+from gansynth.data.listing import files_not_read, read_by, stem
 from gansynth.data.picture_files import SUFFIXES
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
@@ -60,7 +60,7 @@ def _not_one(where: str, kinds: Sequence[str]) -> GansynthError:
     path = Path(where)
     if not kinds and holds_dicom(path):
         return DataFault("source.dicom-folder", f"{where}: {DICOM}")
-    unread = [] if kinds else list(files_not_read(path, sum(READ_BY.values(), ())))
+    unread = [] if kinds else list(files_not_read(path, sum(read_by().values(), ())))
     if unread:
         return DataFault(
             "source.files-unreadable", f"no kind of source opens it: {'; '.join(unread)}"

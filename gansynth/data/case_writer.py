@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from gansynth.core.resample import pick
 from gansynth.core.schema import Boxes, FloatArray, LabelArray, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.synthetic import marked
+from gansynth.core.volumes import ending_of, reader_of
 from gansynth.core.writer import Item, Writer
 from gansynth.data.listing import FILE
 from gansynth.runtime.files import disk_errors, write_bytes_atomic, write_json_atomic
@@ -55,7 +57,7 @@ def write_prediction(
         return None
     whole = pick(labels, files.shape)
     if len(files.shape) == 3:
-        return write_volume(folder / f"{own_name(case_id)}{ENDING}", whole, files.affine)
+        return write_volume(folder / f"{own_name(case_id)}{files.ending}", whole, files.affine)
     *folders, name = map(own_name, case_id.split("/"))
     path = folder.joinpath(*folders, f"{name}.png")
     with disk_errors(path):
@@ -92,7 +94,7 @@ def write_volume(
 ) -> Path:
     """Write a volume (D, H, W) of ``space.ORIENTATION``, turned to the axes of an affine's file.
 
-    Equal arrays give equal bytes.
+    Equal arrays give equal bytes. Label maps alone are written in another format than NIfTI.
     """
     from nibabel import orientations
 
@@ -102,7 +104,14 @@ def write_volume(
     stored = orientations.apply_orientation(array.T, back)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomic(path, stored_bytes(stored, affine, synthetic=synthetic))
+    ending = ending_of(path.name) or ENDING
+    if ending == ENDING:
+        write_bytes_atomic(path, stored_bytes(stored, affine, synthetic=synthetic))
+        return path
+    with disk_errors(path), tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        reader_of(path).write(Path(scratch) / path.name, np.ascontiguousarray(stored), affine)
+        for file in Path(scratch).iterdir():  # voxels, or their size, may lie beside a header
+            file.replace(path.with_name(file.name))
     return path
 
 

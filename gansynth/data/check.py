@@ -20,6 +20,7 @@ from gansynth.core.fingerprint import Prints, look_alikes, prints_of
 from gansynth.core.lineage import some_names
 from gansynth.core.source import CheckReport, Finding, FoldSplit, SourceRequest
 from gansynth.core.synthetic import is_marked, synthetic_warning
+from gansynth.core.volumes import read_volume, read_volume_header
 from gansynth.data.folds import folds_of, guard, split_file, subjects_of
 from gansynth.data.grid import (
     LABELS,
@@ -31,14 +32,14 @@ from gansynth.data.grid import (
     same_spacing,
     values_of,
 )
-from gansynth.data.label_files import VolumeReader, read_label_map
+from gansynth.data.label_files import read_label_map
 from gansynth.data.label_judge import Held, judge, likely_labels, odd_labels
 from gansynth.data.listing import CaseFiles, VolumeSet, described, missing
 from gansynth.data.plausibility import Chosen, Place
 from gansynth.data.read_options import VolumeOptions
 from gansynth.data.rows import rows_mixed_up
 from gansynth.runtime.errors import GansynthError
-from gansynth.runtime.files import NiftiVolume, read_nifti, read_nifti_header
+from gansynth.runtime.volumes import Volume
 from gansynth.runtime.workers import in_processes, processes_for
 
 COPIES = 4
@@ -50,12 +51,8 @@ def check_volumes(
     request: SourceRequest,
     options: VolumeOptions,
     progress: Callable[[int, int], None],
-    read: VolumeReader = read_nifti,
 ) -> CheckReport:
-    """Read every file to its last byte and list all faults, errors first.
-
-    ``read``: of files that are not NIfTI; then the channels of a case's files are added up.
-    """
+    """Read every file to its last byte and list all faults, errors first."""
     check = _VolumeCheck(listing, options, request)
     check.findings += [Finding.of(f.case, f.file, f.error) for f in listing.faults]
     check.findings += few_cases(listing.where, len(listing.entries))
@@ -66,7 +63,7 @@ def check_volumes(
     # Whether a case's place is still wanted is asked when a process is free to read it.
     tasks = ((entry, check.chosen.wants(entry.case)) for entry in listing.entries)
     count = _processes(listing.entries)
-    with closing(in_processes(CaseReader(listing, options, read), tasks, count)) as pass_over:
+    with closing(in_processes(CaseReader(listing, options), tasks, count)) as pass_over:
         for number, (entry, found) in enumerate(zip(listing.entries, pass_over, strict=True), 1):
             check.add(entry, found)
             progress(number, len(listing.entries))
@@ -87,7 +84,7 @@ def _processes(entries: Sequence[CaseFiles]) -> int:
     largest = max(sizes, key=sizes.__getitem__)
     need = sizes[largest]
     with suppress(GansynthError):
-        need = read_nifti_header(largest).nbytes
+        need = read_volume_header(largest).nbytes
     return processes_for(len(sizes), sum(sizes.values()), COPIES * need)
 
 
@@ -106,7 +103,7 @@ def few_cases(where: Path, count: int) -> Iterator[Finding]:
 def missing_files(entry: CaseFiles) -> Iterator[Finding]:
     """Report the missing files of a case."""
     for file in entry.everything:
-        if not os.path.isfile(file):  # false for a name that is too long, too
+        if not os.path.exists(file):  # false for a name that is too long, too
             yield Finding.of(entry.case, file, missing(file, entry.case))
 
 
@@ -145,27 +142,26 @@ class CaseReader:
 
     listing: VolumeSet
     options: VolumeOptions
-    read: VolumeReader
 
     def __call__(self, task: tuple[CaseFiles, bool]) -> CaseFound:
         """Return what is found of a case; the second of a task asks for its label map's place."""
         entry, placed = task
         case, listing, found = entry.case, self.listing, CaseFound()
-        reference: tuple[Path, NiftiVolume] | None = None
+        reference: tuple[Path, Volume] | None = None
         digest = hashlib.sha256()
         found.findings += missing_files(entry)
         flat, whole, shapes = True, not found.findings, []
         for file in entry.files:
             drawn = file == entry.labels
             needed = [each.file for each in entry.drawn] if drawn else [file]
-            if not all(map(os.path.isfile, needed)):
+            if not all(map(os.path.exists, needed)):
                 continue
             try:
                 ndim = (3, 4) if listing.stacked else (3,)
                 if drawn:
-                    volume = read_label_map(entry.drawn, self.read, layered=listing.layered)
+                    volume = read_label_map(entry.drawn, layered=listing.layered)
                 else:
-                    volume = self.read(file, ndim=ndim, labels=False)
+                    volume = read_volume(file, ndim=ndim)
             except GansynthError as error:
                 whole = False
                 found.findings.append(Finding.of(case, file, error))
@@ -204,9 +200,9 @@ class CaseReader:
         found: CaseFound,
         case: str,
         file: Path,
-        volume: NiftiVolume,
+        volume: Volume,
         other: Path,
-        reference: NiftiVolume,
+        reference: Volume,
     ) -> bool:
         """Report how a file differs from the one of reference; return whether it fits."""
         if self.listing.by_voxel:
@@ -261,17 +257,17 @@ class CaseReader:
             found.notes.append(("no foreground, only background", file))
         return foreground and not unknown
 
-    def _prints(self, case: str, file: Path, volume: NiftiVolume) -> Prints:
+    def _prints(self, case: str, file: Path, volume: Volume) -> Prints:
         """Return prints of the first channel, which are kept for the next time."""
         store = CaseStore.of(case, [file], self.listing.root, beside=False)
         kept = store.arrays("first", lambda: {"prints": np.array(_prints(volume), np.str_)})
         return tuple(kept["prints"].tolist())
 
-    def _place(self, case: str, volume: NiftiVolume) -> Place:
+    def _place(self, case: str, volume: Volume) -> Place:
         labels = oriented(volume.array, volume.affine)
         return Place(case, labels, self.ignore)
 
-    def _shown(self, place: Place, volume: NiftiVolume, affine: npt.NDArray[np.float64]) -> None:
+    def _shown(self, place: Place, volume: Volume, affine: npt.NDArray[np.float64]) -> None:
         channels = oriented(volume.array, affine)
         picked = self.listing.picked
         channels = channels if channels.ndim == 4 else channels[None]
@@ -514,7 +510,7 @@ class _VolumeCheck:
             self.say_same("warning", pairs[0][0], text)
 
 
-def _prints(volume: NiftiVolume) -> Prints:
+def _prints(volume: Volume) -> Prints:
     """Return prints of the first channel."""
     channel = volume.array[..., 0] if volume.array.ndim == 4 else volume.array
     return prints_of(channel[None], volume.spacing)

@@ -16,12 +16,12 @@ import numpy.typing as npt
 from gansynth.core import resample as regrid
 from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.runtime.errors import DataFault
-from gansynth.runtime.files import MAX_VOLUME_BYTES, NiftiVolume
+from gansynth.runtime.volumes import MAX_VOLUME_BYTES, Volume
 
 SAME = 0.01  # spacings closer than this share of each other count as one
 
 
-def canonical(volume: NiftiVolume) -> tuple[npt.NDArray[Any], tuple[float, float, float]]:
+def canonical(volume: Volume) -> tuple[npt.NDArray[Any], tuple[float, float, float]]:
     """Turn and flip a volume until it runs as ``space.ORIENTATION``.
 
     Returns:
@@ -114,9 +114,7 @@ LABELS = 256  # largest number of different values in a label map
 FEW_VALUES, BLOCK = 1 << 16, 1 << 18  # values that may be counted, and voxels of which at once
 
 
-def mismatches(
-    file: Path, volume: NiftiVolume, reference_file: Path, reference: NiftiVolume
-) -> list[str]:
+def mismatches(file: Path, volume: Volume, reference_file: Path, reference: Volume) -> list[str]:
     """List how a file's grid differs from that of another file of its case."""
     problems = other_shape(file, volume.array.shape, reference_file, reference.array.shape)
     difference = affine_difference(volume.affine, reference.affine)
@@ -130,7 +128,7 @@ def mismatches(
 
 
 def other_qform(
-    file: Path, volume: NiftiVolume, reference_file: Path, reference: NiftiVolume
+    file: Path, volume: Volume, reference_file: Path, reference: Volume
 ) -> tuple[Path, str] | None:
     """Return which of two files of one affine has another qform, and its fault; None if none."""
     tolerance = QFORM_TOLERANCE * max(volume.spacing)

@@ -7,17 +7,18 @@ decide. A file of four axes, as 3D Slicer writes segments that overlap, has a ma
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.volumes import read_volume
 from gansynth.data.grid import mismatches, values_of
 from gansynth.runtime.errors import DataFault
-from gansynth.runtime.files import NiftiVolume, read_nifti
+from gansynth.runtime.volumes import Volume
 
 LAYER = 1000
 """What labels of a layer are above those of the one before: 2 of the layer after the first is 1002.
@@ -27,13 +28,6 @@ OVERLAP = (
     "numbers: --read labels=NAME:NUMBER,..."
 )
 Map = npt.NDArray[Any]
-
-
-class VolumeReader(Protocol):
-    """Reads a file of a label map or of channels; see ``read_nifti``."""
-
-    def __call__(self, path: Path, *, ndim: Collection[int], labels: bool) -> NiftiVolume:
-        """Raise DataFault: damaged, or of other dimensions."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +40,14 @@ class LabelFile:
     rater: str = ""
 
 
-def read_label_map(
-    files: Sequence[LabelFile], read: VolumeReader = read_nifti, *, layered: bool = False
-) -> NiftiVolume:
+def read_label_map(files: Sequence[LabelFile], *, layered: bool = False) -> Volume:
     """Return the label map that some files hold, on the grid of the first; see the module.
 
     ``files``: in the order of labels; later ones win. ``layered``: whether a file may have layers.
     Raises DataFault: damaged, of other grids, or a file of one label that holds several.
     """
     first = files[0]
-    volume = read(first.file, ndim=(3, 4) if layered else (3,), labels=True)
+    volume = read_volume(first.file, ndim=(3, 4) if layered else (3,), labels=True)
     if volume.array.ndim == 4:
         volume = _layers_joined(first.file, volume)
     if len(files) == 1 and first.label is None:
@@ -64,7 +56,7 @@ def read_label_map(
     notes = list(volume.notes)
     hidden: dict[str, LabelFile] = {}
     for each in files:
-        own = volume if each is first else read(each.file, ndim=(3,), labels=True)
+        own = volume if each is first else read_volume(each.file, ndim=(3,), labels=True)
         for problem in mismatches(each.file, own, first.file, volume):
             raise DataFault("label-files.grid-differs", problem)
         if each.value is None:
@@ -115,7 +107,7 @@ def _of_most(maps: Sequence[Map]) -> Map:
     return np.asarray(values[np.argmax(counts, axis=0)])
 
 
-def _layers_joined(file: Path, volume: NiftiVolume) -> NiftiVolume:
+def _layers_joined(file: Path, volume: Volume) -> Volume:
     """Join the layers of a file (x, y, z, layer); later ones win, and their labels are apart."""
     layers = np.moveaxis(volume.array, -1, 0)
     joined = np.zeros(layers.shape[1:], np.int16)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.core.source import SourceRequest
+from gansynth.core.volumes import endings, names_beside, volume_stem
 from gansynth.data.label_files import LabelFile, read_label_map
 from gansynth.data.name_patterns import LIKE_LABELS, NamedFile, files_below, files_fitting
 from gansynth.data.pairs import FoundLayout, are_label_maps, found_layouts, label_maps_among
@@ -41,11 +42,9 @@ from gansynth.runtime.files import (
     refuse_unnameable,
     walk_all,
 )
-from gansynth.runtime.nifti import DICOM, holds_dicom
+from gansynth.runtime.nifti import DICOM, holds_dicom, is_series
 from gansynth.runtime.tables import read_cell
 
-NIFTI = re.compile(r"(?P<stem>.+)\.nii(\.gz)?", re.DOTALL)
-ENDINGS = (".nii", ".nii.gz")
 FILE, SPLITS, SUBJECTS = "dataset.json", "splits.json", "subjects.csv"
 
 
@@ -271,16 +270,25 @@ class Collector:
 
 
 def stem(name: str) -> str | None:
-    """A NIfTI file's name without its ending; None for other files and hidden ones."""
-    match = NIFTI.fullmatch(name)
-    return match["stem"] if match and not name.startswith(".") else None
+    """A volume's name without its ending; None for other files and hidden ones."""
+    return volume_stem(name)
 
 
 def volumes_in(folder: Path) -> list[tuple[str, Path]]:
-    """Stems and paths of a folder's NIfTI files, sorted by name; empty if there is no folder."""
-    names = sorted(os.listdir(folder)) if folder.is_dir() else []
-    shorts = [(stem(name), folder / name) for name in names]
-    return [(short, path) for short, path in shorts if short]
+    """Stems and paths of a folder's volumes, sorted by name; empty if there is no folder.
+
+    A folder of DICOM files is a volume, too.
+    """
+    found = []
+    if folder.is_dir():
+        with os.scandir(folder) as there:
+            for item in there:
+                short = stem(item.name)
+                if short is None and item.is_dir() and is_series(Path(item.path)):
+                    short = item.name
+                if short:
+                    found.append((item.name, short, folder / item.name))
+    return [(short, path) for _, short, path in sorted(found)]
 
 
 def numbered_channel(short: str) -> tuple[str, str] | None:
@@ -468,7 +476,7 @@ def list_folder(kind: str, folder: Path, options: FileOptions) -> VolumeSet:
     if odd or (complete == len(listing.entries) > 0 and not listing.faults):
         return listing
     tried: list[tuple[FoundLayout, VolumeSet]] = []
-    layouts = found_layouts(folder, ENDINGS, label=options.label or "")
+    layouts = found_layouts(folder, endings(), label=options.label or "")
     for found in layouts:
         asked = options.model_copy(update=_parsed(found.keys))
         with suppress(GansynthError):
@@ -506,7 +514,7 @@ def _complete(listing: VolumeSet) -> int:
         [
             entry
             for entry in listing.entries
-            if entry.labels is not None and all([file.is_file() for file in entry.everything])
+            if entry.labels is not None and all([file.exists() for file in entry.everything])
         ]
     )
 
@@ -560,7 +568,7 @@ def _list_by_pattern(name: str, collector: Collector, options: FileOptions) -> V
     assert image is not None
     several: dict[str, list[tuple[NamedFile, Path]]] = defaultdict(list)
     for path, found, is_label in files_fitting(collector.root, image, label, options.labels):
-        if stem(path.name) is None:
+        if volume_stem(path.name, listed=False) is None and not path.is_dir():
             continue
         if is_label and label is not None and label.several:
             several[found.case].append((found, path))
@@ -1100,7 +1108,10 @@ def _columns(path: Path, rows: _Lines, options: FileOptions) -> tuple[str, ...]:
     """The columns of images to read."""
     header, images = _header(rows), list[str]()
     for name in header:
-        if name not in _COLUMNS and any(stem(Path(row.get(name, "")).name) for _, row in rows):
+        if name not in _COLUMNS and any(
+            stem(Path(row.get(name, "")).name) or is_series(path.parent / row.get(name, ""))
+            for _, row in rows
+        ):
             images.append(name)
     unknown = [name for name in options.channels or () if name not in images]
     if unknown:
@@ -1113,8 +1124,8 @@ def _columns(path: Path, rows: _Lines, options: FileOptions) -> tuple[str, ...]:
     if rows and not images:
         raise DataFault(
             "listing.no-image-columns",
-            f"{path}: columns are {header}, expected one for each channel that names .nii or "
-            ".nii.gz files; see: gansynth help nifti",
+            f"{path}: columns are {header}, expected one for each channel that names volumes "
+            "(.nii.gz, .nrrd, ...); see: gansynth help nifti",
         )
     meant = None
     if options.channels is None and "label" not in header:
@@ -1223,8 +1234,6 @@ def list_msd(folder: Path, options: VolumeOptions) -> VolumeSet:
 
 # -- files that are not read ---------------------------------------------------------------------
 
-READ_BY = {"nifti": ENDINGS, "msd": ENDINGS, "pictures": tuple(SUFFIXES)}
-"""Kind of source -> endings of the images and label maps that it reads, and no others."""
 OWN = frozenset(
     {
         FILE,
@@ -1244,7 +1253,7 @@ OWN = frozenset(
 """Names, in lower case, of files that describe a data set, or are of no use to anybody."""
 _TALK = re.compile(r"(readme|licen[cs]e|changes|citation|.*\.(md|pdf|rst|html?|log|py|sh)$)", re.I)
 _TO_BOXES = "convert boxes to a text file for each image (gansynth help boxes has the form)"
-_TO_VOLUMES = "convert them to NIfTI (.nii.gz), masks of pictures to PNG"
+_TO_VOLUMES = "convert volumes to NIfTI (.nii.gz), masks of pictures to PNG"
 _CURES = {
     ".json": "of labelme, perhaps: convert them to COCO's JSON, which coco:FOLDER reads",
     ".geojson": "of QuPath, perhaps: export masks from it, as PNG",
@@ -1260,16 +1269,26 @@ _CURES |= dict.fromkeys((".xls", ".xlsx", ".ods"), f"a table: save it as CSV; {_
 _CURES |= dict.fromkeys((".gif", ".bmp", ".webp"), "convert masks to PNG")
 
 
-def files_not_read(folder: Path, endings: Collection[str]) -> Iterator[str]:
-    """Yield a line for each ending of a folder's files that is none of those that are read.
+def read_by() -> dict[str, tuple[str, ...]]:
+    """Return kind of source -> endings of the images and label maps that it reads, no others."""
+    return {"nifti": endings(), "msd": endings(), "pictures": tuple(SUFFIXES)}
 
-    They may be label maps. What merely describes a data set is left out.
+
+def files_not_read(folder: Path, read: Collection[str]) -> Iterator[str]:
+    """Yield a line for each ending of a folder's files that is none of those that are ``read``.
+
+    They may be label maps. What merely describes a data set, belongs to a volume beside it or to a
+    series is left out.
     """
     found: dict[str, list[Path]] = defaultdict(list)
     with suppress(OSError):
-        for _, path in files_below(folder):
+        below = [path for _, path in files_below(folder)]
+        known = {path for path in below if path.name.lower().endswith(tuple(read))}
+        known |= {path.with_name(name) for path in known for name in names_beside(path)}
+        series = {home for home in {path.parent for path in below} if is_series(home)}
+        for path in below:
             name = path.name.lower()
-            if not (name.endswith(tuple(endings)) or name in OWN or _TALK.match(name)):
+            if not (path in known or path.parent in series or name in OWN or _TALK.match(name)):
                 found[path.suffix.lower()].append(path)
     for ending, files in sorted(found.items(), key=lambda item: -len(item[1])):
         yield (

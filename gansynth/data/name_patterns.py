@@ -12,6 +12,7 @@ from typing import Annotated, NamedTuple
 from pydantic import BeforeValidator
 
 from gansynth.runtime.files import walk_all
+from gansynth.runtime.nifti import is_series
 
 LIKE_LABELS = re.compile(r"lab(el|le)|mask|(^|[^a-z])(seg|gt)([^a-z]|$)|segment|annot|truth", re.I)
 """Names that are likely those of label maps."""
@@ -123,10 +124,14 @@ def files_fitting(
 
 
 def files_below(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield all files below a folder that are not hidden: as a pattern sees them, and paths."""
+    """Yield all files below a folder that are not hidden: as a pattern sees them, and paths.
+
+    A folder of DICOM files is yielded as well: its files are one volume.
+    """
     for at, folders, names in walk_all(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
+        series = [name for name in folders if is_series(Path(at) / name)]
+        for name in sorted([*names, *series]):
             if not name.startswith("."):
                 path = Path(at) / name
                 yield path.relative_to(folder).as_posix(), path

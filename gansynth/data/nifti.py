@@ -35,6 +35,7 @@ from gansynth.core.source import (
 )
 from gansynth.core.space import ORIENTATION, Space
 from gansynth.core.synthetic import real_file
+from gansynth.core.volumes import read_volume, read_volume_header, written_ending
 from gansynth.data.check import check_volumes
 from gansynth.data.connected_components import LabelBoxes, box_record
 from gansynth.data.folds import (
@@ -79,8 +80,8 @@ from gansynth.data.read_options import (
     register_read_options,
 )
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import NiftiVolume, read_nifti, read_nifti_header
 from gansynth.runtime.serialise import Document
+from gansynth.runtime.volumes import Volume
 
 log = logging.getLogger("gansynth")
 
@@ -263,7 +264,7 @@ class VolumeSource(CaseSource):
         """A case's volumes; with ``between``, slices of their label maps are not used."""
         entry, root = self.entry(case_id), self.listing.root
         homes = sorted({file.parent for file in entry.everything})
-        header = read_nifti_header(entry.reference)
+        header = read_volume_header(entry.reference)
         turn = stored_axes(header.affine)
         by_axis = {axis: n for (axis, _), n in zip(turn, header.spacing, strict=True)}
         return StoredCase(
@@ -272,6 +273,7 @@ class VolumeSource(CaseSource):
             shape=canonical_shape(header.shape, header.affine),
             affine=header.affine,
             spacing=(by_axis[2], by_axis[1], by_axis[0]),
+            ending=written_ending(entry.images[0]),
             own_labels=self.options.between is None,
             arrays=partial(self._in_own_units, case_id),
             units=partial(self._units_of, case_id),
@@ -297,8 +299,8 @@ class VolumeSource(CaseSource):
         return tuple([intensity.units(channel) for intensity, channel in each])
 
     def _read_predicted(self, reference: Path, file: Path) -> LabelArray:
-        volume = read_nifti(file)
-        for problem in mismatches(file, volume, reference, read_nifti(reference, ndim=(3, 4))):
+        volume = read_volume(file)
+        for problem in mismatches(file, volume, reference, read_volume(reference, ndim=(3, 4))):
             raise DataFault("nifti.prediction-grid-differs", problem)
         labels = whole_labels(file, canonical(volume)[0])
         unknown = sorted(set(np.unique(labels).tolist()) - set(self.schema.label_values))
@@ -325,11 +327,11 @@ class VolumeSource(CaseSource):
             )
         return self._entries[case_id]
 
-    def _read(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, NiftiVolume]:
+    def _read(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, Volume]:
         """Read the arrays of ``decode``; a subclass may take labels away."""
         return self._stored(case_id)
 
-    def _stored(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, NiftiVolume]:
+    def _stored(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, Volume]:
         """Image (C, D, H, W) and labels (D, H, W), if any, as stored; and the file of reference."""
         entry = self.entry(case_id)
         if entry.labels is None:
@@ -337,9 +339,19 @@ class VolumeSource(CaseSource):
         else:
             labels, reference = self._label_map(entry)
         channels = [self._channels_of(f, reference, entry.reference) for f in entry.images]
-        return np.concatenate(channels), labels, reference
+        image = np.concatenate(channels)
+        if not self.listing.stacked:
+            return image, labels, reference
+        expected = self.listing.total or len(self.channels)
+        if len(image) != expected:
+            raise DataFault(
+                "nifti.channel-count-differs",
+                f"{entry.images[0]}: {len(image)} channel(s), expected {expected}; {self._way_out}",
+            )
+        picked = self.listing.picked
+        return image if picked is None else image[list(picked)], labels, reference
 
-    def _label_map(self, entry: CaseFiles) -> tuple[LabelArray, NiftiVolume]:
+    def _label_map(self, entry: CaseFiles) -> tuple[LabelArray, Volume]:
         volume = read_label_map(entry.drawn, layered=self.listing.layered)
         return whole_labels(entry.reference, canonical(volume)[0]), volume
 
@@ -349,26 +361,15 @@ class VolumeSource(CaseSource):
             return labels
         return interpolate_slices(labels, every=self.options.between)
 
-    def _image(self, file: Path) -> NiftiVolume:
-        return read_nifti(real_file(file, self.request), ndim=(3, 4)[: 1 + self.listing.stacked])
+    def _image(self, file: Path) -> Volume:
+        return read_volume(real_file(file, self.request), ndim=(3, 4)[: 1 + self.listing.stacked])
 
-    def _channels_of(
-        self, file: Path, reference: NiftiVolume, reference_file: Path
-    ) -> npt.NDArray[Any]:
+    def _channels_of(self, file: Path, reference: Volume, reference_file: Path) -> npt.NDArray[Any]:
         volume = reference if file == reference_file else self._image(file)
         for problem in mismatches(file, volume, reference_file, reference):
             raise DataFault("nifti.channel-grid-differs", problem)
         array, _ = canonical(volume)
-        array = array if array.ndim == 4 else array[None]
-        if not self.listing.stacked:
-            return array
-        expected = self.listing.total or len(self.channels)
-        if len(array) != expected:
-            raise DataFault(
-                "nifti.channel-count-differs",
-                f"{file}: {len(array)} channel(s), expected {expected}; {self._way_out}",
-            )
-        return array if self.listing.picked is None else array[list(self.listing.picked)]
+        return array if array.ndim == 4 else array[None]
 
     # -- learnt from the training cases ----------------------------------------------------------
 
@@ -378,7 +379,7 @@ class VolumeSource(CaseSource):
 
     def _grid(self, case_id: str) -> Grid:
         if case_id not in self._grids:
-            header = read_nifti_header(self.entry(case_id).reference)
+            header = read_volume_header(self.entry(case_id).reference)
             shape = canonical_shape(header.shape, header.affine)
             self._grids[case_id] = shape, canonical_spacing(header.affine)
         return self._grids[case_id]
@@ -468,7 +469,7 @@ class VolumeSource(CaseSource):
     def _channel_names(self) -> tuple[str, ...]:
         if self.listing.channels is not None:
             return self.listing.channels
-        shape = read_nifti_header(self.entry(self._train[0]).images[0]).shape
+        shape = read_volume_header(self.entry(self._train[0]).images[0]).shape
         return tuple([f"channel {i}" for i in range(shape[3] if len(shape) == 4 else 1)])
 
     def _modalities(self) -> tuple[Modality, ...]:

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.volumes import read_volume, read_volume_header
 from gansynth.data.label_judge import MOSTLY, SOFT
 from gansynth.data.name_patterns import LIKE_LABELS, NamedFile, NamePattern, files_below
 from gansynth.data.picture_files import SUFFIXES, read_picture
 from gansynth.runtime.errors import GansynthError
-from gansynth.runtime.nifti import read_nifti, read_nifti_header
 
 FEW_VALUES = 16
 """Most values of what is a label map by its content."""
@@ -74,7 +74,7 @@ def _holds_labels(file: Path) -> bool | None:
 def _holds_labels_now(file: Path, stamp: int) -> bool | None:
     picture = file.suffix.lower() in SUFFIXES
     try:  # whoever reads all files says what is wrong with one
-        array = (read_picture(file, "mask") if picture else read_nifti(file).array).ravel()
+        array = (read_picture(file, "mask") if picture else read_volume(file).array).ravel()
     except GansynthError as fault:
         return False if fault.id == "picture-files.mode-unsupported" else None
     for some in (array[:: 1 + array.size // _SOME_VOXELS], array):
@@ -365,7 +365,7 @@ def _of_raters(kinds: Sequence[Mapping[str, Path]]) -> bool:
     alike = asked = 0
     for case in list(kinds[0])[:_OPENED] if len(kinds) > 1 else ():
         try:
-            first, second = [read_nifti(kind[case]).array for kind in kinds[:2]]
+            first, second = [read_volume(kind[case]).array for kind in kinds[:2]]
         except GansynthError:
             continue
         alike_values = np.array_equal(np.unique(first), np.unique(second))
@@ -401,7 +401,7 @@ def _on_grid(labels: Mapping[str, Path], images: Mapping[str, Path]) -> bool:
     for case in [case for case in labels if case in images][:_ASKED]:
         if labels[case].suffix.lower() not in SUFFIXES:
             with suppress(GansynthError):
-                drawn, image = [read_nifti_header(kind[case]).shape for kind in (labels, images)]
+                drawn, image = [read_volume_header(kind[case]).shape for kind in (labels, images)]
                 if drawn[:3] != image[:3]:
                     return False
     return True

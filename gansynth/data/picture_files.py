@@ -21,7 +21,7 @@ from gansynth.core.space import scale_boxes
 from gansynth.data.read_options import positive, words
 from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.files import reading
-from gansynth.runtime.nifti import COPY_AGAIN
+from gansynth.runtime.volumes import COPY_AGAIN
 
 SUFFIXES = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG"}
 MAX_PIXELS = 1 << 25  # largest picture that is decoded: 5793 x 5793

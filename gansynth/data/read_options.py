@@ -15,9 +15,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from gansynth.core.source import SourceRequest
 from gansynth.data.name_patterns import NamePattern, Pattern, read_pattern
 from gansynth.runtime.errors import UsageFault, did_you_mean
-from gansynth.runtime.nifti import LEAST_MM, MOST_MM
 from gansynth.runtime.option_kinds import Size3
 from gansynth.runtime.options import Needs, OptionModel, flag_of, read_model, refuse_idle
+from gansynth.runtime.volumes import LEAST_MM, MOST_MM
 
 INNER = "inner."  # prefix of keys that go to the inner source, even where both have the key
 

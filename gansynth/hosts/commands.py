@@ -31,7 +31,7 @@ from gansynth.data import plausibility
 from gansynth.data.api import find_kind, kinds_described, source_request
 from gansynth.data.folds import unnamed_subjects
 from gansynth.data.held_out import recurring_people
-from gansynth.data.listing import READ_BY, files_not_read
+from gansynth.data.listing import files_not_read, read_by
 from gansynth.data.look_alikes import write_merged_subjects
 from gansynth.hosts import doctor as checks
 from gansynth.hosts.study_plan import subjects_of
@@ -241,8 +241,8 @@ def _found_by_looking(
             "some cases in a viewer, and turn or pair them anew if that is so",
         )
     labelled = source.schema.foreground or source.schema.box_classes
-    if where.is_dir() and not labelled and source.request.kind in READ_BY:
-        for text in files_not_read(where, READ_BY[source.request.kind]):
+    if where.is_dir() and not labelled and source.request.kind in read_by():
+        for text in files_not_read(where, read_by()[source.request.kind]):
             yield Finding("warning", None, where, text)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.core.source import CaseSource
+from gansynth.core.volumes import read_volume
 from gansynth.data.case_writer import write_prediction
 from gansynth.data.grid import whole_labels
 from gansynth.data.picture_files import read_picture
@@ -27,7 +28,7 @@ from gansynth.metrics.segmentation.evaluation import (
 )
 from gansynth.metrics.segmentation.measures import Regions
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import read_json, read_nifti
+from gansynth.runtime.files import read_json
 
 METRICS = "metrics.json"
 PREDICTIONS, LEVELS = "predictions", "levels"
@@ -169,7 +170,7 @@ def prediction_files(source: CaseSource, folder: Path) -> dict[str, Prediction]:
 def _read_levels(file: Path) -> LabelArray:
     if file.suffix == ".png":
         return read_picture(file, "mask").astype(np.int16)
-    return whole_labels(file, read_nifti(file).array)
+    return whole_labels(file, read_volume(file).array)
 
 
 def predictions_of(source: CaseSource, files: Mapping[str, Path]) -> dict[str, Prediction]:

@@ -20,7 +20,9 @@ from gansynth.core.requests.hosts import PredictRequest
 from gansynth.core.run_folder import MANIFEST
 from gansynth.core.schema import LabelArray
 from gansynth.core.source import CaseSource, case_records, same_data_as
+from gansynth.core.volumes import read_volume, read_volume_header, written_ending
 from gansynth.data.case_writer import ENDING, affine_of, own_name, write_prediction, write_volume
+from gansynth.data.grid import oriented, whole_labels
 from gansynth.data.held_out import named_by
 from gansynth.data.images import open_images
 from gansynth.data.nifti import VolumeSource
@@ -30,11 +32,11 @@ from gansynth.runtime.files import (
     TEMPORARY,
     disk_errors,
     read_json,
-    read_nifti_header,
     remove_dead,
     temporary_beside,
     write_json_atomic,
 )
+from gansynth.runtime.nifti import named_as_packed
 from gansynth.runtime.progress import Reporter
 from gansynth.runtime.version import build
 
@@ -226,7 +228,9 @@ def raw_files(source: CaseSource, case: str, channels: int, scratch: Path) -> li
     """Return a file of three axes for each channel: the case's own, or written to ``scratch``."""
     if isinstance(source, VolumeSource):
         own = source.entry(case).images
-        if len(own) == channels and all(len(read_nifti_header(f).shape) == 3 for f in own):
+        if len(own) == channels and all(
+            named_as_packed(f) and len(read_volume_header(f).shape) == 3 for f in own
+        ):
             return list(own)
         stored = source.files(case)
         assert stored.arrays is not None
@@ -245,6 +249,13 @@ def raw_files(source: CaseSource, case: str, channels: int, scratch: Path) -> li
     return files
 
 
-def volume_name(case: str) -> str:
-    """Return the file name of a case's label map."""
-    return f"{own_name(case)}{ENDING}"
+def place_labels(source: VolumeSource, case: str, predicted: Path, folder: Path) -> Path:
+    """Bring a predicted NIfTI file to its place, in its image's format and named after its case."""
+    target = folder / f"{own_name(case)}{written_ending(source.entry(case).images[0])}"
+    with disk_errors(target):
+        if target.name.endswith(ENDING) and named_as_packed(predicted):
+            predicted.replace(target)
+            return target
+    volume = read_volume(predicted, labels=True)
+    labels = whole_labels(predicted, oriented(volume.array, volume.affine))
+    return write_volume(target, labels, volume.affine)

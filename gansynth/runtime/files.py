@@ -30,24 +30,8 @@ from gansynth.runtime.errors import (
     UsageFault,
     refuse_closed,
 )
-from gansynth.runtime.nifti import (
-    MAX_VOLUME_BYTES,
-    NiftiHeader,
-    NiftiVolume,
-    read_nifti,
-    read_nifti_header,
-    reading,
-)
+from gansynth.runtime.volumes import reading as reading
 
-# Names of ``runtime.nifti`` that others import from here.
-__all__ = [
-    "MAX_VOLUME_BYTES",
-    "NiftiHeader",
-    "NiftiVolume",
-    "read_nifti",
-    "read_nifti_header",
-    "reading",
-]
 MAX_JSON_BYTES = 64 << 20
 _DISK = {
     errno.ENOSPC: "the disk is full",

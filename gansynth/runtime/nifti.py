@@ -6,15 +6,15 @@ import contextlib
 import gzip
 import itertools
 import os
-import zlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.runtime.errors import DataFault, EnvironmentFault, refuse_closed
+from gansynth.runtime.errors import DataFault
+from gansynth.runtime.volumes import COPY_AGAIN, LEAST_MM, MOST_MM, VolumeHeader, reading
 
 _IGZIP: tuple[type[gzip.GzipFile], Any] | None = None
 """ISA-L's gzip reader and its error, if the extra ``fast`` is installed."""
@@ -23,11 +23,6 @@ with contextlib.suppress(ImportError):
 
     _IGZIP = igzip.IGzipFile, isal_zlib.IsalError
 
-MAX_VOLUME_BYTES = 4 << 30
-LEAST_MM, MOST_MM = 1e-4, 1e4  # bounds of a voxel's edges; beyond them a header is damaged
-BOMB_BYTES = 512 << 20
-"""Below this size any compression ratio is accepted: an almost empty label map reaches 900:1."""
-BOMB_RATIO = 200
 COUNTED_BYTES = 64 << 20
 COUNTED_RATIO = 20  # above both, a stream is counted to its end before memory is allocated for it
 TRAILING_BYTES = 1 << 20  # bytes after the voxels that are tolerated
@@ -37,156 +32,88 @@ SIZE_TOLERANCE = 0.01
 UNITS_MM = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}  # code of a header -> name, mm
 
 _CHUNK = 1 << 20
-DICOM = "DICOM, which is not read; convert each series with dcm2niix -z y"
-COPY_AGAIN = "copy it from its source again, or leave the case out"
+NOT_PACKED = (
+    "its name ends in .gz, but it is not compressed, expected a gzip file; read as it is, which "
+    "nibabel refuses. Take .gz off its name, or compress it"
+)
+DICOM = (
+    "DICOM, expected a folder for each series, named like its case; or convert each: dcm2niix -z y"
+)
 
 
 def holds_dicom(folder: Path) -> bool:
-    """Return whether one of the first files of a folder is DICOM."""
+    """Return whether one of the first files in or below a folder is DICOM."""
     files = (Path(home, name) for home, _, names in os.walk(folder) for name in names)
-    for path in itertools.islice(files, 20):
-        with contextlib.suppress(OSError):
-            if path.is_file():
-                with open(path, "rb") as stream:
-                    if stream.read(132)[128:] == b"DICM":
-                        return True
+    return any(map(_is_dicom, itertools.islice(files, 20)))
+
+
+def is_series(folder: Path) -> bool:
+    """Return whether the first file in a folder itself is DICOM."""
+    with contextlib.suppress(OSError), os.scandir(folder) as there:
+        files = (item.path for item in there if item.name != "DICOMDIR" and item.is_file())
+        return any(map(_is_dicom, itertools.islice(files, 1)))
     return False
 
 
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Convert the errors of a reader of a file into one-line faults."""
-    try:
-        if path.exists() and not (path.is_file() or path.is_dir()):  # which may never end
-            raise DataFault(
-                "nifti.pipe-or-device", f"{path}: a pipe or a device, expected a file; {COPY_AGAIN}"
-            )
-        yield
-    except FileNotFoundError as error:
-        raise DataFault("nifti.file-missing", f"{path}: no such file; {COPY_AGAIN}") from error
-    except IsADirectoryError as error:
-        raise DataFault("nifti.folder-not-file", f"{path}: a folder, expected a file") from error
-    except EOFError as error:
-        raise DataFault(
-            "nifti.gzip-truncated",
-            f"{path}: truncated at byte {path.stat().st_size}, its gzip stream has no end; "
-            f"{COPY_AGAIN}",
-        ) from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataFault(
-            "nifti.gzip-damaged", f"{path}: damaged, its gzip stream says {error}; {COPY_AGAIN}"
-        ) from error
-    except MemoryError as error:
-        raise EnvironmentFault(
-            "nifti.not-enough-memory", f"{path}: not enough memory to read it; free some"
-        ) from error
-    except OSError as error:
-        refuse_closed(path)
-        raise EnvironmentFault(
-            "nifti.cannot-be-read", f"{path}: cannot be read: {error.strerror or error}"
-        ) from error
+def _is_dicom(path: str | Path) -> bool:
+    with contextlib.suppress(OSError):
+        if os.path.isfile(path):
+            with open(path, "rb") as stream:
+                return stream.read(132)[128:] == b"DICM"
+    return False
 
 
-class NiftiVolume(NamedTuple):
-    """Content of a NIfTI file."""
-
-    # voxels in the file's own axis order (x, y, z) or (x, y, z, channel), native byte order. Float
-    # if the header scales, else as stored.
-    array: npt.NDArray[Any]
-    affine: npt.NDArray[np.float64]  # float64 (4, 4), voxel to mm
-    spacing: tuple[float, float, float]  # voxel size in mm along x, y, z
-    # float64 (4, 4), the affine by the qform, which other programs take; else `affine`
-    qform: npt.NDArray[np.float64]
-    notes: tuple[str, ...]  # what the header leaves open, and how it was read
-
-
-class NiftiHeader(NamedTuple):
-    """Header of a NIfTI file; see ``NiftiVolume`` for ``affine`` to ``notes``."""
-
-    shape: tuple[int, ...]  # in the file's own axis order (x, y, z) or (x, y, z, channel)
-    dtype: np.dtype[Any]  # of the voxels as stored
-    offset: int  # of the voxels, in bytes
-    slope: float  # 0 where the header does not scale; other programs may still add `inter`
-    inter: float
-    affine: npt.NDArray[np.float64]
-    spacing: tuple[float, float, float]
-    qform: npt.NDArray[np.float64]
-    notes: tuple[str, ...]
-
-    @property
-    def scaled(self) -> bool:
-        """Whether the header scales the voxels, which makes them floats."""
-        return self.slope != 0 and (self.slope, self.inter) != (1, 0)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the voxels as stored."""
-        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
-
-
-def read_nifti(
-    path: str | Path,
-    *,
-    max_bytes: int = MAX_VOLUME_BYTES,
-    ndim: Collection[int] = (3,),
-    finite: bool = True,
-    labels: bool = False,
-) -> NiftiVolume:
-    """Read a ``.nii`` or ``.nii.gz`` file whole, to the last byte of its checksum.
+def nifti_header(path: Path, *, single: bool = True) -> VolumeHeader:
+    """Read the header of a NIfTI file, compressed or not, whatever its name says.
 
     Args:
         path: the file.
-        max_bytes: refuse a header that announces more voxels than this, before allocating.
-        ndim: accepted numbers of axes.
-        finite: refuse NaN and infinite voxels.
-        labels: refuse a header that scales: a label map holds its labels as they are.
+        single: whether it has to hold the voxels, too.
 
     Raises:
-        DataFault: names file, value, expectation and hint.
-        EnvironmentFault: the file may not be read.
+        DataFault: it is none, or says what cannot be.
     """
-    path = Path(path)
+    with _opened(path, gzip.GzipFile) as (stream, _):
+        header, _, _ = _read_layout(path, stream, single=single)
+    return header
+
+
+def named_as_packed(path: Path) -> bool:
+    """Whether a file is NIfTI by its name, which says truly whether it is compressed.
+
+    Other programs (nibabel, nnU-Net, DeepMedic) go by the name.
+    """
+    name = path.name.lower()
+    with contextlib.suppress(OSError):
+        if name.endswith((".nii", ".nii.gz")):
+            with open(path, "rb") as stream:
+                return (stream.read(2) == b"\x1f\x8b") == name.endswith(".gz")
+    return False
+
+
+def nifti_voxels(path: Path) -> npt.NDArray[Any]:
+    """Read the voxels of a NIfTI file as stored, and the file to the last byte of its checksum.
+
+    Raises:
+        DataFault: damaged, or larger or smaller than its header says.
+    """
     if _IGZIP is not None:
         fast, error = _IGZIP
         # A file refused here is read again by zlib, whose messages are the same everywhere.
         with contextlib.suppress(DataFault, error):
-            return _read(path, fast, max_bytes, ndim, finite, labels)
-    return _read(path, gzip.GzipFile, max_bytes, ndim, finite, labels)
+            return _read(path, fast)
+    return _read(path, gzip.GzipFile)
 
 
-def read_nifti_header(
-    path: str | Path, *, max_bytes: int = MAX_VOLUME_BYTES, ndim: Collection[int] = (3, 4)
-) -> NiftiHeader:
-    """Read the header of a ``.nii`` or ``.nii.gz`` file; refuse headers as ``read_nifti`` does."""
-    path = Path(path)
-    with _opened(path, gzip.GzipFile) as (stream, packed):
-        header, _ = _read_layout(path, stream)
-        _refuse_absurd(path, header, max_bytes, ndim, packed)
-    return header
-
-
-def _read(
-    path: Path,
-    gunzip: type[gzip.GzipFile],
-    max_bytes: int,
-    ndim: Collection[int],
-    finite: bool,
-    labels: bool,
-) -> NiftiVolume:
+def _read(path: Path, gunzip: type[gzip.GzipFile]) -> npt.NDArray[Any]:
     with _opened(path, gunzip) as (stream, packed):
-        header, done = _read_layout(path, stream)
-        _refuse_absurd(path, header, max_bytes, ndim, packed)
-        if labels and (header.inter != 0 or header.slope not in (0, 1)):
-            raise DataFault(
-                "nifti.labels-rescaled",
-                f"{path}: scl_slope is {header.slope:g} and scl_inter {header.inter:g}, which "
-                "change every label, expected 1 and 0; store the labels themselves",
-            )
+        header, offset, done = _read_layout(path, stream)
+        _refuse_other_size(path, header, offset, packed)
         if packed and header.nbytes > max(COUNTED_BYTES, COUNTED_RATIO * path.stat().st_size):
             with _opened(path, gunzip) as (again, _):
-                _read_to_end(path, again, header, header.offset + header.nbytes + TRAILING_BYTES)
-        while done < header.offset:
-            chunk = stream.read(min(header.offset - done, _CHUNK))
+                _read_to_end(path, again, header, offset + header.nbytes + TRAILING_BYTES)
+        while done < offset:
+            chunk = stream.read(min(offset - done, _CHUNK))
             if not chunk:
                 raise DataFault(
                     "nifti.ends-before-voxels",
@@ -204,7 +131,7 @@ def _read(
                 f"announces; {COPY_AGAIN}",
             )
         _read_to_end(path, stream, header, TRAILING_BYTES)
-    return _scaled(path, header, array, finite)
+    return array
 
 
 @contextlib.contextmanager
@@ -215,10 +142,6 @@ def _opened(
     with reading(path), open(path, "rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
-        if not packed and path.suffix == ".gz":
-            raise DataFault(
-                "nifti.not-gzip", f"{path}: not a gzip file, expected one by its name; {COPY_AGAIN}"
-            )
         if not packed:
             yield raw, False
             return
@@ -227,7 +150,7 @@ def _opened(
 
 
 def _read_to_end(
-    path: Path, stream: IO[bytes] | gzip.GzipFile, header: NiftiHeader, most: int
+    path: Path, stream: IO[bytes] | gzip.GzipFile, header: VolumeHeader, most: int
 ) -> None:
     """Read what is left, where gzip compares its checksum; DataFault: more bytes than ``most``."""
     total = 0
@@ -241,8 +164,10 @@ def _read_to_end(
             )
 
 
-def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[NiftiHeader, int]:
-    """Read the header; return the layout and how many bytes were consumed."""
+def _read_layout(
+    path: Path, stream: IO[bytes] | gzip.GzipFile, *, single: bool = True
+) -> tuple[VolumeHeader, int, int]:
+    """Read the header; return it, where the voxels begin, and how many bytes were consumed."""
     import nibabel as nib
     from nibabel.spatialimages import HeaderDataError
 
@@ -267,39 +192,31 @@ def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[NiftiHe
             with contextlib.suppress(HeaderDataError, ValueError):  # none that programs could take
                 qform = mm * header.get_qform()
         spacing = _spacing(path, header["pixdim"], to_mm)
-        notes = tuple(_notes(header, affine, spacing))
-        affine = _as_large(affine, spacing)
+        notes = [*_notes(header, affine, spacing)]
+        if path.suffix.lower() == ".gz" and not isinstance(stream, gzip.GzipFile):
+            notes.append(NOT_PACKED)
         slope, inter = header.get_slope_inter()
-        layout = NiftiHeader(
-            _without_last_ones(header.get_data_shape()),
+        layout = VolumeHeader(
+            tuple(map(int, header.get_data_shape())),
             np.dtype(header.get_data_dtype()),
-            int(header["vox_offset"]),
-            slope or 0.0,
-            float(np.nan_to_num(header["scl_inter"]) if inter is None else inter),
-            affine,
+            _as_large(affine, spacing),
             spacing,
             qform,
-            notes,
+            tuple(notes),
+            slope or 0.0,
+            float(np.nan_to_num(header["scl_inter"]) if inter is None else inter),
         )
     except (HeaderDataError, ValueError, OverflowError, KeyError) as error:
         raise DataFault(
             "nifti.header-not-nifti", f"{path}: not a NIfTI header: {error}; {COPY_AGAIN}"
         ) from error
-    if bytes(header["magic"].item())[:2] not in (b"n+",):
+    if bytes(header["magic"].item())[:2] not in (b"n+", b"ni")[: 2 - single]:
         raise DataFault(
             "nifti.magic-not-single-file",
             f"{path}: NIfTI magic is {header['magic'].item()!r}, expected a single file (n+1 or "
-            "n+2); convert .hdr/.img pairs to .nii.gz",
+            "n+2); of a pair, name the .hdr file",
         )
-    return layout, len(block)
-
-
-def _without_last_ones(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return a shape of at least three axes without further ones of length 1, which say nothing."""
-    kept = list(map(int, shape))
-    while len(kept) > 3 and kept[-1] == 1:
-        kept.pop()
-    return tuple(kept)
+    return layout, int(header["vox_offset"]), len(block)
 
 
 def _notes(
@@ -369,74 +286,18 @@ def _spacing(path: Path, pixdim: npt.NDArray[Any], to_mm: float) -> tuple[float,
     return x, y, z
 
 
-def _refuse_absurd(
-    path: Path, layout: NiftiHeader, max_bytes: int, ndim: Collection[int], packed: bool
-) -> None:
+def _refuse_other_size(path: Path, header: VolumeHeader, offset: int, packed: bool) -> None:
+    """Refuse a file that cannot hold what its header announces."""
     size = path.stat().st_size
-    if len(layout.shape) not in ndim:
-        expected = " or ".join([f"{n}D" for n in sorted(ndim)])
-        raise DataFault(
-            "nifti.image-axes-differ",
-            f"{path}: image is {len(layout.shape)}D of shape {layout.shape}, expected {expected}; "
-            "write one file per channel, with three axes",
-        )
-    affine = layout.affine
-    sizes = np.linalg.norm(affine[:3, :3], axis=0)
-    axes = affine[:3, :3] / np.maximum(sizes, 1e-30)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(axes)) < 1e-6:
-        raise DataFault(
-            "nifti.affine-singular-or-not-finite",
-            f"{path}: affine {affine.round(6).tolist()} is singular or not finite; repair the "
-            "header",
-        )
-    if not ((sizes >= LEAST_MM) & (sizes <= MOST_MM)).all():
-        raise DataFault(
-            "nifti.affine-voxels-out-of-range",
-            f"{path}: voxels of {sizes.tolist()} mm by its affine, expected {LEAST_MM:g} to "
-            f"{MOST_MM:g}; repair the header",
-        )
-    if layout.dtype.kind not in "iufb":
-        raise DataFault(
-            "nifti.voxels-not-numbers",
-            f"{path}: voxels are of type {layout.dtype}, expected numbers; convert colour or "
-            "complex images to one file per channel",
-        )
-    if not layout.shape or min(layout.shape) < 1 or layout.offset < 348:
+    if offset < 348:
         raise DataFault(
             "nifti.announced-layout-impossible",
-            f"{path}: header announces shape {layout.shape} from byte {layout.offset}; "
+            f"{path}: header announces voxels from byte {offset}, expected 348 or later; "
             f"{COPY_AGAIN}",
         )
-    if layout.nbytes > max_bytes:
-        raise DataFault(
-            "nifti.announced-voxels-too-large",
-            f"{path}: header announces {layout.nbytes} bytes of voxels, expected at most "
-            f"{max_bytes}; {COPY_AGAIN}",
-        )
-    if not packed and layout.offset + layout.nbytes > size:
+    if not packed and offset + header.nbytes > size:
         raise DataFault(
             "nifti.shorter-than-announced",
-            f"{path}: truncated at byte {size}, header announces {layout.offset + layout.nbytes}; "
+            f"{path}: truncated at byte {size}, header announces {offset + header.nbytes}; "
             f"{COPY_AGAIN}",
         )
-    if packed and layout.nbytes > max(BOMB_BYTES, BOMB_RATIO * size):
-        raise DataFault(
-            "nifti.decompression-bomb",
-            f"{path}: {size} bytes announce {layout.nbytes}, expected at most {BOMB_RATIO} times "
-            f"as much: a decompression bomb? {COPY_AGAIN}",
-        )
-
-
-def _scaled(path: Path, layout: NiftiHeader, array: npt.NDArray[Any], finite: bool) -> NiftiVolume:
-    array = array.astype(layout.dtype.newbyteorder("="), copy=False)
-    if layout.scaled:
-        wide = np.result_type(array.dtype, np.float32)
-        array = array.astype(wide) * wide.type(layout.slope) + wide.type(layout.inter)
-    if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
-        nan, inf = int(np.isnan(array).sum()), int(np.isinf(array).sum())
-        raise DataFault(
-            "nifti.voxels-not-finite",
-            f"{path}: {nan} NaN and {inf} infinite voxel(s), expected finite values; replace them, "
-            "or leave the case out",
-        )
-    return NiftiVolume(array, layout.affine, layout.spacing, layout.qform, layout.notes)

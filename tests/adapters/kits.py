@@ -27,13 +27,14 @@ from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import write_manifest
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, lineage_of
+from gansynth.core.volumes import read_volume
 from gansynth.hosts.job import Job
 from gansynth.hosts.mixer import MixerConfig
 from gansynth.hosts.record import DRAWS, FILE
 from gansynth.hosts.session import Session
 from gansynth.hosts.training_data import TrainingData
 from gansynth.runtime import processes
-from gansynth.runtime.files import read_nifti, write_json_atomic
+from gansynth.runtime.files import write_json_atomic
 from gansynth.sampling.run_source import open_source
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 from tests.banks import write_bank
@@ -163,7 +164,7 @@ class Kit(ABC):
         for number, case in enumerate(source.held_out_ids[:2]):
             for channel, file in self.channel_files(source, case).items():
                 shutil.copy(file, folder / f"Scan{number}_{channel}.nii.gz")
-                shapes[f"Scan{number}.nii.gz"] = read_nifti(file).array.shape
+                shapes[f"Scan{number}.nii.gz"] = read_volume(file).array.shape
         return shapes
 
     def channel_files(self, source: Any, case: str) -> dict[str, Path]:

@@ -19,9 +19,9 @@ from gansynth.bank.reader import BankReader
 from gansynth.bank.training_bank import TrainingBank
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import case_content
+from gansynth.core.volumes import read_volume
 from gansynth.hosts import api, dry_run
 from gansynth.hosts.session import TRAINING_PROCESS, Session
-from gansynth.runtime.files import read_nifti
 from gansynth.sampling.run import locked
 from tests.adapters.kits import HOSTS, Kit, command, in_this_process, kit_of, synthetic_draws
 from tests.conftest import content
@@ -135,7 +135,7 @@ def test_new_images_are_predicted_on_the_grid_of_their_files_and_named_as_they_a
         files = [Path(file) for file in run_json(*words)["files"]]
         assert {file.name for file in files} == set(shapes)
         for file in files:
-            assert file.suffix == ".txt" or read_nifti(file).array.shape == shapes[file.name]
+            assert file.suffix == ".txt" or read_volume(file).array.shape == shapes[file.name]
         assert list(out.glob(".*")) == []
     says = [f"{images}: holds Scan0", "take another one: -o"]
     refuse("predict", kit.output, images, "-o", images, code=2, says=says, keep=[images])

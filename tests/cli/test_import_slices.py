@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from gansynth.core.source import SourceRequest
-from gansynth.runtime.files import read_json, read_nifti
+from gansynth.core.volumes import read_volume
+from gansynth.runtime.files import read_json
 from gansynth_yolo.import_slices import VOLUMES
 from gansynth_yolo.source import open_yolo
 from tests.conftest import save_nifti
@@ -93,7 +94,7 @@ def test_a_share_of_the_training_backgrounds_is_kept_and_pixels_of_16_bits(
     [[low, high]] = report["window"]  # of all images
     for case in ("a_1", "c_1"):
         [path] = (tmp_path / "out" / "images").rglob(f"{case}_z002.png")
-        stored = read_nifti(volumes / "images" / f"{case}.nii.gz").array
+        stored = read_volume(volumes / "images" / f"{case}.nii.gz").array
         plane = stored[::-1, ::-1].transpose(2, 1, 0)[2]
         expected = np.clip((plane - low) / (high - low), 0, 1) * (2**16 - 1)
         np.testing.assert_allclose(np.asarray(Image.open(path)), expected, atol=0.51)

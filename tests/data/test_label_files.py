@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gansynth.core.volumes import read_volume
 from gansynth.data.case_writer import write_prediction
 from gansynth.hosts.held_out import predictions_of
-from gansynth.runtime.files import read_nifti
 from tests.data.sets import check, opened, save
 from tests.expected import raises_fault
 
@@ -95,7 +95,7 @@ def test_files_of_labels_are_joined_alike_in_every_command(tmp_path, kind, run_j
     ]
     run_json("import", f"nifti:{home}", "nnunet:007", "--root", tmp_path / "nn", *read)
     (raw,) = (tmp_path / "nn" / "nnUNet_raw").iterdir()
-    imported = read_nifti(raw / "labelsTr" / f"{case}.nii.gz").array
+    imported = read_volume(raw / "labelsTr" / f"{case}.nii.gz").array
     _, numbered = np.unique(expected, return_inverse=True)
     assert np.array_equal(imported, numbered.reshape(SHAPE))
     about = json.loads((raw / "dataset.json").read_text())

@@ -148,7 +148,7 @@ def test_what_is_learnt_of_a_case_is_read_once(pairs, monkeypatch):
     monkeypatch.setattr("gansynth.core.case_store.SETTLED", 0.0)
     first = read(pairs, modality="ct")
     learnt = first.intensities, first.schema.labels
-    monkeypatch.setattr("gansynth.data.nifti.read_nifti", None)
+    monkeypatch.setattr("gansynth.data.nifti.read_volume", None)
     again = read(pairs, modality="ct")
     assert (again.intensities, again.schema.labels) == learnt
 

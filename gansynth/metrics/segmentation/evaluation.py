@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.core.source import CaseSource, SlicePosition
+from gansynth.core.volumes import read_volume
 from gansynth.data.grid import mismatches, whole_labels
 from gansynth.metrics.segmentation.measures import (
     AT_ALARMS,
@@ -34,7 +35,7 @@ from gansynth.metrics.segmentation.measures import (
     with_labels,
 )
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import read_nifti, write_json_atomic
+from gansynth.runtime.files import write_json_atomic
 
 # -- predictions -----------------------------------------------------------------------------------
 
@@ -89,7 +90,7 @@ def of_volumes(
 
 def _nifti(predicted: Path, truth: Path) -> Callable[[], LabelMaps]:
     def read() -> LabelMaps:
-        guess, true = read_nifti(predicted), read_nifti(truth)
+        guess, true = read_volume(predicted), read_volume(truth)
         for problem in mismatches(predicted, guess, truth, true):
             raise DataFault("metrics.prediction-grid-differs", problem)
         spacing = np.linalg.norm(true.affine[:3, :3], axis=0).tolist()  # along the files' own axes

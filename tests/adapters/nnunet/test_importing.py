@@ -10,8 +10,9 @@ import pytest
 from gansynth.core.requests.hosts import ImportRequest
 from gansynth.core.source import SourceRequest
 from gansynth.core.synthetic import marked
+from gansynth.core.volumes import read_volume
 from gansynth.hosts.commands import report_import
-from gansynth.runtime.files import read_json, read_nifti
+from gansynth.runtime.files import read_json
 from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.dataset import NnunetRoot
 from gansynth_nnunet.raw import check_raw, raise_on_errors
@@ -80,7 +81,7 @@ def test_pictures_and_slices_become_volumes_of_one_slice(root, tmp_path):
     raw = report.document["folder"]
     names = read_json(raw / "dataset.json")["channel_names"]
     assert names == {"0": "red", "1": "green", "2": "blue"}
-    image, labels = (read_nifti(raw / f"{n}.nii.gz") for n in ("imagesTr/b3_0001", "labelsTr/b3"))
+    image, labels = (read_volume(raw / f"{n}.nii.gz") for n in ("imagesTr/b3_0001", "labelsTr/b3"))
     assert np.array_equal(np.round(image.array * 255)[..., 0].T, colour[..., 1])
     assert np.array_equal(labels.array[..., 0].T, drawn > 0)
     assert report.then == ("prepare", "nnunet:4", "--root", str(root.raw.parent))
@@ -104,7 +105,7 @@ def test_what_nnunet_does_not_read_as_it_is_is_written_with_its_own_geometry(roo
     raw = report.document["folder"]
     assert (report.document["copied"], report.document["written"]) == (0, 18)
     second, labels = (
-        read_nifti(raw / f"{n}.nii.gz") for n in ("imagesTr/bert_1_0001", "labelsTr/bert_1")
+        read_volume(raw / f"{n}.nii.gz") for n in ("imagesTr/bert_1_0001", "labelsTr/bert_1")
     )
     assert np.array_equal(second.array, volume(2, 2)[..., 1])
     assert np.array_equal(labels.array, lesion(2))
@@ -173,7 +174,7 @@ def test_a_cache_is_imported_in_the_fold_that_it_holds(root, tmp_path, run_cli):
     report = bring(f"h5:{cache}", root, folds=None, fold="1")
     source = open_source(SourceRequest("h5", str(cache), fold="1"))
     assert report.document["folds"] == ((len(source.train_ids), len(source.held_out_ids)),)
-    image = read_nifti(report.document["folder"] / "imagesTr/anna_1_0000.nii.gz")
+    image = read_volume(report.document["folder"] / "imagesTr/anna_1_0000.nii.gz")
     assert np.array_equal(image.array.T, source.load("anna_1").image[0])
     verify(root, report.document["dataset"])
 

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from PIL import Image
 
 from gansynth.core.source import Finding, SourceRequest
+from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.dataset import NnunetRoot
 from gansynth_nnunet.raw import check_raw
 from tests.expected import raises_fault
@@ -103,8 +104,19 @@ def as_files(raw: Path, ending: str) -> None:
 
 @pytest.mark.parametrize("ending", [".mha", ".nrrd", ".png"])
 def test_files_of_any_ending_that_nnunet_reads_are_read(toy_copy, ending):
+    request = SourceRequest("nnunet-raw", toy_copy.dataset, root=str(toy_copy.root))
+    expected = open_source(request).load("p1_left")
     as_files(toy_copy.raw, ending)
     assert check(toy_copy) == []
+    case = open_source(request).load("p1_left")
+    assert expected.labels is not None
+    assert case.labels is not None
+    if ending == ".png":
+        middle = expected.labels.shape[0] // 2
+        assert np.array_equal(case.labels, expected.labels[middle : middle + 1])
+    else:
+        assert np.allclose(case.image, expected.image)
+        assert np.array_equal(case.labels, expected.labels)
     labels = toy_copy.raw / f"labelsTr/p1_left{ending}"
     image = toy_copy.raw / f"imagesTr/p2_left_0001{ending}"
     sitk.WriteImage(sitk.ReadImage(str(labels)) * 100, str(labels))
@@ -112,7 +124,7 @@ def test_files_of_any_ending_that_nnunet_reads_are_read(toy_copy, ending):
     said = {f.file: f.message for f in check(toy_copy) if f.level == "error"}
     assert said.keys() == {labels, image}
     assert "are not in dataset.json, expected among [0, 1, 2]" in said[labels]
-    assert "of nnU-Net does not read it" in said[image]
+    assert f"cannot be read as {ending}" in said[image]
 
 
 def test_one_colour_picture_is_three_channels_as_nnunet_reads_it(toy_copy):

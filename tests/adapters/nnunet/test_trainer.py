@@ -17,11 +17,12 @@ import torch
 from gansynth.bank.draw_log import DrawCounter
 from gansynth.core.schedule import choose_cases
 from gansynth.core.source import lineage_of
+from gansynth.core.volumes import read_volume
 from gansynth.hosts.record import TrainingResult, read_sessions
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.child import SHOWN_PREFIX, SHOWS, cpu_threads, torch_threads
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, traced_fault
-from gansynth.runtime.files import read_json, read_nifti
+from gansynth.runtime.files import read_json
 from gansynth_nnunet import launch
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_nnunet.mixed import MixedNnunetDataset
@@ -419,6 +420,6 @@ def test_the_stock_command_trains_and_predicts_the_same_where_there_is_no_gansyn
     predict = (sys.executable, "-c", PREDICT, "-i", images, "-o", out, "-npp", 0, "-nps", 0)
     run_stock(*predict, "-d", "501", "-c", "3d_fullres", "-f", "0", *trained)
     for file in validated:
-        expected, found = read_nifti(file).array, read_nifti(out / file.name).array
+        expected, found = read_volume(file).array, read_volume(out / file.name).array
         assert len(np.unique(expected)) > 1
         assert np.array_equal(found, expected)

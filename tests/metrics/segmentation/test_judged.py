@@ -9,13 +9,14 @@ from PIL import Image
 
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import CaseHeader, SourceRequest
+from gansynth.core.volumes import read_volume
 from gansynth.hosts.held_out import LEVELS, METRICS, PREDICTIONS, evaluate_held_out
 from gansynth.hosts.record import FILE
 from gansynth.hosts.session import Session
 from gansynth.hosts.trials import trials_of
 from gansynth.metrics.segmentation import measure_predictions
 from gansynth.metrics.segmentation.evaluation import OWN, at_thresholds
-from gansynth.runtime.files import read_json, read_nifti, write_json_atomic
+from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
 from gansynth_deepmedic.source import open_deepmedic
@@ -60,7 +61,7 @@ def judged_by_nnunet(source: Any) -> Any:
     "regions", [{}, {"whole": (1, 2), "core": (2,)}], ids=["labels", "regions"]
 )
 def test_nnunet_validates_beside_its_truth(nnunet, regions):
-    truth = read_nifti(nnunet.results / "validation/a.nii.gz").array
+    truth = read_volume(nnunet.results / "validation/a.nii.gz").array
     labels = np.stack([truth > 0, truth == 2] if regions else [truth == n for n in range(3)])
     shares = (0.05 + 0.9 * labels.transpose(0, 3, 2, 1)).astype(np.float32)  # axes as it reads
     np.savez_compressed(nnunet.results / "validation/a.npz", probabilities=shares)
@@ -123,7 +124,7 @@ def segmented(request: SourceRequest, output: Path, *, keep: bool = True) -> Any
 def test_a_segmenter_predicts_on_the_grid_of_the_files(volumes, tmp_path):
     assert perfect(segmented(volumes(), tmp_path / "out"))
     (one,) = segmented(volumes(spacing="1"), tmp_path / "other").values()
-    assert read_nifti(one.file).array.shape == one.read().truth.shape == (8, 9, 10)
+    assert read_volume(one.file).array.shape == one.read().truth.shape == (8, 9, 10)
 
 
 def test_what_kept_nothing_or_is_of_no_files_is_refused_also_before_a_training(volumes, tmp_path):
@@ -169,7 +170,7 @@ def test_deepmedics_own_predictions_are_found_by_their_names(tmp_path):
         trials.predictions(source, tmp_path)
     home = tmp_path / "predictions" / "toy" / "predictions"
     for number in (1, 2):
-        labels = read_nifti(toy.folder / "data" / f"pat_{number:02d}" / "labels.nii.gz")
+        labels = read_volume(toy.folder / "data" / f"pat_{number:02d}" / "labels.nii.gz")
         save_nifti(home / f"pat_{number:02d}_Segm.nii.gz", labels.array, labels.affine)
     assert perfect(trials.predictions(source, tmp_path))
 

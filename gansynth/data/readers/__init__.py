@@ -1,0 +1,1 @@
+"""Formats of volumes: what a file announces, and what it holds. Libraries are imported at use."""
