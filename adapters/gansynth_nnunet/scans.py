@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -190,42 +190,50 @@ class PreprocessedScans(CaseSource):
     def _turned(self, case_id: str, scratch: Path) -> tuple[list[str], str | None]:
         """Return a case's files, one for each channel, and its label map's, if there is one."""
         files = raw_files(self._scans, case_id, len(self._scans.channels), scratch)
-        images = [
-            self._along(files[place], scratch / f"turned_{place}.nii.gz") for place in self._places
-        ]
+        chosen = [files[place] for place in self._places]
         labels = self._scans.entry(case_id).labels
-        if labels is None:
-            return images, None
-        return images, self._along(labels, scratch / "turned_labels.nii.gz")
-
-    def _along(self, file: Path, copy: Path) -> str:
-        """Return a file along the axes of the training cases' files: itself, or a turned copy."""
-        import nibabel
-        from nibabel import orientations
-
-        wanted = self._axes
-        turn = orientations.io_orientation(read_nifti_header(file).affine)
-        if wanted is None or np.array_equal(turn, wanted):
-            return str(file)
-        image: Any = nibabel.load(file)
-        nibabel.save(image.as_reoriented(orientations.ornt_transform(turn, wanted)), copy)
-        return str(copy)
+        chosen += [] if labels is None else [labels]
+        turned = [
+            str(turned_along(file, self._axes, scratch / f"turned_{number}.nii.gz"))
+            for number, file in enumerate(chosen)
+        ]
+        return (turned, None) if labels is None else (turned[:-1], turned[-1])
 
     @cached_property
-    def _axes(self) -> npt.NDArray[Any] | None:
-        """Along which axes files of training cases are stored; None where they are not at hand."""
-        from nibabel import orientations
-
+    def _axes(self) -> str:
         own = self._own
         if not (own.root.raw / own.dataset).is_dir():
-            return None
+            return ""
         raw = raw_set(own.root, own.dataset)
         known = dict(zip(raw.ids, raw.listing.entries, strict=True))
-        found: Sequence[Path] = [known[case].images[0] for case in own.train_ids if case in known]
-        if not found:
-            return None
-        turn: npt.NDArray[Any] = orientations.io_orientation(read_nifti_header(found[0]).affine)
-        return turn
+        return axes_of([known[case].images[0] for case in own.train_ids if case in known])
+
+
+def axes_of(files: Iterable[Path]) -> str:
+    """Return along which axes files are stored, as ``RAS``; "" if they differ, or none is there."""
+    found = {axes_in(read_nifti_header(file).affine) for file in files}
+    return found.pop() if len(found) == 1 else ""
+
+
+def axes_in(affine: npt.NDArray[np.float64]) -> str:
+    """Return the anatomical directions of a file's axes, as ``RAS``."""
+    from nibabel import aff2axcodes
+
+    return "".join(aff2axcodes(affine))
+
+
+def turned_along(file: Path, axes: str, copy: Path) -> Path:
+    """Return a file along other axes: itself, if it lies so or none are named, or a turned copy."""
+    import nibabel
+    from nibabel import orientations
+
+    own = axes_in(read_nifti_header(file).affine)
+    if axes in ("", own):
+        return file
+    turns = orientations.ornt_transform(*map(orientations.axcodes2ornt, (own, axes)))
+    image: Any = nibabel.load(file)
+    nibabel.save(image.as_reoriented(turns), copy)
+    return copy
 
 
 def _encoded(array: npt.NDArray[Any]) -> bytes:

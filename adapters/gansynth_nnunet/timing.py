@@ -28,8 +28,8 @@ VALIDATION = 1 / 3
 def time_of(
     asked: Mapping[str, str],
     environment: Mapping[str, str],
-    batches: tuple[int, int],
-    epochs: int,
+    batches: tuple[int | None, int | None],
+    epochs: int | None,
     windows: int,
 ) -> Mapping[str, Any]:
     """Return hours of a training, seconds of its step and epoch, and the GPU memory it takes.
@@ -39,7 +39,8 @@ def time_of(
     Args:
         asked: dataset, configuration, fold, plans, trainer and device.
         environment: of nnU-Net's process.
-        batches: of training and of validation in an epoch.
+        batches: of training and of validation in an epoch; None for the trainer's own number, as
+            with ``epochs``.
         windows: patches that are predicted of the held-out cases at the end.
     """
     with tempfile.TemporaryDirectory() as scratch:
@@ -57,13 +58,15 @@ def time_of(
     load = found["load"] / max(1, int(environment[WORKERS]))
     step = max(found["step"], load)
     validation = max(VALIDATION * found["step"], load)
-    epoch = batches[0] * step + batches[1] * validation
+    own_batches, own_epochs = found["batches"], epochs or found["epochs"]
+    trained, validated = [given or own for given, own in zip(batches, own_batches, strict=True)]
+    epoch = trained * step + validated * validation
     # A process of gansynth starts, nnU-Net's, and those that write what is predicted. A patch is
     # predicted alone, and a batch has several.
     ends = 3 * max(0.0, found["at"] - began)
     ends += windows * VALIDATION * found["step"] / found["batch"]
     return {
-        "training_hours": round((epoch * epochs + ends) / 3600, 3),
+        "training_hours": round((epoch * own_epochs + ends) / 3600, 3),
         "seconds_an_epoch": round(epoch, 1),
         "seconds_a_step": round(step, 3),
         "gpu_memory_gib": found["memory"],
@@ -106,6 +109,8 @@ def measure(file: Path) -> None:
     if device.type == "cuda":
         memory = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
     found = {"load": load, "step": step, "memory": memory, "at": at, "batch": trainer.batch_size}
+    found["epochs"] = trainer.num_epochs
+    found["batches"] = [trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch]
     write_json_atomic(file, found)
     os._exit(0)  # nnU-Net's threads of loading would be waited for
 

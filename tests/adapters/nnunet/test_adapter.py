@@ -203,7 +203,8 @@ def test_what_the_adapter_writes_is_read_back_from_any_folder(tmp_path, monkeypa
 
 def timed(words: Sequence[str], *_: Any, **__: Any) -> ProcessResult:
     """What the process that times two steps leaves."""
-    write_json_atomic(words[-1], {"load": 0.0, "step": 3.0, "memory": None, "at": 0.0, "batch": 2})
+    found = {"load": 0.0, "step": 3.0, "memory": None, "at": 0.0, "batch": 2}
+    write_json_atomic(words[-1], found | {"epochs": 1000, "batches": [250, 50]})
     return ProcessResult(0, "")
 
 
