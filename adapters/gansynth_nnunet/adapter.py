@@ -207,6 +207,7 @@ class NnunetAdapter(Framework):
         attributes = self.options.attributes
         found["settings"] = {k: v for k, v in attributes.items() if k != "save_every"}
         found["options"] = {k: v for k, v in self.own.items() if k in CHANGING and v}
+        found["axes"] = self.source.axes
         return found
 
     def validate(self) -> None:

@@ -242,7 +242,7 @@ def find_variant(name: str) -> type[Any]:
             f"expected for example nnUNetTrainerDA5.{did_you_mean(name, _names())} Of your own, "
             f"name the folder of its module: export {EXT_VARIABLE}=FOLDER",
         )
-    others = [*inspect.signature(found).parameters.keys() - set(ARGUMENTS)]
+    others = [name for name in inspect.signature(found).parameters if name not in ARGUMENTS]
     if others:
         raise UsageFault(
             "nnunet.trainer-of-old-version",

@@ -241,10 +241,12 @@ def write_small_plans(
             "nnunet.small-plans-name-taken",
             f"small plans: name {small.plans_name!r} is that of nnU-Net's plans; choose another",
         )
-    before = read_json(path).get("configurations") if path.is_file() else {}
+    before: Mapping[str, Any] = {}
+    with suppress(DataFault):  # none yet, or damaged ones
+        before = read_json(path).get("configurations") or {}
     made = {name: shrink(plans.configuration(name), small) for name in configurations}
     doc = dict(plans.doc, plans_name=small.plans_name)
-    doc["configurations"] = dict(before or {}) | made
+    doc["configurations"] = {**before, **made}
     write_json_atomic(path, doc)
     return path
 

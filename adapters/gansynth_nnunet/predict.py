@@ -5,16 +5,14 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from gansynth import (
     CaseSource,
     DataFault,
-    GansynthError,
     PredictJob,
-    SourceRequest,
     VolumeSource,
     disk_errors,
     read_json,
@@ -28,8 +26,6 @@ from gansynth.runtime.files import read_nifti
 from gansynth_nnunet.converter import REORIENT
 from gansynth_nnunet.dataset import (
     NIFTI,
-    NnunetRoot,
-    raw_set,
     read_channels,
     read_labels,
     refuse_other_nnunet,
@@ -93,14 +89,8 @@ def _trained_axes(job: PredictJob) -> str:
     reader = read_json(job.folder.parent / "plans.json").get("image_reader_writer", "")
     if reader.endswith(REORIENT):
         return ""  # nnU-Net turns them itself
-    validated = axes_of(sorted((job.folder / VALIDATION).glob("*.nii*")))
-    if validated:
-        return validated
-    with suppress(GansynthError):  # a model that was brought here alone
-        request = SourceRequest.from_json(job.session["source"])
-        raw = raw_set(*NnunetRoot.of(request.where, request.root))
-        return axes_of([entry.images[0] for entry in raw.listing.entries])
-    return ""
+    known: str = job.session.get("axes") or ""
+    return known or axes_of(sorted((job.folder / VALIDATION).glob("*.nii*")))
 
 
 def _predictor(job: PredictJob, checkpoint: str) -> Any:

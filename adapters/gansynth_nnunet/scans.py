@@ -37,7 +37,7 @@ from gansynth import (
 from gansynth.hosts.prediction import raw_files
 from gansynth.runtime.files import read_nifti_header, write_bytes_atomic
 from gansynth_nnunet.cases import PreprocessedArrays
-from gansynth_nnunet.dataset import NIFTI, NnunetRoot, raw_set
+from gansynth_nnunet.dataset import NIFTI
 
 log = logging.getLogger("gansynth")
 
@@ -47,8 +47,6 @@ Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # image (C, D, H, W), labels
 class PreprocessedSet(Protocol):
     """What is asked of the data set that scans are preprocessed for; see ``NnunetSource``."""
 
-    root: NnunetRoot
-    dataset: str
     folder: Path
     ending: str
     train_ids: tuple[str, ...]
@@ -61,6 +59,9 @@ class PreprocessedSet(Protocol):
 
     @property
     def space(self) -> Space: ...
+
+    @property
+    def axes(self) -> str: ...
 
     def preprocess(self, images: Sequence[str], labels: str | None) -> Arrays: ...
 
@@ -194,19 +195,10 @@ class PreprocessedScans(CaseSource):
         labels = self._scans.entry(case_id).labels
         chosen += [] if labels is None else [labels]
         turned = [
-            str(turned_along(file, self._axes, scratch / f"turned_{number}.nii.gz"))
+            str(turned_along(file, self._own.axes, scratch / f"turned_{number}.nii.gz"))
             for number, file in enumerate(chosen)
         ]
         return (turned, None) if labels is None else (turned[:-1], turned[-1])
-
-    @cached_property
-    def _axes(self) -> str:
-        own = self._own
-        if not (own.root.raw / own.dataset).is_dir():
-            return ""
-        raw = raw_set(own.root, own.dataset)
-        known = dict(zip(raw.ids, raw.listing.entries, strict=True))
-        return axes_of([known[case].images[0] for case in own.train_ids if case in known])
 
 
 def axes_of(files: Iterable[Path]) -> str:

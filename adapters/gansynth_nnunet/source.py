@@ -194,6 +194,22 @@ class NnunetSource(PatchSource):
         return PreprocessedScans(other, self)
 
     @cached_property
+    def axes(self) -> str:
+        """Along which axes the files of training cases lie, as ``RAS``.
+
+        "" if they differ, or are not at hand.
+        """
+        from gansynth_nnunet.scans import axes_of
+
+        if self.ending not in NIFTI or not (self.root.raw / self.dataset).is_dir():
+            return ""
+        with contextlib.suppress(GansynthError):  # files that lack or are damaged
+            raw = raw_set(self.root, self.dataset)
+            known = dict(zip(raw.ids, raw.listing.entries, strict=True))
+            return axes_of([known[case].images[0] for case in self.train_ids if case in known])
+        return ""
+
+    @cached_property
     def keys(self) -> tuple[Key, ...]:
         """Labels or regions whose voxels nnU-Net needs to sample crops."""
         return location_keys(self.plans.manager.get_label_manager(dict(self.dataset_json)))
