@@ -140,7 +140,8 @@ class NnunetSource(PatchSource):
                 "nnunet.cascade-second-stage",
                 f"-c {self.configuration}: a cascade's second stage learns from predictions of its "
                 f"first, which no synthetic sample has; expected the first, -c {first}, or "
-                "3d_fullres",
+                "3d_fullres. nnU-Net's own second stage follows an augmented first: gansynth help "
+                "nnunet",
             )
         self.patch_size = tuple(map(int, self.config["patch_size"]))
         self.patch = (1, *self.patch_size)[-3:]
