@@ -22,10 +22,12 @@ from gansynth import (
     Framework,
     Job,
     PredictJob,
+    PrepareRequest,
     SampleSource,
     TrainingResult,
     UsageFault,
     read_json,
+    read_settings,
     write_json_atomic,
 )
 from gansynth.hosts.launch import TrainingHandover, device_of
@@ -36,17 +38,18 @@ from gansynth.runtime.files import write_bytes_atomic
 from gansynth.runtime.machine import cores
 from gansynth.runtime.progress import stepping
 from gansynth_nnunet.converter import check_converter
-from gansynth_nnunet.dataset import FINGERPRINT, TRUTH, one_subject
+from gansynth_nnunet.dataset import FINGERPRINT, TRUTH, one_subject, refuse_other_nnunet
 from gansynth_nnunet.intake import NnunetIntake
 from gansynth_nnunet.launch import (
     EXT_TRAINER,
     EXT_VARIABLE,
     FILE,
+    STOCK,
     SUFFIX,
     NnunetSettings,
-    find_variant,
-    look_up,
+    check_trainer,
     parse_options,
+    plain_name,
     run,
     ships,
 )
@@ -94,17 +97,27 @@ class NnunetAdapter(Framework):
     def one_subject(self) -> str:
         return one_subject(self.source.root, self.source.dataset)
 
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, str]) -> None:
+        refuse_other_nnunet()
+        check_trainer(read_settings(NnunetSettings, settings, cls.name).trainer)
+
+    @classmethod
+    def needed(cls, settings: Mapping[str, str]) -> Mapping[str, str]:
+        trainer, folders = settings.get("trainer", STOCK), os.environ.get(EXT_VARIABLE)
+        return {EXT_VARIABLE: folders} if folders and not ships(plain_name(trainer)) else {}
+
     def open(self) -> None:
-        self.regions = asked_regions(self.options.regions, self.source)
+        regions = dict(asked_regions(self.options.regions, self.source))
+        for name, values in self.source.labels.regions.items():
+            if len(values) > 1:  # else it is a label
+                regions.setdefault(name, values)
+        self.regions = tuple(regions.items())
         self.check_variant()
 
     def check_variant(self) -> None:
         """Refuse a trainer that is not there, or takes no samples."""
-        variant = self.class_name.removesuffix(SUFFIX)
-        if ships(variant):
-            return  # nnU-Net takes seconds to import, which only its process needs
-        if look_up(variant) is None and look_up(self.class_name) is None:  # users may compose one
-            find_variant(variant)  # refuses it
+        check_trainer(self.options.trainer)
 
     def check_samples(self, found: SampleSource, held_out: Sequence[CaseRecord]) -> SampleSource:
         if found.run is None or not self.intake.converts(found.run):
@@ -131,7 +144,7 @@ class NnunetAdapter(Framework):
     @property
     def class_name(self) -> str:
         """Name of the trainer class."""
-        return self.options.trainer.removesuffix(SUFFIX) + SUFFIX
+        return plain_name(self.options.trainer) + SUFFIX
 
     @property
     def words(self) -> list[str]:
@@ -194,22 +207,19 @@ class NnunetAdapter(Framework):
         attributes = self.options.attributes
         found["settings"] = {k: v for k, v in attributes.items() if k != "save_every"}
         found["options"] = {k: v for k, v in self.own.items() if k in CHANGING and v}
+        found["axes"] = self.source.axes
         return found
 
     def validate(self) -> None:
-        plans, folder = self.source.plans, self.source.plans.folder
-        if plans.doc["plans_name"] != plans.path.stem:
-            raise DataFault(
-                "nnunet.plans-name-of-other",
-                f"{plans.path}: plans_name is {plans.doc['plans_name']!r}, expected its own name",
-            )
+        folder, hidden = self.source.plans.folder, self.source.hidden_regions
+        if hidden:
+            self.reporter.warn(f"{folder / 'dataset.json'}: {hidden}")
         for name in (FINGERPRINT, TRUTH):
             if not (folder / name).exists():
                 raise DataFault(
                     "nnunet.preprocessed-file-missing",
                     f"{folder / name}: missing, expected it from nnU-Net's preprocessing; "
-                    f"run: gansynth prepare {self.source.root.typed(self.source.dataset)} -c "
-                    f"{self.source.configuration}",
+                    f"run: {self.source.request.command(PrepareRequest, force=True)}",
                 )
 
     def planned(self, usual: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -238,11 +248,10 @@ class NnunetAdapter(Framework):
             "trainer": options.trainer,
             "device": self.device,
         }
-        validated = options.num_val_iterations_per_epoch or 50
         mirrored = not options.quick_validation
         windows = source.windows(source.held_out_ids, mirrored=mirrored)
-        batches = (self.batches, validated)
-        return time_of(asked, self.environment(Path()), batches, self.length[0], windows)
+        batches = (options.num_iterations_per_epoch, options.num_val_iterations_per_epoch)
+        return time_of(asked, self.environment(Path()), batches, options.num_epochs, windows)
 
     @classmethod
     def suited(cls, request: AugmentRequest) -> Sequence[Choice]:

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 from gansynth import (
     DataFault,
+    EnvironmentFault,
     FoldSplit,
+    SourceRequest,
     SplitsRequest,
     UsageFault,
     VolumeSet,
@@ -27,6 +29,7 @@ from gansynth.data.folds import at_most_folds, grouped_splits, read_subjects, ta
 from gansynth.data.listing import CaseFiles, Collector, described
 from gansynth.runtime.errors import refuse_closed
 from gansynth.runtime.files import sha256_file, write_bytes_atomic
+from gansynth.runtime.machine import package_line
 
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 QUOTES = "'\""
@@ -64,8 +67,8 @@ class NnunetRoot:
     raw: Path
     preprocessed: Path
     results: Path
-    option: str = ""
-    """What names them on a command line; empty where the environment does."""
+    named: str | None = None
+    """The folder that names them on a command line; None where the environment does."""
 
     @classmethod
     def find(cls, root: str | Path | None = None) -> NnunetRoot:
@@ -75,8 +78,7 @@ class NnunetRoot:
         raw, preprocessed, results = [
             Path(named.get(name) or base / name).absolute() for name in VARIABLES
         ]
-        option = "" if root is None else f" --root {shlex.quote(str(root))}"
-        return cls(raw, preprocessed, results, option)
+        return cls(raw, preprocessed, results, None if root is None else str(root))
 
     @classmethod
     def of(cls, where: str, root: str | Path | None) -> tuple[NnunetRoot, str]:
@@ -84,7 +86,11 @@ class NnunetRoot:
 
         ``where`` may also be the data set's own folder, raw or preprocessed. The other folders are
         then beside that one's, unless ``root`` or nnU-Net's variables name them.
+
+        Raises:
+            EnvironmentFault: nnU-Net is of a version that gansynth does not know.
         """
+        refuse_other_nnunet()
         folder = own_folder(where)
         if folder is None:
             found = cls.find(root)
@@ -95,9 +101,9 @@ class NnunetRoot:
             return replace(found, preprocessed=folder.parent), folder.name
         return replace(found, raw=folder.parent), folder.name
 
-    def typed(self, dataset: str) -> str:
+    def request(self, dataset: str) -> SourceRequest:
         """Return how a data set is named on a command line."""
-        return f"nnunet:{dataset[7:10]}{self.option}"
+        return SourceRequest("nnunet", dataset[7:10], root=self.named)
 
     @property
     def homes(self) -> tuple[Path, Path, Path]:
@@ -184,6 +190,16 @@ def _meant(folder: Path) -> list[Path]:
     return [folder for folder in folders if (folder / "dataset.json").is_file()]
 
 
+def refuse_other_nnunet() -> None:
+    """Refuse (EnvironmentFault) an nnU-Net that is missing, or of an unknown version.
+
+    What is not documented of nnU-Net changes with its versions, and is imported later.
+    """
+    line = package_line("nnunetv2", essential=True)
+    if line.state != "ok":
+        raise EnvironmentFault("nnunet.version-unknown", f"{line.what}: {line.text}")
+
+
 # -- dataset.json ----------------------------------------------------------------------------------
 
 
@@ -224,6 +240,40 @@ def read_labels(doc: Mapping[str, Any], where: Path) -> LabelTable:
         {names.get(value, f"label_{value}"): value for value in sorted(present)},
         manager.ignore_label,
         regions if manager.has_regions else {},
+    )
+
+
+def hidden_regions(doc: Mapping[str, Any], labels: LabelTable) -> str:
+    """Return what nnU-Net can never predict right by its order of regions, and a way out; or "".
+
+    It paints each region with a label, in the order of ``labels``: a later one covers an earlier.
+    """
+    regions = {name: set(values) - {labels.ignore} for name, values in labels.regions.items()}
+    order = [int(value) for value in doc.get("regions_class_order") or ()]
+
+    def painted(value: int, names: Sequence[str], colours: Sequence[int]) -> int:
+        covering = [
+            colour for name, colour in zip(names, colours, strict=True) if value in regions[name]
+        ]
+        return covering[-1] if covering else 0
+
+    wrong = {}
+    for value in sorted(set().union(*regions.values())):
+        found = painted(value, [*regions], order)
+        if found != value:
+            wrong[value] = found
+    if not wrong:
+        return ""
+    text = ", ".join([f"{value} becomes {found}" for value, found in wrong.items()])
+    names = sorted(regions, key=lambda name: -len(regions[name]))
+    colours = []
+    for number, name in enumerate(names):  # what no smaller region covers
+        left = regions[name].difference(*[regions[later] for later in names[number + 1 :]])
+        colours.append(min(left, default=min(regions[name])))
+    return (
+        f"regions_class_order is {order}, and a later region covers an earlier one: label {text} "
+        "in what nnU-Net predicts, however well it has learnt. Name the regions from the largest "
+        f"to the smallest, {', '.join(names)}, and regions_class_order {colours}"
     )
 
 
@@ -364,7 +414,7 @@ def known_subjects(preprocessed: Path, ids: Iterable[str], subjects: str | None)
 
 def one_subject(root: NnunetRoot, dataset: str) -> str:
     """Return the command that gives cases one subject, and makes the folds by it."""
-    return f"gansynth splits {root.typed(dataset)} --subjects FILE --force"
+    return root.request(dataset).command(SplitsRequest, subjects="FILE", force=True)
 
 
 def write_splits(
@@ -372,21 +422,22 @@ def write_splits(
     splits: list[FoldSplit],
     subject_of: Mapping[str, str],
     *,
-    overwrite: bool = False,
+    refusal: str = "",
 ) -> None:
     """Write ``splits_final.json``, and the cases' subjects beside it.
 
     Args:
         folder: the data set's folder in ``nnUNet_preprocessed``; made if needed.
-        overwrite: replace a different split; the old one is kept as ``splits_final.<hash>.json``.
+        refusal: the way out, where a different split is refused. Else it is replaced, and the old
+            one is kept as ``splits_final.<hash>.json``.
     """
     path = folder / SPLITS
     if path.is_file() and read_json(path, expected=list) != splits:
-        if not overwrite:
+        if refusal:
             raise UsageFault(
                 "nnunet.other-split-present",
                 f"{path}: holds another split, expected none or this one; models trained with it "
-                "would no longer fit. Overwrite it with: gansynth splits ... --force",
+                f"would no longer fit. {refusal}",
             )
         with disk_errors(path):
             path.rename(folder / f"splits_final.{sha256_file(path)[:8]}.json")
@@ -415,5 +466,7 @@ def make_splits(request: SplitsRequest) -> list[FoldSplit]:
     subjects = len(set(subject_of.values()))
     folds = request.folds if "folds" in request.given else at_most_folds(request.folds, subjects)
     splits = grouped_splits(ids, subject_of, folds, request.seed)
-    write_splits(folder, splits, subject_of, overwrite=request.force)
+    typed = shlex.join(["gansynth", *request.replace(force=True).command_line])
+    refusal = "" if request.force else f"Replace it, and keep it under another name: {typed}"
+    write_splits(folder, splits, subject_of, refusal=refusal)
     return splits

@@ -29,13 +29,15 @@ recursive_find_trainer_class_by_name(sys.argv[1])
 
 def lines(request: DoctorRequest) -> Iterator[DoctorLine]:
     """Check nnU-Net's packages and environment; ``quick`` does not find the trainer as it does."""
-    yield from map(package_line, ("nnunetv2", "batchgeneratorsv2", "blosc2"))
+    nnunet = package_line("nnunetv2", essential=True)
+    yield nnunet
+    yield from map(package_line, ("batchgeneratorsv2", "blosc2"))
     yield from folder_lines(request.root)
-    if importlib.util.find_spec("nnunetv2") is not None:
+    if nnunet.state == "ok":  # else nothing of it is imported
         yield worker_line()
     yield torchvision_line()
     yield ext_trainer_line()
-    if not request.quick and importlib.util.find_spec("nnunetv2") is not None:
+    if not request.quick and nnunet.state == "ok":
         yield look_up_line()
 
 

@@ -36,7 +36,7 @@ from gansynth.data.folds import at_most_folds, grouped_splits, unnamed_subjects
 from gansynth.data.read_options import OF_ARRAYS, options_of, refuse_idle_read
 from gansynth.runtime.files import new_or_same, whole_folder
 from gansynth.runtime.progress import counting
-from gansynth_nnunet.dataset import FOLDS, NnunetRoot, write_splits
+from gansynth_nnunet.dataset import FOLDS, NnunetRoot, refuse_other_nnunet, write_splits
 from gansynth_nnunet.raw import raise_on_errors
 
 ENDING = ".nii.gz"
@@ -55,8 +55,8 @@ def import_raw(request: ImportRequest) -> CommandReport:
         UsageFault: the id is taken by another data set, or options that have no effect.
         EnvironmentFault: a disk error.
     """
-    root_typed = request.reading.get("root")
-    root = NnunetRoot.find(root_typed)
+    refuse_other_nnunet()
+    root = NnunetRoot.find(request.root)
     start = _start(request.where)
     there = [folder for home in root.homes for folder in home.glob(f"{start}*")]
     wanted = _source_request(request)
@@ -93,7 +93,8 @@ def import_raw(request: ImportRequest) -> CommandReport:
             writer.write(case, folder)
             progress(number, len(cases))
         writer.describe(folder)
-        write_splits(root.preprocessed / name, splits, subject_of)
+        refusal = "Remove it, if there are none"
+        write_splits(root.preprocessed / name, splits, subject_of, refusal=refusal)
     subjects = len(set(subject_of.values()))
     if folds[0].note:
         request.reporter.say(folds[0].note)
@@ -122,10 +123,8 @@ def import_raw(request: ImportRequest) -> CommandReport:
     if changed:
         became = ", ".join([f"{old} to {new}" for old, new in changed.items()])
         lines.append(f"label values: {became}, because nnU-Net takes no gaps")
-    then = ["prepare", f"nnunet:{request.where}"]
-    if root_typed:
-        then += ["--root", root_typed]
-    return CommandReport(document, lines, tuple(then), already=bool(there))
+    made = SourceRequest("nnunet", request.where, root=request.root)
+    return CommandReport(document, lines, prepares=made, already=bool(there))
 
 
 def _start(dataset_id: str) -> str:

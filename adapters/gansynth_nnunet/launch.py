@@ -6,6 +6,7 @@ nnU-Net's command line passes nothing on to a trainer, so the environment names 
 from __future__ import annotations
 
 import argparse
+import inspect
 import io
 import json
 import os
@@ -36,6 +37,8 @@ STOCK = "nnUNetTrainer"
 TRAINER = f"{STOCK}{SUFFIX}"
 EXT_TRAINER = Path(__file__).parent / "ext_trainer"  # the folder for `nnUNet_extTrainer`
 EXT_VARIABLE = "nnUNet_extTrainer"
+ARGUMENTS = ("plans", "configuration", "fold", "dataset_json", "device")
+"""Of a trainer's ``__init__``."""
 FILE = "GANSYNTH_CONFIG"
 """Variable with the path of a ``TrainingHandover``."""
 HOW_TO = (
@@ -209,19 +212,43 @@ def ships(name: str) -> bool:
     return any(f"\nclass {name}(" in text for text in texts)
 
 
+def plain_name(trainer: str) -> str:
+    """Return the name of the trainer that gansynth's extends."""
+    return trainer.removesuffix(SUFFIX)
+
+
+def check_trainer(name: str) -> None:
+    """Refuse (UsageFault) a trainer that is not there, or that nnU-Net cannot start."""
+    variant = plain_name(name)
+    if ships(variant):
+        return  # nnU-Net takes seconds to import, which only its process needs
+    if look_up(variant + SUFFIX) is None:  # users may compose one
+        find_variant(variant)
+
+
 def find_variant(name: str) -> type[Any]:
     """Return nnU-Net's own trainer of this name, or one in the user's ``nnUNet_extTrainer``.
 
     Raises:
-        UsageFault: there is none.
+        UsageFault: there is none, or it is written for another nnU-Net.
     """
     found = look_up(name)
     if found is None:
+        named = os.environ.get(EXT_VARIABLE)
+        folders = f"the folders of {EXT_VARIABLE}, {named}" if named else f"{EXT_VARIABLE}, not set"
         raise UsageFault(
             "nnunet.trainer-unknown",
-            f"trainer {name}: nnU-Net has none of that name, nor have the folders in "
-            "nnUNet_extTrainer; expected for example nnUNetTrainerDA5."
-            f"{did_you_mean(name, _names())}",
+            f"trainer {name}: nnU-Net has none of that name, nor has one been found by {folders}; "
+            f"expected for example nnUNetTrainerDA5.{did_you_mean(name, _names())} Of your own, "
+            f"name the folder of its module: export {EXT_VARIABLE}=FOLDER",
+        )
+    others = [name for name in inspect.signature(found).parameters if name not in ARGUMENTS]
+    if others:
+        raise UsageFault(
+            "nnunet.trainer-of-old-version",
+            f"trainer {name}: its __init__ takes {', '.join(others)}, expected only "
+            f"{', '.join(ARGUMENTS)}: nnU-Net 2.6 and later would end in KeyError {others[0]!r}, "
+            "for it looks each one up among its own; take it out",
         )
     return found
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
+from dataclasses import replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -11,12 +13,72 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
 
-from gansynth import DataFault, HostOptions, Needs, UsageFault, read_json, write_json_atomic
+from gansynth import (
+    DataFault,
+    Finding,
+    GansynthError,
+    HostOptions,
+    Needs,
+    PrepareRequest,
+    SourceRequest,
+    UsageFault,
+    read_json,
+    write_json_atomic,
+)
 from gansynth.runtime.option_kinds import Size
+from gansynth_nnunet.dataset import NnunetRoot
 
 USUAL_CONFIGURATIONS = ("3d_fullres", "2d")
+OLD = "was preprocessed by an nnU-Net before 2.6 (*.npz), expected *.b2nd"
+RESENC = ("M", "L", "XL")
 DEFAULT_PLANS, SMALL_PLANS = "nnUNetPlans", "gansynthSmallPlans"
-PLAN_AGAIN = "plan again with nnU-Net 2.8 or later: gansynth prepare --force"
+PLANNERS = {f"nnUNetResEncUNet{size}Plans": f"nnUNetPlannerResEnc{size}" for size in RESENC}
+"""Plans of nnU-Net's residual encoders -> the planner that makes them."""
+
+
+def plans_in(folder: Path) -> list[str]:
+    """Return the names of all plans in a data set's folder in ``nnUNet_preprocessed``, sorted."""
+    files = folder.glob("*Plans*.json")
+    return sorted(f.stem for f in files if not f.name.startswith("gansynth_"))  # those of hashes
+
+
+def planning(dataset: str, request: SourceRequest, **fields: bool) -> str:
+    """Return the command that makes the plans of a request; ``fields``: of the preparation."""
+    if request.plans in (None, DEFAULT_PLANS, *PLANNERS):
+        return request.command(PrepareRequest, **fields)
+    if request.plans == SMALL_PLANS:
+        own = replace(request, plans=None)
+        return own.command(PrepareRequest, set={"small": "yes"}, **fields)
+    return f"nnUNetv2_plan_experiment -d {int(dataset[7:10])} -overwrite_plans_name {request.plans}"
+
+
+def preparing(root: NnunetRoot, dataset: str, folder: Path) -> str:
+    """Return the command that makes a folder of preprocessed cases again."""
+    request = root.request(dataset)
+    names = [name for name in plans_in(folder.parent) if name != DEFAULT_PLANS]
+    for name in (DEFAULT_PLANS, *names):
+        plans = None if name == DEFAULT_PLANS else name
+        with suppress(GansynthError):  # which the check of the plans says
+            known = NnunetPlans(folder.parent, replace(request, plans=name)).doc["configurations"]
+            for each, values in known.items():
+                if values.get("data_identifier") == folder.name:
+                    asked = replace(request, plans=plans, configuration=each)
+                    return asked.command(PrepareRequest, force=True)
+    return request.command(PrepareRequest, force=True)
+
+
+def check_plans(root: NnunetRoot, dataset: str) -> Iterator[Finding]:
+    """Warn of plans that no fit takes, and of cases that only an older nnU-Net reads."""
+    folder = root.preprocessed / dataset
+    for name in plans_in(folder):
+        try:
+            NnunetPlans(folder, replace(root.request(dataset), plans=name))
+        except GansynthError as fault:
+            yield Finding("warning", None, folder / f"{name}.json", str(fault))
+    for place in sorted({file.parent for file in folder.glob("*/*.npz")}):
+        if next(place.glob("*.b2nd"), None) is None:
+            text = f"{place}: {OLD}; preprocess again: {preparing(root, dataset, place)}"
+            yield Finding("warning", None, place, text)
 
 
 class _Configuration(BaseModel):
@@ -34,29 +96,49 @@ class _Plans(BaseModel):
 
 
 class NnunetPlans:
-    """A plans file: its path, and its content."""
+    """A plans file: its path, and its content.
 
-    def __init__(self, folder: Path, name: str, typed: str) -> None:
-        """Read plans by name from the data set's folder in ``nnUNet_preprocessed``.
+    Attributes:
+        request: the data set, with the name of the plans unless that is nnU-Net's default.
+    """
 
-        ``typed``: how the data set is named on a command line.
+    def __init__(self, folder: Path, request: SourceRequest) -> None:
+        """Read the plans of a request from the data set's folder in ``nnUNet_preprocessed``.
+
+        Where it names none, they are nnU-Net's default or, without these, the only ones there are.
+
+        Raises:
+            UsageFault: no such plans.
+            DataFault: none at all, or damaged ones, or of another name than the file's.
         """
-        self.folder, self.path = folder, folder / f"{name}.json"
-        if self.path.parent != folder or not self.path.is_file():
-            files = folder.glob("*Plans*.json")
-            there = sorted(f.stem for f in files if not f.name.startswith("gansynth_"))  # hashes
-            if not there:
+        names = plans_in(folder)
+        if request.plans is None and DEFAULT_PLANS not in names and len(names) == 1:
+            request = replace(request, plans=names[0])
+        name = request.plans or DEFAULT_PLANS
+        self.folder, self.path, self.request = folder, folder / f"{name}.json", request
+        if name not in names:
+            prepare = planning(folder.name, request)
+            if not names:
                 raise DataFault(
                     "nnunet.no-plans",
-                    f"{folder}: no plans, the data set is not preprocessed; run: gansynth prepare "
-                    f"{typed} -c 3d_fullres",
+                    f"{folder}: no plans, the data set is not preprocessed; run: {prepare}",
                 )
             raise UsageFault(
                 "nnunet.plans-name-unknown",
-                f"--plans {name!r}: no such plans in {folder}, expected one of: {', '.join(there)}",
+                f"--plans {name}: no such plans in {folder}, expected one of: "
+                f"{', '.join(names)}; or make them: {prepare}",
             )
-        self.doc: Mapping[str, Any] = read_json(self.path, hint=PLAN_AGAIN)
+        again = planning(folder.name, request, force=True)
+        self._again = f"plan again with nnU-Net 2.8 or later: {again}"
+        self.doc: Mapping[str, Any] = read_json(self.path, hint=self._again)
         self._check(_Plans, self.doc, "")
+        if self.doc["plans_name"] != name:
+            raise DataFault(
+                "nnunet.plans-name-of-other",
+                f"{self.path}: plans_name is {self.doc['plans_name']!r}, expected {name!r}, as the "
+                "file is called: nnU-Net would take its results for those of the other plans; "
+                "correct it, or name the file as it says",
+            )
 
     def _check(self, model: type[BaseModel], doc: Mapping[str, Any], where: str) -> None:
         try:
@@ -66,7 +148,7 @@ class NnunetPlans:
             key = where + ".".join(map(str, first["loc"]))
             what = f"{key} is {first['input']!r:.60}: {first['msg']}"
             raise DataFault(
-                "nnunet.plans-value-refused", f"{self.path}: {what}; {PLAN_AGAIN}"
+                "nnunet.plans-value-refused", f"{self.path}: {what}; {self._again}"
             ) from None
 
     @cached_property
@@ -90,7 +172,7 @@ class NnunetPlans:
         except Exception as error:  # nnU-Net has no error classes of its own
             raise DataFault(
                 "nnunet.configuration-unreadable",
-                f"{self.path}: configurations: {name}: {error!r:.300}; {PLAN_AGAIN}",
+                f"{self.path}: configurations: {name}: {error!r:.300}; {self._again}",
             ) from None
         self._check(_Configuration, found, f"configurations: {name}: ")
         return found
@@ -100,10 +182,14 @@ class NnunetPlans:
 
         Pictures and single slices have plans for 2d only. ``prepared``: with preprocessed cases.
         """
-        names = [name for name in USUAL_CONFIGURATIONS if name in self.doc["configurations"]] or [
-            *USUAL_CONFIGURATIONS
+        known = self.doc["configurations"]
+        names = [name for name in USUAL_CONFIGURATIONS if name in known] or [*USUAL_CONFIGURATIONS]
+        others = [name for name in known if "previous_stage" not in known[name]]
+        there = [
+            name
+            for name in dict.fromkeys((*names, *others))
+            if prepared and name in known and self.data_folder(name).is_dir()
         ]
-        there = [name for name in names if prepared and self.data_folder(name).is_dir()]
         return (there or names)[0]
 
     def data_folder(self, configuration: str) -> Path:
@@ -155,10 +241,12 @@ def write_small_plans(
             "nnunet.small-plans-name-taken",
             f"small plans: name {small.plans_name!r} is that of nnU-Net's plans; choose another",
         )
-    before = read_json(path).get("configurations") if path.is_file() else {}
+    before: Mapping[str, Any] = {}
+    with suppress(DataFault):  # none yet, or damaged ones
+        before = read_json(path).get("configurations") or {}
     made = {name: shrink(plans.configuration(name), small) for name in configurations}
     doc = dict(plans.doc, plans_name=small.plans_name)
-    doc["configurations"] = dict(before or {}) | made
+    doc["configurations"] = {**before, **made}
     write_json_atomic(path, doc)
     return path
 

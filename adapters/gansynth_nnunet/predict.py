@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from gansynth import CaseSource, DataFault, PredictJob, VolumeSource, read_json
+from gansynth import (
+    CaseSource,
+    DataFault,
+    PredictJob,
+    VolumeSource,
+    read_json,
+)
+from gansynth.core.lineage import some_names
 from gansynth.core.volumes import endings, read_volume
 from gansynth.data.grid import whole_labels
 from gansynth.hosts.prediction import place_labels, raw_files, write_labels
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.child import limit_threads
-from gansynth_nnunet.dataset import read_channels, read_labels
+from gansynth_nnunet.converter import REORIENT
+from gansynth_nnunet.dataset import (
+    read_channels,
+    read_labels,
+    refuse_other_nnunet,
+)
+from gansynth_nnunet.launch import find_variant
+from gansynth_nnunet.results import VALIDATION
+from gansynth_nnunet.scans import axes_of, turned_along
 
 
 def predict_images(job: PredictJob, checkpoint: str) -> list[Path]:
@@ -26,6 +42,7 @@ def predict_images(job: PredictJob, checkpoint: str) -> list[Path]:
     Raises:
         DataFault: other channels, or a file that nnU-Net does not read.
     """
+    refuse_other_nnunet()
     model = job.folder.parent
     about = read_json(model / "dataset.json")
     ending = str(about["file_ending"])
@@ -37,7 +54,7 @@ def predict_images(job: PredictJob, checkpoint: str) -> list[Path]:
         )
     channels = read_channels(about, model / "dataset.json")
     labels = read_labels(about, model / "dataset.json").values
-    images = job.opened(channels)
+    images, axes = job.opened(channels), _trained_axes(job)
     predictor = _predictor(job, checkpoint)
     job.begin(target="nnunet", labels=labels, checkpoint=checkpoint)
     files = []
@@ -45,13 +62,33 @@ def predict_images(job: PredictJob, checkpoint: str) -> list[Path]:
         job.scratch() as scratch,
         job.reporter.task(len(images.train_ids), "case") as task,
     ):
+        turned = []
         for case in images.train_ids:
             raw = raw_files(images, case, len(channels), scratch)
+            own = axes_of(raw[:1])
+            turned += [f"{case} ({own})"] if axes not in ("", own) else []
+            for number, file in enumerate(raw):
+                raw[number] = turned_along(file, axes, scratch / f"turned_{number}.nii.gz")
             predicted = scratch / f"predicted{ending}"
             _predict(predictor, raw, predicted, ending)
-            files.append(_place(images, case, predicted, job.out))
+            back = turned_along(predicted, own, scratch / "turned_back.nii.gz")
+            files.append(_place(images, case, back, job.out))
             task.advance(1)
+    if turned:
+        job.reporter.say(
+            f"{some_names(turned)}: not stored along the axes of the training cases, {axes}; "
+            "turned to be predicted, and back"
+        )
     return files
+
+
+def _trained_axes(job: PredictJob) -> str:
+    """Return along which axes the training's files lie, as far as they can be seen; else ""."""
+    reader = read_json(job.folder.parent / "plans.json").get("image_reader_writer", "")
+    if reader.endswith(REORIENT):
+        return ""  # nnU-Net turns them itself
+    known: str = job.session.get("axes") or ""
+    return known or axes_of(sorted((job.folder / VALIDATION).glob("*.nii*")))
 
 
 def _predictor(job: PredictJob, checkpoint: str) -> Any:
@@ -67,11 +104,18 @@ def _predictor(job: PredictJob, checkpoint: str) -> Any:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     fold = job.folder.name.removeprefix("fold_")
-    with redirect_stdout(io.StringIO()):
-        predictor = nnUNetPredictor(device=device, allow_tqdm=False)
-        predictor.initialize_from_trained_model_folder(
-            str(job.folder.parent), use_folds=(fold,), checkpoint_name=checkpoint
-        )
+    try:
+        with redirect_stdout(io.StringIO()):
+            predictor = nnUNetPredictor(device=device, allow_tqdm=False)
+            predictor.initialize_from_trained_model_folder(
+                str(job.folder.parent), use_folds=(fold,), checkpoint_name=checkpoint
+            )
+    except RuntimeError as error:
+        unknown = re.search(r"Could not find requested nnunet trainer (\w+)", str(error))
+        if unknown is None:
+            raise
+        find_variant(unknown[1])  # refuses it
+        raise
     return predictor
 
 

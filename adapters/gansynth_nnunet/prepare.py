@@ -24,7 +24,14 @@ from gansynth.runtime.processes import without_script
 from gansynth.runtime.progress import stepping
 from gansynth_nnunet.cases import PreprocessedArrays, write_hashes
 from gansynth_nnunet.dataset import NnunetRoot, raw_set
-from gansynth_nnunet.plans import DEFAULT_PLANS, NnunetPlans, PrepareSettings, write_small_plans
+from gansynth_nnunet.plans import (
+    DEFAULT_PLANS,
+    PLANNERS,
+    NnunetPlans,
+    PrepareSettings,
+    planning,
+    write_small_plans,
+)
 from gansynth_nnunet.raw import check_raw, raise_on_errors
 from gansynth_nnunet.workers import WORKERS, counting_files
 
@@ -32,11 +39,13 @@ from gansynth_nnunet.workers import WORKERS, counting_files
 def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
     """Implement ``gansynth prepare nnunet:ID``: check, fingerprint, plan and preprocess.
 
-    What is done already is not done again. Plans other than the default must exist already.
+    What is done already is not done again. Plans that are neither nnU-Net's default nor those of
+    its residual encoders must exist already.
     """
     source, name = request.request, request.request.plans or DEFAULT_PLANS
     root, dataset = NnunetRoot.of(source.where, source.root)
     number, folder = int(dataset[7:10]), root.preprocessed / dataset
+    named = replace(source, plans=name)
     seconds: dict[str, float] = {}  # of each step; 0.0 if it had been done before
     with stepping(request.reporter) as progress:
         with _timed(seconds, "check"):
@@ -50,13 +59,15 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
         path, plans = folder / f"{name}.json", None
         if path.is_file():
             with contextlib.suppress(DataFault):  # damaged
-                plans = NnunetPlans(folder, name, root.typed(folder.name))
-        if plans is None or path.stat().st_mtime < newest or request.force:
-            if name != DEFAULT_PLANS:
+                plans = NnunetPlans(folder, named)
+        made_here = name in (DEFAULT_PLANS, *PLANNERS)
+        if plans is None or path.stat().st_mtime < newest or (request.force and made_here):
+            if not made_here:
                 raise UsageFault(
                     "nnunet.plans-missing-or-outdated",
                     f"{path}: not there, damaged or older than the raw data, and only "
-                    f"{DEFAULT_PLANS} are made here; make it with nnUNetv2_plan_experiment",
+                    f"{DEFAULT_PLANS}, {', '.join(PLANNERS)} are made here; make it by: "
+                    f"{planning(dataset, named)}",
                 )
             if plans is None:
                 path.unlink(missing_ok=True)  # nnU-Net would read it and extend it
@@ -71,19 +82,21 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
                 extractor.run(overwrite_existing=True)
             progress("fingerprint", 1, 1)
             with _timed(seconds, "plan"), _nnunet(root, folder):
-                nnunet.plan_experiment_dataset(number)
+                nnunet.plan_experiments([number], PLANNERS.get(name, "ExperimentPlanner"))
             progress("plan", 1, 1)
         else:
             seconds.update(fingerprint=0.0, plan=0.0)
-        plans = NnunetPlans(folder, name, root.typed(folder.name))
+        plans = NnunetPlans(folder, named)
 
         configurations = tuple(request.configurations) or (plans.usual(prepared=False),)
         arrays = {each: plans.data_folder(each) for each in configurations}  # refuses unknown ones
         for each, place in arrays.items():
-            done = {file.stem: file.stat().st_mtime for file in place.glob("*.pkl")}
+            there = [file for file in place.glob("*.pkl") if file.with_suffix(".b2nd").is_file()]
+            done = {file.stem: file.stat().st_mtime for file in there}
             if set(done) == set(raw.ids) and min(done.values()) >= newest and not request.force:
                 seconds[each] = 0.0
-                noted = PreprocessedArrays(place, "preprocess again: gansynth prepare --force")
+                again = replace(named, configuration=each).command(PrepareRequest, force=True)
+                noted = PreprocessedArrays(place, f"preprocess again: {again}")
                 for file in noted.unnoted():  # of nnU-Net's own command; the first notes all
                     noted.checked(file.name)
                 continue
@@ -102,10 +115,7 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
             write_small_plans(plans, options, configurations)
     for finding in report.findings:
         request.reporter.warn(finding.message)
-    small = ("--plans", options.plans_name) if options.small else ()
-    words = {"--subjects": source.subjects, "--root": source.root}
-    option = [text for key, value in words.items() if value for text in (key, value)]
-    data = ("--data", f"nnunet:{source.where}", "-c", configurations[0], *option)
+    small = options.plans_name if options.small else source.plans
     return CommandReport(
         {
             "dataset": dataset,
@@ -114,8 +124,7 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
             "seconds": seconds,
             "warnings": [vars(finding) for finding in report.findings],
         },
-        then=(*data, *small),
-        fits=replace(source, fold="all", configuration=configurations[0], plans=name),
+        fits=replace(source, configuration=configurations[0], plans=small),
     )
 
 

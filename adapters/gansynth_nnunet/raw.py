@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -20,12 +21,23 @@ from gansynth import (
     parse_read,
     register_read_options,
 )
+from gansynth.core.volumes import endings
 from gansynth.data.case_writer import NiftiWriter
 from gansynth.data.check import check_volumes, in_order
 from gansynth.data.folds import absolute
 from gansynth.data.listing import channel_places
 from gansynth_nnunet.cases import PreprocessedArrays, hashes_of
-from gansynth_nnunet.dataset import NnunetRoot, RawSet, describes, located, raw_set
+from gansynth_nnunet.dataset import (
+    NnunetRoot,
+    RawSet,
+    describes,
+    hidden_regions,
+    located,
+    raw_set,
+    read_labels,
+)
+from gansynth_nnunet.plans import check_plans, preparing
+from gansynth_nnunet.scans import axes_of
 
 
 @register_read_options(VolumeOptions)
@@ -83,7 +95,7 @@ def check_raw(request: SourceRequest, progress: Callable[[int, int], None]) -> C
 
 
 def _check_set(raw: RawSet, prepares: bool) -> Iterator[Finding]:
-    listing, path = raw.listing, raw.listing.where
+    listing, path, volumes = raw.listing, raw.listing.where, raw.ending in endings()
     level: Literal["error", "warning"] = "error" if prepares else "warning"
     code = json.detect_encoding(path.read_bytes())
     if code != "utf-8":
@@ -106,6 +118,17 @@ def _check_set(raw: RawSet, prepares: bool) -> Iterator[Finding]:
             "them here and in labelsTr"
         )
         yield Finding("error", None, path, text)
+    hidden = hidden_regions(raw.doc, read_labels(raw.doc, path))
+    if hidden:
+        yield Finding("warning", None, path, f"{path}: {hidden}")
+    lie = Counter([axes_of(entry.images[:1]) for entry in listing.entries]) if volumes else {}
+    if len(lie) > 1:
+        text = ", ".join([f"{count} along {axes or 'several'}" for axes, count in lie.items()])
+        text = (
+            f"{path.parent}: files lie along different axes: {text}. nnU-Net takes voxels as they "
+            "are stored, and learns each way apart; turn them alike (nibabel.as_closest_canonical)"
+        )
+        yield Finding("warning", None, path.parent, text)
     if raw.doc.get("numTraining") != cases:
         text = (
             f"{path}: numTraining is {raw.doc.get('numTraining')!r}, expected the {cases} cases "
@@ -126,8 +149,9 @@ def _check_set(raw: RawSet, prepares: bool) -> Iterator[Finding]:
 
 def _check_arrays(root: NnunetRoot, dataset: str) -> Iterator[Finding]:
     preprocessed = root.preprocessed / dataset
+    yield from check_plans(root, dataset)
     for folder in sorted({file.parent for file in preprocessed.glob("*/*.b2nd")}):
-        again = f"preprocess again: gansynth prepare {root.typed(dataset)} --force"
+        again = f"preprocess again: {preparing(root, dataset, folder)}"
         arrays = PreprocessedArrays(folder, again, keep=False)
         unnoted = len(arrays.unnoted())
         if unnoted:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -38,7 +38,6 @@ from gansynth.core.volumes import endings, read_volume, read_volume_header
 from gansynth.hosts.prediction import raw_files
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth_nnunet.cases import PreprocessedArrays
-from gansynth_nnunet.dataset import NnunetRoot, raw_set
 
 log = logging.getLogger("gansynth")
 
@@ -48,8 +47,6 @@ Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # image (C, D, H, W), labels
 class PreprocessedSet(Protocol):
     """What is asked of the data set that scans are preprocessed for; see ``NnunetSource``."""
 
-    root: NnunetRoot
-    dataset: str
     folder: Path
     ending: str
     train_ids: tuple[str, ...]
@@ -62,6 +59,9 @@ class PreprocessedSet(Protocol):
 
     @property
     def space(self) -> Space: ...
+
+    @property
+    def axes(self) -> str: ...
 
     def preprocess(self, images: Sequence[str], labels: str | None) -> Arrays: ...
 
@@ -191,47 +191,49 @@ class PreprocessedScans(CaseSource):
     def _turned(self, case_id: str, scratch: Path) -> tuple[list[str], str | None]:
         """Return a case's files, one for each channel, and its label map's, if there is one."""
         files = raw_files(self._scans, case_id, len(self._scans.channels), scratch)
-        images = [
-            self._along(files[place], scratch / f"turned_{place}.nii.gz") for place in self._places
-        ]
+        chosen = [files[place] for place in self._places]
         labels = self._scans.entry(case_id).labels
-        if labels is None:
-            return images, None
-        return images, self._along(labels, scratch / "turned_labels.nii.gz")
+        chosen += [] if labels is None else [labels]
+        turned = [
+            str(turned_along(file, self._own.axes, scratch / f"turned_{number}.nii.gz"))
+            for number, file in enumerate(chosen)
+        ]
+        return (turned, None) if labels is None else (turned[:-1], turned[-1])
 
-    def _along(self, file: Path, copy: Path) -> str:
-        """Return a file along the axes of the training cases' files: itself, or a turned copy."""
-        import nibabel
-        from nibabel import orientations
 
-        wanted = self._axes
-        turn = orientations.io_orientation(read_volume_header(file).affine)
-        along = wanted is None or np.array_equal(turn, wanted)
-        if along and file.name.lower().endswith((".nii", ".nii.gz")):
-            return str(file)
-        volume = read_volume(file)
-        array = volume.array.astype("u1") if volume.array.dtype == bool else volume.array
-        image: Any = nibabel.Nifti1Image(array, volume.affine, dtype=array.dtype)
-        if not along:
-            image = image.as_reoriented(orientations.ornt_transform(turn, wanted))
-        nibabel.save(image, copy)
-        return str(copy)
+def axes_of(files: Iterable[Path]) -> str:
+    """Return along which axes files are stored, as ``RAS``; "" if they differ, or none is there."""
+    found = {axes_in(read_volume_header(file).affine) for file in files}
+    return found.pop() if len(found) == 1 else ""
 
-    @cached_property
-    def _axes(self) -> npt.NDArray[Any] | None:
-        """Along which axes files of training cases are stored; None where they are not at hand."""
-        from nibabel import orientations
 
-        own = self._own
-        if not (own.root.raw / own.dataset).is_dir():
-            return None
-        raw = raw_set(own.root, own.dataset)
-        known = dict(zip(raw.ids, raw.listing.entries, strict=True))
-        found: Sequence[Path] = [known[case].images[0] for case in own.train_ids if case in known]
-        if not found:
-            return None
-        turn: npt.NDArray[Any] = orientations.io_orientation(read_volume_header(found[0]).affine)
-        return turn
+def axes_in(affine: npt.NDArray[np.float64]) -> str:
+    """Return the anatomical directions of a file's axes, as ``RAS``."""
+    from nibabel import aff2axcodes
+
+    return "".join(aff2axcodes(affine))
+
+
+def turned_along(file: Path, axes: str, copy: Path) -> Path:
+    """Return a file as NIfTI along other axes: itself, if it is and lies so, or a copy.
+
+    Without ``axes`` it keeps its own.
+    """
+    import nibabel
+    from nibabel import orientations
+
+    own = axes_in(read_volume_header(file).affine)
+    along = axes in ("", own)
+    if along and file.name.lower().endswith((".nii", ".nii.gz")):
+        return file
+    volume = read_volume(file)
+    array = volume.array.astype("u1") if volume.array.dtype == bool else volume.array
+    image: Any = nibabel.Nifti1Image(array, volume.affine, dtype=array.dtype)
+    if not along:
+        turns = orientations.ornt_transform(*map(orientations.axcodes2ornt, (own, axes)))
+        image = image.as_reoriented(turns)
+    nibabel.save(image, copy)
+    return copy
 
 
 def _encoded(array: npt.NDArray[Any]) -> bytes:

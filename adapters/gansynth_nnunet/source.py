@@ -35,6 +35,7 @@ from gansynth import (
     GansynthError,
     LabelArray,
     PatchSource,
+    PrepareRequest,
     Schema,
     SourceRequest,
     Space,
@@ -65,6 +66,7 @@ from gansynth_nnunet.dataset import (
     TRUTH,
     NnunetRoot,
     describes,
+    hidden_regions,
     known_subjects,
     located,
     one_subject,
@@ -73,7 +75,7 @@ from gansynth_nnunet.dataset import (
     read_labels,
 )
 from gansynth_nnunet.mixed import Key, location_keys
-from gansynth_nnunet.plans import DEFAULT_PLANS, NnunetPlans
+from gansynth_nnunet.plans import OLD, NnunetPlans
 
 log = logging.getLogger("gansynth")
 
@@ -125,11 +127,10 @@ class NnunetSource(PatchSource):
     def __init__(self, request: SourceRequest) -> None:
         self.root, self.dataset = NnunetRoot.of(request.where, request.root)
         self.name, home = f"nnunet:{self.dataset}", self.root.preprocessed / self.dataset
-        self._id = self.root.typed(self.dataset)
-        self.plans = NnunetPlans(home, request.plans or DEFAULT_PLANS, self._id)
+        self.plans = NnunetPlans(home, request)
         self.configuration = request.configuration or self.plans.usual(prepared=True)
         self.request = replace(
-            request, where=located(request.where), configuration=self.configuration
+            self.plans.request, where=located(request.where), configuration=self.configuration
         )
         self.config = self.plans.configuration(self.configuration)
         first = self.config.get("previous_stage")
@@ -138,13 +139,15 @@ class NnunetSource(PatchSource):
                 "nnunet.cascade-second-stage",
                 f"-c {self.configuration}: a cascade's second stage learns from predictions of its "
                 f"first, which no synthetic sample has; expected the first, -c {first}, or "
-                "3d_fullres",
+                "3d_fullres. nnU-Net's own second stage follows an augmented first: gansynth help "
+                "nnunet",
             )
         self.patch_size = tuple(map(int, self.config["patch_size"]))
         self.patch = (1, *self.patch_size)[-3:]
         self.batch_size = int(self.config["batch_size"])
-        self._prepare = f"gansynth prepare {self._id} -c {self.configuration}"
-        self._again = f"preprocess again: {self._prepare} --force"
+        self._prepare = self.request.command(PrepareRequest)
+        again = self.request.command(PrepareRequest, force=True)
+        self._again = f"preprocess again: {again}"
         path = home / "dataset.json"
         self.dataset_json = read_json(path, hint=self._prepare)
         self.labels = read_labels(self.dataset_json, path)
@@ -191,6 +194,22 @@ class NnunetSource(PatchSource):
         return PreprocessedScans(other, self)
 
     @cached_property
+    def axes(self) -> str:
+        """Along which axes the files of training cases lie, as ``RAS``.
+
+        "" if they differ, or are not at hand.
+        """
+        from gansynth_nnunet.scans import axes_of
+
+        if self.ending not in endings() or not (self.root.raw / self.dataset).is_dir():
+            return ""
+        with contextlib.suppress(GansynthError):  # files that lack or are damaged
+            raw = raw_set(self.root, self.dataset)
+            known = dict(zip(raw.ids, raw.listing.entries, strict=True))
+            return axes_of([known[case].images[0] for case in self.train_ids if case in known])
+        return ""
+
+    @cached_property
     def keys(self) -> tuple[Key, ...]:
         """Labels or regions whose voxels nnU-Net needs to sample crops."""
         return location_keys(self.plans.manager.get_label_manager(dict(self.dataset_json)))
@@ -234,6 +253,11 @@ class NnunetSource(PatchSource):
         grid: Literal["slice", "crop"] = "slice" if len(self.patch_size) == 2 else "crop"
         return Space(grid, self._size, host=json.loads(json.dumps(record)))
 
+    @property
+    def hidden_regions(self) -> str:
+        """Which labels nnU-Net can never predict by its order of regions; "" for none."""
+        return hidden_regions(self.dataset_json, self.labels)
+
     @cached_property
     def _size(self) -> tuple[int, ...]:
         extent = zip(self.patch_size, np.max(self._trained_shapes, axis=0).tolist(), strict=True)
@@ -255,8 +279,7 @@ class NnunetSource(PatchSource):
         except DataFault as fault:
             raise DataFault(
                 "nnunet.preprocessed-case-faulty",
-                f"{self.folder}: {fault}; find it in the raw data: gansynth check "
-                f"{self._id}, then {self._again}",
+                f"{self.folder}: {fault}; {self._again}, which checks the raw data first",
             ) from fault
         return case
 
@@ -354,6 +377,10 @@ class NnunetSource(PatchSource):
         names = {file.name for file in self.folder.glob("*.b2nd")}
         ids = sorted(n.removesuffix(".b2nd") for n in names if not n.endswith("_seg.b2nd"))
         if not ids:
+            if next(self.folder.glob("*.npz"), None) is not None:
+                raise DataFault(
+                    "nnunet.preprocessed-by-old-version", f"{self.folder}: {OLD}; {self._again}"
+                )
             raise DataFault(
                 "nnunet.no-preprocessed-cases",
                 f"{self.folder}: no preprocessed cases (*.b2nd); run: {self._prepare}",

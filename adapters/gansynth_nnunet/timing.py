@@ -30,8 +30,8 @@ VALIDATION = 1 / 3
 def time_of(
     asked: Mapping[str, str],
     environment: Mapping[str, str],
-    batches: tuple[int, int],
-    epochs: int,
+    batches: tuple[int | None, int | None],
+    epochs: int | None,
     windows: int,
 ) -> Mapping[str, Any]:
     """Return hours of a training, seconds of its step and epoch, and the GPU memory it takes.
@@ -41,7 +41,8 @@ def time_of(
     Args:
         asked: dataset, configuration, fold, plans, trainer and device.
         environment: of nnU-Net's process.
-        batches: of training and of validation in an epoch.
+        batches: of training and of validation in an epoch; None for the trainer's own number, as
+            with ``epochs``.
         windows: patches that are predicted of the held-out cases at the end.
     """
     with tempfile.TemporaryDirectory() as scratch:
@@ -54,12 +55,14 @@ def time_of(
     load = found["load"] / max(1, int(environment[WORKERS]))
     step = max(found["step"], load)
     validation = max(VALIDATION * found["step"], load)
-    epoch = batches[0] * step + batches[1] * validation
+    own_batches, own_epochs = found["batches"], epochs or found["epochs"]
+    trained, validated = [given or own for given, own in zip(batches, own_batches, strict=True)]
+    epoch = trained * step + validated * validation
     # nnU-Net's process starts, then those that judge what is predicted: its own, and gansynth's.
     start = max(0.0, found["at"] - found["began"])
-    seconds = epoch * epochs + 3 * start + windows * found.get("patch", VALIDATION * found["step"])
+    ends = 3 * start + windows * found.get("patch", VALIDATION * found["step"])
     return {
-        "training_hours": round(seconds / 3600, 4),
+        "training_hours": round((epoch * own_epochs + ends) / 3600, 4),
         "seconds_to_start": round(start, 1),
         "seconds_an_epoch": round(epoch, 1),
         "seconds_a_step": round(step, 3),
@@ -91,7 +94,11 @@ def measure(file: Path) -> None:
     )
     trainer.initialize()
     batches, _ = trainer.get_dataloaders()
-    found = {"at": time.monotonic()}
+    found: dict[str, Any] = {
+        "at": time.monotonic(),
+        "epochs": trainer.num_epochs,
+        "batches": [trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch],
+    }
 
     def timed(name: str, work: Callable[[], Any]) -> Any:
         began = time.perf_counter()

@@ -86,7 +86,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's own signature
     ) -> None:
         # nnU-Net reads this signature by name and repeats the arguments at inference: no others.
-        super().__init__(plans, configuration, fold, dataset_json, device)
+        super().__init__(plans, configuration, fold, dataset_json, device=device)
         self.gansynth = from_environment()
         self.gansynth_job: Job | None = None  # on the rank that leads
         self.gansynth_plan: MixerConfig[str] | None = None

@@ -10,7 +10,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,34 +36,37 @@ class Hint(str):
     """What to type next: a line for people, on stderr, and none with ``--quiet``."""
 
 
-def then(*words: object, program: str = "gansynth", label: str = "next") -> Hint:
+def then(
+    *words: object,
+    program: str = "gansynth",
+    label: str = "next",
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> Hint:
     """Return the line of a command that can be pasted as it stands, which no other function makes.
 
     Args:
         words: of the command, without placeholders: where a value is not known, there is no line.
+            Those of data, and of how they are read, are ``SourceRequest.words``.
         program: the first word.
         label: another than the usual one stands beside ``next``, for those whom it names.
+        variables: of the environment, which it needs and another shell may lack.
     """
-    return Hint(f"{label}: {program} {shlex.join(map(str, words))}")
-
-
-def again(read: Mapping[str, str] = MappingProxyType({}), **options: object) -> list[object]:
-    """Return the options of how a data set is read, as they are typed."""
-    pairs = [(f"--{name}", value) for name, value in options.items() if value]
-    pairs += [("--read", f"{key}={value}") for key, value in read.items()]
-    return [word for pair in pairs for word in pair]
+    named = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
+    return Hint(" ".join([f"{label}:", *named, program, shlex.join(map(str, words))]))
 
 
 @dataclass(frozen=True)
 class Output:
     """Output of a command: data to stdout, everything else to stderr.
 
-    ``request`` is what was asked of it, None of a command that is no request's.
+    ``request`` is what was asked of it, None of a command that is no request's; ``variables``: of
+    the environment, which the same command needs again.
     """
 
     as_json: bool = False
     quiet: bool = False
     request: Request | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @functools.cached_property
     def reporter(self) -> Reporter:
@@ -91,7 +94,8 @@ class Output:
         """Return the same command as the next one, without some fields and with others changed."""
         assert self.request is not None, "a request's command"
         asked = self.request.replace(without=tuple(without), **changes)
-        return then(click.get_current_context().info_name, *asked.command_line[1:], label=label)
+        name, variables = click.get_current_context().info_name, self.variables
+        return then(name, *asked.command_line[1:], label=label, variables=variables)
 
 
 def idle_with(request: Request, field: str) -> list[str]:

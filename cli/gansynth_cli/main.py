@@ -12,7 +12,7 @@ import select
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from types import FrameType
@@ -73,6 +73,17 @@ AIDS = {
     "completion": ("completion", "Print the script that lets a shell complete gansynth."),
 }
 """The same of those that are listed last."""
+OF_TRAINING = ("-num_gpus", "-device", "-pretrained_weights", "--npz", "--val", "--val_best")
+OF_DATA = {"-p": "--plans NAME", "-d": "--data nnunet:ID"}
+ALONE = {"-d": "nnunet:ID, without an option,"}
+OF_NNUNET: Mapping[str, Mapping[str, str]] = {
+    "check": ALONE,
+    "prepare": {**ALONE, "-p": "--plans NAME", "-np": "--processes N"},
+    "fit": OF_DATA,
+    "cache": {**ALONE, "-p": "--plans NAME"},
+    "augment": {**OF_DATA, "-tr": "--trainer NAME", **{word: f"-- {word}" for word in OF_TRAINING}},
+}
+"""Command -> option of nnU-Net's own commands -> what is typed for it."""
 GROUP = "gansynth.commands"
 """Entry points of packages with commands of their own: each is a table, command -> (``MODULE:NAME``
 of a ``click.Command``, a line)."""
@@ -175,6 +186,8 @@ class Gansynth(click.Group):
                 )
             except click.MissingParameter as error:
                 raise _with_data(error, typed) from None
+            except click.NoSuchOption as error:
+                raise _as_called_here(error, typed) from None
 
         if not standalone_mode:
             return run()
@@ -192,6 +205,16 @@ def _with_data(error: click.MissingParameter, typed: Sequence[str]) -> click.Mis
         if colon and kind in installed().names("sources"):
             hint = f"Did you mean --data {word}?"
             return click.MissingParameter(hint, ctx=error.ctx, param=error.param)
+    return error
+
+
+def _as_called_here(error: click.NoSuchOption, typed: Sequence[str]) -> click.NoSuchOption:
+    """Return the error, which answers an option of nnU-Net's own commands with ours."""
+    known = {} if error.ctx is None else OF_NNUNET.get(str(error.ctx.info_name), {})
+    for word in _before_dashes(typed):
+        if word in known and word.startswith(error.option_name):  # of -tr click tells -t
+            text = f"No such option {word!r}: nnU-Net's {word} is {known[word]} here."
+            return click.NoSuchOption(word, text, ctx=error.ctx)
     return error
 
 

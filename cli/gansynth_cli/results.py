@@ -12,7 +12,7 @@ from statistics import mean
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from gansynth_cli.common import Hint, again, table, then
+from gansynth_cli.common import Hint, table, then
 
 if TYPE_CHECKING:
     from gansynth.core.run_folder import RunFolder
@@ -36,21 +36,28 @@ def counted(number: int, word: str) -> str:
     return f"{number} {word}{'s' * (number != 1)}"
 
 
-def then_fit(suggested: Suggestion, *words: object) -> list[Hint]:
-    """Return the fit of the generator that suits a data set, behind what is to know of it."""
+def then_fit(suggested: Suggestion, request: SourceRequest, **fields: object) -> list[Hint]:
+    """Return the fit of the generator that suits a data set, behind what is to know of it.
+
+    ``fields``: of the fit, that the data do not say.
+    """
+    from gansynth.core.requests.fit import FitRequest
     from gansynth.runtime.files import free_name
 
     noted = [Hint(f"warning: {suggested.note}")] if suggested.note else []
-    run = free_name(Path("runs", suggested.words[0]))
-    return [*noted, then("fit", *suggested.words, *words, "-o", run)]
+    named, settings = suggested.generator, suggested.settings
+    fields = ({"set": settings} if settings else {}) | fields
+    fields.setdefault("out", free_name(Path("runs", named)))
+    return [*noted, then(*request.words(FitRequest, generator=named, **fields))]
 
 
-def then_prepare(data: str, *words: object) -> Hint:
+def then_prepare(request: SourceRequest) -> Hint:
     """Return the preparation of raw cases by their framework, as it suits this machine."""
+    from gansynth.core.requests.hosts import PrepareRequest
     from gansynth.hosts.one_command import suited_preparation
 
-    settings = [("--set", f"{key}={value}") for key, value in suited_preparation(data).items()]
-    return then("prepare", data, *(word for pair in settings for word in pair), *words)
+    settings = {} if request.plans else suited_preparation(f"{request.kind}:{request.where}")
+    return then(*request.words(PrepareRequest, **({"set": settings} if settings else {})))
 
 
 def way_to_nnunet(request: SourceRequest) -> Hint:
@@ -92,9 +99,9 @@ def then_cure(cures: Collection[str], run: RunFolder, source: CaseSource) -> Ite
             yield fit_again(run, folder, rim_mm=other)
             return
     suggested = suggested_generator(source)
-    if suggested.words[0] != run.manifest["generator"]:
-        folder = free_name(Path(f"{run.folder}-{suggested.words[0]}"))
-        yield then("fit", *suggested.words, *data_words(run.request), "-o", folder)
+    if suggested.generator != run.manifest["generator"]:
+        folder = free_name(Path(f"{run.folder}-{suggested.generator}"))
+        yield from then_fit(suggested, run.request, out=folder)[-1:]
     elif "longer" in cures and run.capabilities.trains:
         yield fit_again(run, run.folder, steps=2 * run.manifest["steps"])
 
@@ -103,6 +110,7 @@ def fit_again(run: RunFolder, out: str | Path, **settings: object) -> Hint:
     """Return the fit of a run with other settings; that of its own folder goes on."""
     from gansynth.core.registry import installed
     from gansynth.core.requests.base import text_of
+    from gansynth.core.requests.fit import FitRequest
     from gansynth.training.loop import FitOptions
 
     manifest = run.manifest
@@ -114,19 +122,10 @@ def fit_again(run: RunFolder, out: str | Path, **settings: object) -> Hint:
     for key, value in chosen.items():
         if key in usual and value != usual[key] and text_of(value) != text_of(usual[key]):
             changed[key] = value
-    words = [f"--set={key}={text_of(value)}" for key, value in (changed | settings).items()]
+    fields = {"generator": manifest["generator"], "set": changed | settings}
     if manifest["edits"] != list(run.capabilities.edits):
-        words += [f"--edit={edit}" for edit in manifest["edits"]]
-    return then("fit", manifest["generator"], *data_words(run.request), *words, "-o", out)
-
-
-def data_words(request: SourceRequest) -> list[object]:
-    """Return the data of a run as they are typed."""
-    usual, words = type(request)(request.kind, request.where), dict[str, Any]()
-    for name in ("configuration", "plans", "fold", "subjects", "root"):
-        if getattr(request, name) != getattr(usual, name):
-            words[name] = getattr(request, name)
-    return again(request.read, data=f"{request.kind}:{request.where}", **words)
+        fields["edit"] = manifest["edits"]
+    return then(*run.request.words(FitRequest, **fields, out=out))
 
 
 def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
@@ -198,7 +197,10 @@ def _short(value: float | None) -> str:
 
 
 def lines_of_training(
-    document: Mapping[str, Any], target: str, labels: Mapping[str, int]
+    document: Mapping[str, Any],
+    target: str,
+    labels: Mapping[str, int],
+    variables: Mapping[str, str] = NO_NAMES,
 ) -> Iterator[str]:
     """Yield the result of a training with samples mixed in.
 
@@ -206,6 +208,7 @@ def lines_of_training(
         document: report of ``gansynth augment``.
         target: name of the framework.
         labels: name -> value.
+        variables: of the environment, which a prediction needs.
     """
     from gansynth.metrics.segmentation.evaluation import lines_of, said_of
 
@@ -235,8 +238,8 @@ def lines_of_training(
     share = document.get("share_of_usual_length")
     if share is not None:
         yield from _too_short(share, target)
-    typed = shlex.join(["gansynth", "predict", document["folder"]])
-    yield Hint(f"new images, in a folder IMAGES: {typed} IMAGES -o predicted")
+    typed = ("predict", document["folder"], "IMAGES", "-o", "predicted")
+    yield then(*typed, label="new images, in a folder IMAGES", variables=variables)
 
 
 def _too_short(share: float, target: str) -> Iterator[str]:

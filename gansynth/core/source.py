@@ -6,13 +6,14 @@ import hashlib
 import json
 import math
 import os
+import shlex
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,9 @@ from gansynth.core.space import Space
 from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.serialise import Document
 from gansynth.runtime.workers import in_processes, processes_for
+
+if TYPE_CHECKING:
+    from gansynth.core.requests.base import Request
 
 STORED = 8
 """How many times larger a case's image is in memory than its files, about."""
@@ -83,6 +87,28 @@ class SourceRequest(Document, optional=("synthetic",)):
                 f"--data {text!r}: expected KIND:WHERE, for example msd:Task04",
             )
         return cls(kind=kind, where=where, **fields)
+
+    def words(self, model: type[Request], **fields: Any) -> list[str]:
+        """Return the words after ``gansynth`` of a command on these data, read as these are.
+
+        Every next command and way out is made here: nothing of the request is lost on the way.
+
+        Args:
+            model: the command's request; what it does not take is left out.
+            fields: its other fields, or the same with other values.
+        """
+        usual = type(self)(self.kind, self.where)
+        taken = {"data": f"{self.kind}:{self.where}", "source": f"{self.kind}:{self.where}"}
+        taken |= {"synthetic_source": self.synthetic} if self.synthetic else {}
+        for name in ("configuration", "plans", "fold", "subjects", "read", "root"):
+            if getattr(self, name) != getattr(usual, name):
+                taken[name] = getattr(self, name)
+        known = {name: value for name, value in taken.items() if name in model.model_fields}
+        return model.typed_as(known | fields)
+
+    def command(self, model: type[Request], **fields: Any) -> str:
+        """Return the command of ``words`` as it is pasted."""
+        return shlex.join(["gansynth", *self.words(model, **fields)])
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from gansynth.core.requests.hosts import ImportRequest, PrepareRequest
 from gansynth.core.source import SourceRequest
 from gansynth.data.name_patterns import NamePattern, Pattern, read_pattern
 from gansynth.runtime.errors import UsageFault, did_you_mean
@@ -366,17 +368,12 @@ def import_words(request: SourceRequest, target: str) -> list[str]:
 
     host = target.partition(":")[0]
     if request.kind == f"{host}-raw":
-        typed = ["prepare", f"{host}:{request.where}"]
-        return typed + (["--root", request.root] if request.root else [])
+        return replace(request, kind=host).words(PrepareRequest)
     known = installed()
     opener = known.load("sources", request.kind) if request.kind in known.names("sources") else None
     idle = OF_ARRAYS if opener and isinstance(options_of(opener, request), VolumeOptions) else ()
-    typed = ["import", f"{request.kind}:{request.where}", target]
-    for flag, text in (("--subjects", request.subjects), ("--root", request.root)):
-        typed += [flag, text] if text else []
-    for key, text in request.read.items():
-        typed += [] if key in idle else ["--read", f"{key}={text}"]
-    return typed
+    read = {key: text for key, text in request.read.items() if key not in idle}
+    return replace(request, read=read, fold="0").words(ImportRequest, target=target)
 
 
 def import_command(request: SourceRequest, target: str) -> str:

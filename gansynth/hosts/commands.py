@@ -49,14 +49,15 @@ MOVED = "--data KIND:WHERE", "gansynth check KIND:WHERE --generator RUN"
 class CommandReport:
     """A command's report, to read and as JSON; ``then``: arguments of the next command.
 
-    Where ``fits`` is a data set, that command fits the generator that suits it. ``already``: what
-    the command makes was there, and is unchanged.
+    That command fits a generator on the data ``fits``, or prepares the data ``prepares``, if there
+    are such. ``already``: what the command makes was there, and is unchanged.
     """
 
     document: Mapping[str, Any]
     lines: Sequence[str] = ()
     then: Sequence[str] = ()
     fits: SourceRequest | None = None
+    prepares: SourceRequest | None = None
     already: bool = False
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,10 +84,7 @@ def _shorter(session: Session) -> list[str]:
     for choice in session.host.suited(request):
         if choice.prepare and getattr(asked, choice.name, None) != choice.value:
             # Data prepared otherwise need another generator; one command makes both.
-            reading = {name: getattr(asked, name) for name in ("configuration", "subjects", "root")}
-            words = {name: value for name, value in reading.items() if value is not None}
-            whole = AugmentRequest(data=f"{asked.kind}:{asked.where}", ratio=request.ratio, **words)
-            typed = shlex.join(["gansynth", "augment", *whole.command_line[1:]])
+            typed = replace(asked, plans=None).command(AugmentRequest, ratio=request.ratio)
             ways.append(f"{typed} (with {choice.name} {choice.value})")
         elif not choice.prepare and choice.name not in request.set:
             ways.append(f"--{choice.name.replace('_', '-')} {choice.value}")

@@ -193,6 +193,15 @@ class Framework(ABC):
             )
         return {}
 
+    @classmethod  # noqa: B027 - optional
+    def check_settings(cls, settings: Mapping[str, str]) -> None:
+        """Refuse what can be seen to be wrong before the data are prepared for it; optional."""
+
+    @classmethod
+    def needed(cls, settings: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the variables without which another shell does not find what settings name."""
+        return {}
+
     def open(self) -> None:  # noqa: B027 - optional
         """Set what follows from the options, such as ``regions``, and refuse them; optional.
 

@@ -7,6 +7,7 @@ printed. The generator is fitted, or gone on with, in a folder that the same com
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,6 +66,7 @@ def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
     decided = _Decided(request, reporter)
     decided.choose(_target(asked))
     target = str(decided.value("target"))
+    framework(target).check_settings(request.set)
     preparation: dict[str, str] = {}
     for choice in framework(target).suited(request):
         if decided.choose(choice):
@@ -184,7 +186,9 @@ def _prepared(decided: _Decided, preparation: Mapping[str, str]) -> tuple[CaseSo
     """Return the prepared cases; in a dry run perhaps the raw ones, and the command to type."""
     request, given = decided.request, decided.reading
     asked = SourceRequest.parse(str(request.data), **given)
-    words = {key: given[key] for key in ("configuration", "subjects", "root") if key in given}
+    # Plans that are chosen, not typed, are made by the preparation's settings.
+    named = [*("plans",) * bool(request.plans), "configuration", "subjects", "root"]
+    words: dict[str, Any] = {key: given[key] for key in named if key in given}
     try:
         return open_source(asked), ""
     except GansynthError:
@@ -192,7 +196,7 @@ def _prepared(decided: _Decided, preparation: Mapping[str, str]) -> tuple[CaseSo
             raise
     prepare = PrepareRequest(data=str(request.data), quiet=request.quiet, set=preparation, **words)
     if request.dry_run:
-        typed = "gansynth prepare " + " ".join(prepare.command_line[1:])
+        typed = shlex.join(["gansynth", *prepare.command_line])
         raw = SourceRequest(f"{asked.kind}-raw", asked.where, root=asked.root)
         return open_source(replace(raw, subjects=asked.subjects, fold=asked.fold)), typed
     decided.reporter.say(f"{request.data}: is prepared first, as by gansynth prepare")

@@ -5,7 +5,6 @@ A training is refused that would see held-out cases, another space or other unit
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from gansynth.bank.reader import BankReader
 from gansynth.core.identity import Compared, HeldOut
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import such_as
+from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource, SourceRequest
@@ -52,12 +52,8 @@ def fit_again(run: RunFolder, request: SourceRequest, size: Sequence[int] = ()) 
     read = dict(request.read)
     if size:
         read["size"] = ",".join(map(str, size))
-    words = ["fit", str(run.manifest["generator"]), "--data", f"{request.kind}:{request.where}"]
-    if request.subjects:
-        words += ["--subjects", request.subjects]
-    for key, text in read.items():
-        words += ["--read", f"{key}={text}"]
-    return shlex.join(["gansynth", *words, "-o", f"{run.folder}_again"])
+    fields = {"generator": run.manifest["generator"], "out": f"{run.folder}_again"}
+    return replace(request, read=read).command(FitRequest, **fields)
 
 
 def find_sample_source(request: AugmentRequest) -> SampleSource:

@@ -23,6 +23,7 @@ from gansynth.bank.reader import BankReader, verify_bank
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.identity import Compared, Door, HeldOut, refuse_seen
 from gansynth.core.lineage import CaseRecord, Lineage, guard_host
+from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource, lineage_of, unrecorded
@@ -150,7 +151,7 @@ class Session:
     @property
     def share_of_usual_length(self) -> float | None:
         """How long the whole training is, as a share of the host's default length."""
-        usual = self.opened.usual_samples
+        usual = self.opened.usual_samples if self.host.length_known else None
         return None if usual is None else self.total * self.host.samples_of_a_unit / usual
 
     @cached_property
@@ -297,11 +298,8 @@ class Session:
         if run is None or not intake.converts(run):
             guard_host(lineage.host, source.space.host, kind=kind)
         name, where = "GENERATOR" if run is None else run.manifest["generator"], source.request
-        hint = (
-            f"Fit a generator on the training cases of this fold: gansynth fit {name} --data "
-            f"{where.kind}:{where.where}{f' -c {where.configuration}' * bool(where.configuration)}"
-            f"{f' --root {where.root}' * bool(where.root)} --fold {where.fold} -o NEW"
-        )
+        fit = where.command(FitRequest, generator=name, fold=where.fold, out="NEW")
+        hint = f"Fit a generator on the training cases of this fold: {fit}"
         door = Door(kind, hint, own_naming=self.host.one_subject)
         found = replace(found, compared=refuse_seen(lineage, self.held_out, door))
         if run is not None:

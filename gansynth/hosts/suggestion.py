@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -56,9 +56,10 @@ class Contents:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What to type after ``gansynth fit``, and what to know of it; empty where nothing is."""
+    """A generator, what to set of it, and what to know of it; empty where nothing is."""
 
-    words: tuple[str, ...]
+    generator: str
+    settings: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
 
 
@@ -89,8 +90,5 @@ def suggested_generator(source: CaseSource) -> Suggestion:
     # Label maps say more than boxes, unless boxes of them are asked for.
     boxes = not source.schema.foreground or "boxes" in source.request.read
     found = contents_of(source) if boxes else _of_label_maps(source)
-    words = [found.rule.generator]
-    for key, value in found.settings.items():
-        words += ["--set", f"{key}={value}"]
     note = f"{', '.join(found.organs)} {NO_GAIN}" if found.kind == "organs" else ""
-    return Suggestion(tuple(words), note)
+    return Suggestion(found.rule.generator, found.settings, note)

@@ -156,6 +156,8 @@ def package_line(package: str, *, essential: bool = False) -> DoctorLine:
     install = f"pip install '{package}{needs}'" if str(needs) else f"pip install {package}"
     try:
         installed = version(package)
+        if str(needs) and installed not in needs:  # whose import may fail in any way
+            return DoctorLine(state, package, f"{installed}, gansynth needs {needs}", install)
         importlib.import_module(package.replace("-", "_"))
     except PackageNotFoundError:
         return DoctorLine(state, package, "not installed", install)
@@ -164,8 +166,6 @@ def package_line(package: str, *, essential: bool = False) -> DoctorLine:
         return DoctorLine(
             state, package, f"does not import: {reason}", f"{install} --force-reinstall"
         )
-    if str(needs) and installed not in needs:
-        return DoctorLine(state, package, f"{installed}, gansynth needs {needs}", install)
     return DoctorLine("ok", package, installed)
 
 

@@ -10,9 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import psutil
 import pytest
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from gansynth import replay
 from gansynth.bank.reader import BankReader
@@ -139,6 +141,24 @@ def test_new_images_are_predicted_on_the_grid_of_their_files_and_named_as_they_a
         assert list(out.glob(".*")) == []
     says = [f"{images}: holds Scan0", "take another one: -o"]
     refuse("predict", kit.output, images, "-o", images, code=2, says=says, keep=[images])
+
+
+def test_an_image_along_other_axes_is_predicted_as_along_its_own(trained, run_json, tmp_path):
+    kit, images = trained[0], tmp_path / "new"
+    if kit.host in ("yolo", "deepmedic"):
+        pytest.skip("it predicts pictures, or voxels as they are stored")
+    kit.new_images(images)
+    for file in images.glob("Scan0*.nii.gz"):
+        image: Any = nib.load(file)
+        turns = ornt_transform(io_orientation(image.affine), axcodes2ornt("PIR"))
+        nib.save(image.as_reoriented(turns), images / file.name.replace("Scan0", "Turned"))
+    words = ("predict", kit.output, images, "-o", tmp_path / "predicted", "--device", "cpu")
+    found: dict[str, Any] = {Path(file).name: nib.load(file) for file in run_json(*words)["files"]}
+    own, turned = found["Scan0.nii.gz"], found["Turned.nii.gz"]
+    assert nib.aff2axcodes(turned.affine) == ("P", "I", "R")
+    same = [nib.as_closest_canonical(each) for each in (own, turned)]
+    assert np.allclose(same[0].affine, same[1].affine)
+    assert np.array_equal(same[0].dataobj, same[1].dataobj)
 
 
 def test_another_training_in_its_folder_is_refused(trained, refuse):

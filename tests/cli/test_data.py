@@ -96,7 +96,7 @@ def organ_with_lesions(home: Path) -> Path:
         (
             organ_with_lesions,
             "channels: channel 0; labels: label 1, label 2",
-            "fit parametric --set 'lesions=label 2' --data nifti:{}",
+            "fit parametric --data nifti:{} --set 'lesions=label 2'",
         ),
     ],
     ids=["images", "masks", "boxes", "volumes", "lesions"],
@@ -127,7 +127,7 @@ def test_check_finds_the_kind_says_what_is_there_and_the_next_command(
 def test_a_folder_that_describes_itself_is_read_by_its_description(msd, root, run_cli):
     checked = run_cli("check", "nnunet:001", "--root", root)
     assert checked.stderr.endswith(
-        f"next: gansynth prepare nnunet:001 --set small=yes --root {root}\n"
+        f"next: gansynth prepare nnunet:001 --root {root} --set small=yes\n"
     )
     raw = root / "nnUNet_raw" / NAME
     assert f"--data nnunet-raw:{raw} -o" in run_cli("check", raw).stderr

@@ -12,7 +12,7 @@ from gansynth.core.requests.base import EMPTY
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth_cli.common import Hint, Output, examples, summary, table, then
 from gansynth_cli.requests import request_command
-from gansynth_cli.results import lines_of_training
+from gansynth_cli.results import NO_NAMES, lines_of_training
 
 if TYPE_CHECKING:
     from gansynth.core.host_options import HostOptions
@@ -49,9 +49,13 @@ def target_of(words: Sequence[str]) -> str | None:
 
 def show(request: AugmentRequest, done: Augmented, out: Output) -> None:
     """Print what was trained, written or planned; raise if samples were missing."""
+    from gansynth.hosts.host import framework
     from gansynth.metrics.detection.record import FILE
 
-    lines = [*lines_of_augment(done)]
+    target = request.target or target_of((str(request.data),))
+    if target:
+        out = replace(out, variables=framework(target).needed(request.set))
+    lines = [*lines_of_augment(done, out.variables)]
     if done.result is not None and done.control is None:
         folder = Path(done.document["folder"])
         if (folder / FILE).is_file():
@@ -79,7 +83,7 @@ command = request_command(
 )
 
 
-def lines_of_augment(done: Augmented) -> Iterator[str]:
+def lines_of_augment(done: Augmented, variables: Mapping[str, str] = NO_NAMES) -> Iterator[str]:
     """Yield what was trained, written or planned; of a comparison both, and what it proves."""
     if done.control is not None:
         for name, arm in {"without": done.control, "with": done}.items():
@@ -105,4 +109,4 @@ def lines_of_augment(done: Augmented) -> Iterator[str]:
     else:
         assert done.session is not None, "it has trained"
         labels = done.session.source.schema.labels
-        yield from lines_of_training(done.document, done.session.host.name, labels)
+        yield from lines_of_training(done.document, done.session.host.name, labels, variables)

@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
 def show(request: CacheRequest, done: tuple[dict[str, Any], CaseSource], out: Output) -> None:
     """Print what was written, and the next command."""
+    from gansynth.core.source import SourceRequest
     from gansynth.hosts.suggestion import suggested_generator
 
     report, source = done
     if request.out is None:
         out.result(report, lines_of_kept(report))
         return
-    words = ("--data", f"h5:{request.out}", "--fold", report["fold"])
-    fitted = [] if request.dry_run else then_fit(suggested_generator(source), *words)
+    cache, fold = SourceRequest("h5", str(request.out)), report["fold"]
+    fitted = [] if request.dry_run else then_fit(suggested_generator(source), cache, fold=fold)
     shown = dict(report)
     already = shown.pop("cached_already", False)
     lines = ["cached already: the same cases are there"] if already else []

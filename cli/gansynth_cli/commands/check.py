@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gansynth.core.requests.samples import CheckRequest
 from gansynth.runtime.errors import DataFault, IntegrityFault
-from gansynth_cli.common import Output, again, examples, table
+from gansynth_cli.common import Output, examples, table
 from gansynth_cli.requests import request_command
 from gansynth_cli.results import then_fit, then_prepare, way_to_nnunet
 
@@ -76,11 +77,9 @@ def _contents(checked: CheckReport) -> Iterator[str]:
 
     request, source = checked.request, checked.source
     assert request is not None, "there is a data set"
-    named = f"{request.kind}:{request.where}"
     if source is None:
         if request.kind in installed().hosts_with("prepare"):
-            how = again(subjects=request.subjects, root=request.root)
-            yield then_prepare(named, *how)
+            yield then_prepare(request)
         return
     try:
         schema, generator = source.schema, suggested_generator(source)
@@ -89,10 +88,9 @@ def _contents(checked: CheckReport) -> Iterator[str]:
     labels = [name for name, value in schema.labels.items() if value > 0]
     kinds = {"channels": schema.channels, "labels": labels, "boxes": schema.box_classes}
     yield "; ".join([f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names])
-    configuration = source.request.configuration
-    how = again(source.request.read, subjects=request.subjects, root=request.root)
-    of = ("-c", configuration) if configuration else ()
-    *noted, fitting = then_fit(generator, "--data", named, *of, *how)
+    # Where the files lie is named as it was typed; what else was found in them is kept.
+    found = replace(source.request, where=request.where, subjects=request.subjects)
+    *noted, fitting = then_fit(generator, found)
     yield from noted
     if schema.foreground and request.kind not in installed().names("hosts"):
         yield way_to_nnunet(request)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gansynth.core.requests.base import Request
 from gansynth.core.requests.hosts import ImportRequest, PrepareRequest, SplitsRequest
 from gansynth.runtime.errors import GansynthError
-from gansynth_cli.common import Output, again, examples, summary, table, then
+from gansynth_cli.common import Output, examples, summary, table, then
 from gansynth_cli.requests import request_command
 from gansynth_cli.results import then_fit, then_prepare
 
@@ -26,12 +27,12 @@ def show_report(request: Request, report: CommandReport, out: Output) -> None:
     lines = ["imported already: the same files are there"] if report.already else []
     lines += list(report.lines) or summary(report.document)
     if report.fits is not None:
-        suggested = Suggestion(("parametric",))
+        suggested = Suggestion("parametric")
         with suppress(GansynthError):  # what no fit reads, such as an export of samples
-            suggested = suggested_generator(open_source(report.fits))
-        lines += then_fit(suggested, *report.then)
-    elif report.then[:1] == ("prepare",):
-        lines.append(then_prepare(*report.then[1:]))
+            suggested = suggested_generator(open_source(replace(report.fits, fold="all")))
+        lines += then_fit(suggested, report.fits)
+    elif report.prepares is not None:
+        lines.append(then_prepare(report.prepares))
     elif report.then:
         lines.append(then(*report.then))
     out.result(report.document, lines)
@@ -67,13 +68,14 @@ def show_splits(request: SplitsRequest, splits: Sequence[FoldSplit], out: Output
         (f"fold {fold}", f"{len(split['train'])} training", f"{len(split['val'])} validation")
         for fold, split in enumerate(splits)
     ]
-    data, root = request.data, request.root
-    how = ("--data", data, *again(root=root, fold="0"))
+    data = replace(request.request, subjects=None)  # which are stored beside the folds now
     try:
-        following = then_fit(suggested_generator(open_source(request.request)), *how)
+        source = open_source(data)
+        found = replace(source.request, where=data.where)
+        following = then_fit(suggested_generator(source), found, fold="0")
     except GansynthError:  # raw cases
-        following = [then_prepare(data, *again(root=root))]
-    out.result({"dataset": data, "splits": splits}, [*table(rows), *following])
+        following = [then_prepare(data)]
+    out.result({"dataset": request.data, "splits": splits}, [*table(rows), *following])
 
 
 splits = request_command(

@@ -349,17 +349,25 @@ class Request(BaseModel):
     @property
     def command_line(self) -> list[str]:
         """The words after ``gansynth`` that a user types for it."""
-        words, last = [self.command], list[str]()
-        first = [name for name in self.given if self.opt(name).argument or self.opt(name).eager]
-        for name in dict.fromkeys((*first, *self.given)):
-            value, opt, flag = getattr(self, name), self.opt(name), self.flag(name)
+        return self.typed_as({name: getattr(self, name) for name in self.given})
+
+    @classmethod
+    def typed_as(cls, values: Mapping[str, Any]) -> list[str]:
+        """Return the words after ``gansynth`` of fields with these values, which are not checked.
+
+        A placeholder, as ``NEW``, stands for itself.
+        """
+        words, last = [cls.command], list[str]()
+        first = [name for name in values if cls.opt(name).argument or cls.opt(name).eager]
+        for name in dict.fromkeys((*first, *values)):
+            value, opt, flag = values[name], cls.opt(name), cls.flag(name)
             several = _several(value)
-            if opt.argument and name not in self.positional():
+            if opt.argument and name not in cls.positional():
                 last += ["--", *map(str, several)]
             elif opt.argument:
                 words += map(str, several)
             elif isinstance(value, bool) and not opt.word:
-                words.append(self.called(name))
+                words.append(cls.shown(name, values))
             else:
                 words += [part for each in several for part in (flag, text_of(each))]
         return [*words, *last]

@@ -308,6 +308,7 @@ class ImportRequest(Request):
     to the same place is refused.
     """
 
+    command: ClassVar[str] = "import"
     source: Annotated[str, Opt(argument=True, metavar="KIND:WHERE|FOLDER")] = Field(kw_only=False)
     """The data set to copy."""
     target: Annotated[str, Opt(argument=True, metavar="HOST:WHERE")] = Field(kw_only=False)
@@ -369,9 +370,10 @@ class PrepareRequest(Request):
     preprocessed cases. nnU-Net's plans stay unchanged. Further settings: gansynth options nnunet.
     """
 
+    command: ClassVar[str] = "prepare"
     data: Annotated[str, Opt(argument=True, metavar="HOST:WHERE")] = Field(kw_only=False)
     """The data set."""
-    configuration: Annotated[Texts, Opt(flags=("-c", "--configuration"))] = ()
+    configuration: Annotated[Texts, Opt(flags=("-c", "--configuration"), called="-c")] = ()
     """Configuration to preprocess; may be repeated. [default: the target's, e.g. 3d_fullres]"""
     plans: str | None = None
     """Name of the framework's plans; its default if not given."""
@@ -406,6 +408,7 @@ class SplitsRequest(Request):
     The subjects of all cases are stored beside the folds. Every later command uses them.
     """
 
+    command: ClassVar[str] = "splits"
     settings: ClassVar[str] = ""
     data: Annotated[str, Opt(argument=True, metavar="HOST:WHERE")] = Field(kw_only=False)
     """The data set."""

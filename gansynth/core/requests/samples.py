@@ -93,6 +93,7 @@ class CheckRequest(ClassSection):
     lesions. Nothing is refused: the lines say what differs.
     """
 
+    command = "check"
     settings = ""
     needs = {
         **dict.fromkeys(("seed", "device", "verify_lineage", *ClassSection.words()), "generator"),

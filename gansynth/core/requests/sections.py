@@ -12,7 +12,7 @@ class ReadSection(Request):
     """How a data set is read; what is not given is the source's own."""
 
     heading: ClassVar[str] = "Data"
-    configuration: Annotated[str | None, Opt(flags=("-c", "--configuration"))] = None
+    configuration: Annotated[str | None, Opt(flags=("-c", "--configuration"), called="-c")] = None
     """Configuration of the target framework, e.g. 3d_fullres."""
     plans: str | None = None
     """Name of the framework's plans; its default if not given."""

@@ -1,6 +1,7 @@
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -201,9 +202,10 @@ def test_what_the_adapter_writes_is_read_back_from_any_folder(tmp_path, monkeypa
     assert read.request == AugmentRequest(**words, **moved, label_source=scans)
 
 
-def timed(words: Sequence[str], *_: Any, **__: Any) -> ProcessResult:
-    """What the process that times two steps leaves."""
-    write_json_atomic(words[-1], {"load": 0.0, "step": 3.0, "memory": None, "at": 0.0, "batch": 2})
+def timed(words: Sequence[str], *_: Any, epochs: int = 1000, **__: Any) -> ProcessResult:
+    """What the process that times two steps leaves, of a trainer of so many epochs."""
+    found = {"load": 0.0, "step": 3.0, "memory": None, "at": 0.0, "batch": 2}
+    write_json_atomic(words[-1], found | {"epochs": epochs, "batches": [250, 50]})
     return ProcessResult(0, "")
 
 
@@ -240,3 +242,6 @@ def test_a_dry_run_of_days_says_what_shortens_it(toy_nnunet, fitted, run_json, m
     long = run_json(*words)
     assert (long["training_hours"] > 24, long["shorter"]) == (True, "--num-epochs 100")
     assert "shorter" not in run_json(*words, *long["shorter"].split())
+    monkeypatch.setattr(processes, "run", partial(timed, epochs=1))
+    short = run_json(*words, "--trainer", "nnUNetTrainer_1epoch")
+    assert short["training_hours"] == pytest.approx(long["training_hours"] / 1000, rel=0.2)

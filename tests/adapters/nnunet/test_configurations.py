@@ -6,10 +6,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.runtime.files import write_json_atomic
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.sampler import Sampler
+from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.source import NnunetSource
 from tests.adapters.nnunet.conftest import begin, sidecar
 from tests.banks import Pairs, write_bank
@@ -57,6 +59,10 @@ def test_regions_and_ignore_label_become_plain_labels(toy_nnunet):
     assert dict(found.schema.labels) == named
     assert (found.schema.ignore, found.schema.label_values) == (IGNORE, (-1, 0, 1, 2))
     assert found.space.host["regions"] == {"whole": [1, 2], "core": [2]}
+    host = NnunetAdapter(found, AugmentRequest(target="nnunet", ratio="1:0"))
+    host.open()
+    measured = {"foreground": (1, 2), "1": (1,), "2": (2,), "whole": (1, 2)}
+    assert dict(host.regions) == measured
 
 
 def test_it_trains_on_regions_with_an_ignore_label(ready):

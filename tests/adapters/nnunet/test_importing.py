@@ -84,7 +84,7 @@ def test_pictures_and_slices_become_volumes_of_one_slice(root, tmp_path):
     image, labels = (read_volume(raw / f"{n}.nii.gz") for n in ("imagesTr/b3_0001", "labelsTr/b3"))
     assert np.array_equal(np.round(image.array * 255)[..., 0].T, colour[..., 1])
     assert np.array_equal(labels.array[..., 0].T, drawn > 0)
-    assert report.then == ("prepare", "nnunet:4", "--root", str(root.raw.parent))
+    assert report.prepares == SourceRequest("nnunet", "4", root=str(root.raw.parent))
     verify(root, raw.name)
     read = {"slices": "3,4"}
     cut = bring(f"slices:{msd(tmp_path / 'set')}", root, 5, read=read, subjects=PEOPLE)
@@ -154,7 +154,7 @@ def test_the_same_import_again_changes_nothing_and_another_one_is_refused(root, 
     again = run_cli(*typed)
     first_line = again.stdout.splitlines()[0]
     assert (again.exit_code, first_line) == (0, "imported already: the same files are there")
-    assert "next: gansynth prepare nnunet:4 --set small=yes --root" in again.stderr
+    assert f"next: gansynth prepare nnunet:4 --root {place} --set small=yes" in again.stderr
     assert run_cli(*typed, "--folds", 2).exit_code == 2
     save(home / f"labels/{CASES[3]}.nii.gz", lesion(4))
     assert "id 004 is taken, expected a free one" in run_cli(*typed).stderr

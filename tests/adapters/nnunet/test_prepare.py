@@ -74,7 +74,7 @@ def test_force_prepares_again_tells_how_far_it_is_and_leaves_the_environment(
     ("plans", "configuration", "settings", "expected"),
     [
         (None, "3d_lowres", {}, "nnunet.configuration-unknown"),
-        ("nnUNetResEncUNetMPlans", "2d", {}, "nnunet.plans-missing-or-outdated"),
+        ("ownPlans", "2d", {}, "nnunet.plans-missing-or-outdated"),
         (None, "2d", {"plans_name": "nnUNetPlans"}, "nnunet.small-plans-name-taken"),
         (None, "2d", {"plans_name": "../x"}, "options.value-invalid"),
         (None, "2d", {"features": "8,16"}, "options.value-invalid"),  # nnU-Net's loss would be NaN

@@ -132,7 +132,7 @@ def test_the_repair_of_a_split_that_parts_people_is_remembered_and_the_split_kep
 NO_SPLIT = without("splits_final.json")
 PARTED = split([{"train": ["p1_left", "p2_left"], "val": ["p1_right"]}])
 TWICE = split([{"train": ["p1_left", "p2_left"], "val": ["p1_left"]}])
-PREPARE = "gansynth prepare nnunet:501 --root "
+PREPARE = "gansynth prepare nnunet:501 -c 3d_fullres --root "
 LEAK, VALUE = "lineage.subject-in-training-and-validation", "nnunet.plans-value-refused"
 NOWHERE, FOLD = "nnunet.no-such-data-set", "folds.fold-malformed"
 REFUSED: list[tuple[Spoil | None, dict[str, str], str, str]] = [
