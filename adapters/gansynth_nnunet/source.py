@@ -46,7 +46,7 @@ from gansynth import (
     write_json_atomic,
 )
 from gansynth.core.synthetic import refuse_named
-from gansynth.core.volumes import read_volume
+from gansynth.core.volumes import endings, read_volume
 from gansynth.data.folds import (
     FoldFiles,
     grouped_splits,
