@@ -95,17 +95,12 @@ class Trials:
             "does; leave the arm out, or say what to set in it",
         )
 
-    def saving_levels(self) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    def saving_levels(self) -> tuple[Mapping[str, str], tuple[str, ...]] | None:
         """Return settings and host options with which ``predictions`` also have ``levels``.
 
-        Raises:
-            UsageFault: the host keeps no probabilities of held-out cases.
+        None, the default, if the host keeps no probabilities of held-out cases.
         """
-        raise UsageFault(
-            "hosts.no-held-out-probabilities",
-            f"operating_point: {self.host.name} keeps no probabilities of held-out cases, expected "
-            "a host that does; leave it out",
-        )
+        return None
 
     def check_predictions(self, source: Any, settings: Mapping[str, str]) -> None:
         """Check before a training that ``predictions`` will find some, or raise UsageFault."""
@@ -160,10 +155,10 @@ class CropTrials(Trials):
             )
         return super().without_selection(options, settings)
 
-    def saving_levels(self) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    def saving_levels(self) -> tuple[Mapping[str, str], tuple[str, ...]] | None:
         own: Any = self.host
         if own.predict_levels is CropHost.predict_levels:
-            return super().saving_levels()
+            return None
         return {"save_levels": "yes"}, ()
 
     def check_predictions(self, source: Any, settings: Mapping[str, str]) -> None:

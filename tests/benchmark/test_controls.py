@@ -47,7 +47,7 @@ def test_without_a_control_it_is_the_segmenter_to_the_bit(trained: Callable[...,
     assert trained("controls", "bare") == trained("segmenter", "segmenter")
 
 
-@pytest.mark.parametrize("use", ["teacher", "pseudo", "masked", "cutmix"])
+@pytest.mark.parametrize("use", ["teacher", "pseudo", "self", "masked", "cutmix"])
 def test_each_control_changes_what_is_learnt(trained: Any, use: str):
     asked = {"cutmix": 1} if use == "cutmix" else {"scans": trained.scans, "use": use}
     assert trained("controls", use, **asked) != trained("controls", f"{use}-bare")

@@ -17,6 +17,7 @@ from typing import Any, Literal, Unpack
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.geometry import mask_of
 from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.core.source import CaseSource, SlicePosition
 from gansynth.data.grid import mismatches, whole_labels
@@ -447,7 +448,6 @@ THRESHOLDS = (
 """Of the foreground's probability, dense at the ends, where trained networks have theirs."""
 OWN = THRESHOLDS.index(0.5)
 """Number of the host's own threshold: the foreground of its label map."""
-ALARMS = "false_positives@alarms/foreground"
 AGREED = 0.99  # share of the foreground at ``OWN`` that the label map must have; ties may differ
 
 
@@ -501,6 +501,20 @@ def at_thresholds(
     return table
 
 
+def alarms_of(table: Mapping[str, Mapping[str, Sequence[float | None]]]) -> list[float]:
+    """Return the false alarms at each threshold of what ``at_thresholds`` returned.
+
+    They are ``false_alarms`` where cases without a lesion are judged, else the voxels of
+    ``false_positive_volume``; the mean over cases or subjects.
+    """
+    for name in ("false_alarms", "false_positive_volume"):
+        levels = zip(*table[f"{name}@alarms/foreground"].values(), strict=True)
+        known = [[value for value in level if value is not None] for level in levels]
+        if all(known):
+            break
+    return [sum(level) / len(level) for level in known]
+
+
 def equal_alarms(alarms: Sequence[float], control: Sequence[float]) -> int:
     """Return the number of the threshold with as many false alarms as the control at ``OWN``.
 
@@ -520,7 +534,7 @@ def _levels(case: str, prediction: Prediction, labels: Sequence[int]) -> LabelMa
             f"case {case!r}: no probabilities were kept, expected them; train it again",
         )
     both, levels = prediction.read(), prediction.levels().astype(np.uint8)
-    own, predicted = levels > OWN, np.isin(both.predicted, labels)
+    own, predicted = levels > OWN, mask_of(both.predicted, labels)
     least = AGREED * max(own.sum(), predicted.sum())
     if own.shape != predicted.shape or (own & predicted).sum() < least:
         raise DataFault(
