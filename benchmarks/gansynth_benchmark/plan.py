@@ -24,7 +24,7 @@ from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.requests.sections import ReadSection
 from gansynth.fitting.composite_spec import texts
 from gansynth.hosts.host import Framework, framework
-from gansynth.hosts.trials import trials_of
+from gansynth.hosts.trials import Levels, trials_of
 from gansynth.metrics.segmentation.measures import (
     AT_ALARMS,
     LESIONS,
@@ -501,7 +501,7 @@ class BenchmarkPlan(ClosedModel):
         return "froc" if self.host.finds_boxes else f"{self.measures[0]}/foreground"
 
     @property
-    def levels(self) -> tuple[Mapping[str, str], tuple[str, ...]] | None:
+    def levels(self) -> Levels | None:
         """Settings and options of the host with which it keeps levels; None if it keeps none."""
         return trials_of(self.host.target).saving_levels()
 

@@ -22,6 +22,9 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.options import read_settings
 
+Levels = tuple[Mapping[str, str], tuple[str, ...]]
+"""Settings and options with which a host keeps levels of its probabilities."""
+
 
 class Trials:
     """Trainings of a host that are compared: settings and options are those of all of them.
@@ -95,7 +98,7 @@ class Trials:
             "does; leave the arm out, or say what to set in it",
         )
 
-    def saving_levels(self) -> tuple[Mapping[str, str], tuple[str, ...]] | None:
+    def saving_levels(self) -> Levels | None:
         """Return settings and host options with which ``predictions`` also have ``levels``.
 
         None, the default, if the host keeps no probabilities of held-out cases.
@@ -155,7 +158,7 @@ class CropTrials(Trials):
             )
         return super().without_selection(options, settings)
 
-    def saving_levels(self) -> tuple[Mapping[str, str], tuple[str, ...]] | None:
+    def saving_levels(self) -> Levels | None:
         own: Any = self.host
         if own.predict_levels is CropHost.predict_levels:
             return None

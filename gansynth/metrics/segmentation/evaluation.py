@@ -23,6 +23,7 @@ from gansynth.core.source import CaseSource, SlicePosition
 from gansynth.data.grid import mismatches, whole_labels
 from gansynth.metrics.segmentation.measures import (
     AT_ALARMS,
+    DICE_AT_ALARMS,
     FOREGROUND,
     LESIONS,
     SEGMENTATION,
@@ -392,12 +393,14 @@ def lines_of(
     yield from rows
 
 
-def compared(arm: Mapping[str, Any], control: Mapping[str, Any]) -> dict[str, Any]:
+def compared(
+    arm: Mapping[str, Any], control: Mapping[str, Any], at_alarms: float | None = None
+) -> dict[str, Any]:
     """Differences arm - control of the foreground of two headlines, and a sentence on them.
 
-    Empty for metrics of another kind.
+    Empty for metrics of another kind. ``at_alarms``: that in Dice at equal false alarms.
     """
-    changes: dict[str, float | None] = {}
+    changes: dict[str, float | None] = {} if at_alarms is None else {"dice@alarms": at_alarms}
     for name in ("dice", "hd95", *LESIONS):
         if all(isinstance(metrics.get(name), Mapping) for metrics in (arm, control)):
             ours, theirs = arm[name][FOREGROUND], control[name][FOREGROUND]
@@ -524,6 +527,26 @@ def equal_alarms(alarms: Sequence[float], control: Sequence[float]) -> int:
     both = np.maximum.accumulate(np.array([alarms, control])[:, ::-1], axis=1)[:, ::-1]
     off = np.round(np.abs(both[0] - both[1, OWN]), 9)
     return min(range(len(off)), key=lambda n: (off[n], abs(n - OWN), -n))
+
+
+def gain_at_equal_alarms(
+    arm: Mapping[str, Prediction],
+    control: Mapping[str, Prediction],
+    labels: Sequence[int],
+    ignore: int | None = None,
+) -> float | None:
+    """Return the difference in Dice of the foreground, both with as many alarms as the control.
+
+    Of subjects that have one in both; None without any. Raises DataFault as ``at_thresholds``.
+    """
+    ours, theirs = [at_thresholds(each, labels, "subject", ignore) for each in (arm, control)]
+    level = equal_alarms(alarms_of(ours), alarms_of(theirs))
+    differences = []
+    for subject, values in ours[DICE_AT_ALARMS].items():
+        found, expected = values[level], theirs[DICE_AT_ALARMS][subject][OWN]
+        if found is not None and expected is not None:
+            differences.append(found - expected)
+    return sum(differences) / len(differences) if differences else None
 
 
 def _levels(case: str, prediction: Prediction, labels: Sequence[int]) -> LabelMaps:

@@ -81,7 +81,9 @@ LESIONS = ("lesion_sensitivity", "lesion_precision", "false_alarms", "false_posi
 """They stand beside the primary measure wherever a gain is told."""
 
 AT_ALARMS: Mapping[str, str] = {f"{name}@alarms/foreground": name for name in ("dice", *LESIONS)}
-"""Keys of the measures at equal false alarms; the first stands before all others."""
+"""Keys of the measures at equal false alarms."""
+DICE_AT_ALARMS = next(iter(AT_ALARMS))
+"""It stands before all others."""
 
 DETECTION: Mapping[str, Measure] = {
     "sensitivity": Measure(
@@ -103,6 +105,7 @@ DETECTION: Mapping[str, Measure] = {
 
 MEASURES: Mapping[str, Measure] = {**SEGMENTATION, **DETECTION}
 COSTS = {
+    "dice@alarms": "points of Dice at equal false alarms",
     "dice": "points of Dice",
     "lesion_precision": "points of lesion precision",
     "false_alarms": "alarms per 100 lesion-free cases",
@@ -121,6 +124,13 @@ def measure_of(key: str) -> Measure:
             f"{did_you_mean(name, MEASURES)}",
         )
     return MEASURES[name]
+
+
+def told_first(key: str) -> list[str]:
+    """Keys of what is told before all other measures, where ``key`` is the primary one."""
+    own = [beside("dice", key)] if key in AT_ALARMS else []
+    lesions = [beside(name, key) for name in LESIONS]
+    return list(dict.fromkeys([DICE_AT_ALARMS, key, *own, *lesions]))
 
 
 def beside(name: str, key: str) -> str:
