@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,7 +12,7 @@ import numpy as np
 
 from gansynth import CropHost, FloatArray, Job, LabelArray, UsageFault
 from gansynth.hosts.sample_source import fit_again
-from gansynth.hosts.training_data import Augment, CentredCrops, Pair, padding_values
+from gansynth.hosts.training_data import CentredCrops, Pair, padding_values
 from gansynth.runtime.child import WARNING
 from gansynth.runtime.option_kinds import size_text
 from gansynth.runtime.progress import ProgressTask
@@ -108,7 +108,7 @@ class SegmenterHost(CropHost):
         return (image, labels) if self._usual is None else self._usual(image, labels, rng)
 
     @functools.cached_property
-    def _usual(self) -> Augment | None:
+    def _usual(self) -> Callable[[FloatArray, LabelArray, np.random.Generator], Pair] | None:
         schema, outside = self.space.generator_schema(self.schema), self.space.pad_label
         fill = padding_values(self.space, len(schema.channels))
         if self.options.augmentation == "nnunet":
