@@ -66,8 +66,7 @@ class ControlsHost(SegmenterHost):
     def scans(self) -> list[FloatArray]:
         """Unlabelled scans as the network sees them, in the intensities of the training cases."""
         kind, _, where = self.options.scans.partition(":")
-        asked = {"kind": kind, "where": where, "read": dict(self.source.request.read)}
-        request = SampleRequest(unlabelled=(asked,))
+        request = SampleRequest(unlabelled=({"kind": kind, "where": where},))
         [source] = open_unlabelled(request, self.source, self.source.schema.foreground)
         found, rng = [], np.random.default_rng(0)
         for name in source.train_ids:
