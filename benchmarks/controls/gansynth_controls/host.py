@@ -66,7 +66,7 @@ class ControlsHost(SegmenterHost):
     def scans(self) -> list[FloatArray]:
         """Unlabelled scans as the network sees them, in the intensities of the training cases."""
         kind, _, where = self.options.scans.partition(":")
-        request = SampleRequest(unlabelled=({"kind": kind, "where": where},))
+        request = SampleRequest(unlabelled=({"kind": kind, "where": where, "fold": "all"},))
         [source] = open_unlabelled(request, self.source, self.source.schema.foreground)
         found, rng = [], np.random.default_rng(0)
         for name in source.train_ids:
