@@ -59,7 +59,6 @@ PLACES = {
     "read coco": ("boxes.md", "gansynth_yolo.coco.CocoOptions"),
     "read deepmedic": ("deepmedic_data.md", "gansynth_deepmedic.source.DeepMedicOptions"),
     "plan": ("benchmark_plan.md", "gansynth_benchmark.plan.BenchmarkPlan"),
-    "plan operating_point": ("benchmark_plan.md", "gansynth_benchmark.plan.OperatingPointPlan"),
     **{
         f"plan {part}": ("benchmark_plan.md", f"gansynth_benchmark.plan.{part.capitalize()}Plan")
         for part in ("host", "arm", "split", "tune", "paper")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,7 +20,6 @@ from gansynth_segmenter.options import AUGMENTATION, SegmenterOptions
 
 if TYPE_CHECKING:
     from gansynth import Batch, FitOptions, Generator, Schema, Stage
-    from gansynth_segmenter.augmentation import AugmentationWarp
     from gansynth_segmenter.inference import Segmenter
 
 _LOOP = ("precision", "decay", "checkpoint_every", "log_every")
@@ -105,16 +104,20 @@ class SegmenterHost(CropHost):
         return 0 if newest is None else int(newest.state["step"])
 
     def augment(self, image: FloatArray, labels: LabelArray, rng: np.random.Generator) -> Pair:
-        """Warp an item as the options say."""
-        return (image, labels) if self._warp is None else self._warp(image, labels, rng)
+        """Augment an item as the options say."""
+        return (image, labels) if self._usual is None else self._usual(image, labels, rng)
 
     @functools.cached_property
-    def _warp(self) -> AugmentationWarp | None:
+    def _usual(self) -> Callable[[FloatArray, LabelArray, np.random.Generator], Pair] | None:
+        schema, outside = self.space.generator_schema(self.schema), self.space.pad_label
+        fill = padding_values(self.space, len(schema.channels))
+        if self.options.augmentation == "nnunet":
+            from gansynth_segmenter.as_nnunet import NnunetAugmentation
+
+            return NnunetAugmentation(self.space.size, fill, outside)
         from gansynth_segmenter.augmentation import AugmentationWarp
 
-        schema = self.space.generator_schema(self.schema)
-        fill = padding_values(self.space, len(schema.channels))
-        return AugmentationWarp.of(self.options, schema.spacing, fill, self.space.pad_label)
+        return AugmentationWarp.of(self.options, schema.spacing, fill, outside)
 
     def network(self, schema: Schema) -> Generator:
         """Build the untrained network; its weights depend on ``torch``'s seed."""
@@ -128,10 +131,14 @@ class SegmenterHost(CropHost):
 
         from gansynth import Batch
 
-        items = [job.data[step * job.batch_size + number] for number in which]
+        items = self.drawn(job, step, which)
         image = torch.from_numpy(np.stack([item["image"] for item in items]))
         labels = torch.from_numpy(np.stack([item["labels"] for item in items]).astype(np.int64))
         return Batch(image, labels)
+
+    def drawn(self, job: Job, step: int, which: range) -> list[dict[str, Any]]:
+        """Return the items of a batch, real ones and samples."""
+        return [job.data[step * job.batch_size + number] for number in which]
 
     def loop(self, job: Job) -> FitOptions:
         """Return the options of the loop."""

@@ -12,7 +12,8 @@ from gansynth import Needs, TrainingOptions, UsageFault
 from gansynth.runtime.option_kinds import edges, size_text
 
 Own = Literal["width", "levels", "learning_rate", "beta1", "dropout", "batch_size", "overlap"]
-AUGMENTATION = ("rotate", "shift", "elastic", "flip")
+WARP = ("rotate", "shift", "elastic", "flip")
+AUGMENTATION = ("augmentation", *WARP)
 EPOCHS = 200.0  # default passes through the training cases (Shin et al. 2018, Sun et al. 2020)
 _OWN: Mapping[str, Mapping[Own, float]] = {
     "unet": {
@@ -54,6 +55,7 @@ class SegmenterOptions(TrainingOptions):
         "dropout": "network=pix2pix",
         "levels": "network=unet or network=pix2pix",
         "factors": "network=deepmedic",
+        **dict.fromkeys(WARP, "augmentation=warp"),
     }
 
     network: Literal["unet", "pix2pix", "deepmedic"] = Field(
@@ -128,6 +130,11 @@ class SegmenterOptions(TrainingOptions):
         lt=1,
         description="share by which windows overlap in prediction (unet and pix2pix 0.5, "
         "deepmedic 0)",
+    )
+    augmentation: Literal["warp", "nnunet"] = Field(
+        "warp",
+        description="usual augmentation: one warp, by the next four settings, or nnU-Net's own, "
+        "with scale, grey values and mirroring on all axes",
     )
     rotate: float = Field(
         10.0, ge=0, le=180, description="usual augmentation: most degrees about each axis"

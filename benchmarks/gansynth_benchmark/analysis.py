@@ -310,7 +310,7 @@ def _measures(document: Mapping[str, Any], matrices: Matrices) -> dict[str, dict
         title = TITLES.get(name, name.replace("_", " "))
         if key in AT_ALARMS:
             title += " at equal false alarms"
-            says += " At the threshold with as many false positives as the control on inner folds."
+            says += " At the threshold where an arm raises as many false alarms as the control."
         measures[key] = {
             "title": title,
             "region": named.get(region, region) or None,

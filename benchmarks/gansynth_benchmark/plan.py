@@ -24,6 +24,7 @@ from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.requests.sections import ReadSection
 from gansynth.fitting.composite_spec import texts
 from gansynth.hosts.host import Framework, framework
+from gansynth.hosts.trials import Levels, trials_of
 from gansynth.metrics.segmentation.measures import (
     AT_ALARMS,
     LESIONS,
@@ -297,12 +298,6 @@ class TunePlan(ClosedModel):
         return self
 
 
-class OperatingPointPlan(ClosedModel):
-    """Choice of each arm's threshold by inner folds, for measures at equal false alarms."""
-
-    folds: int = Field(2, ge=2, description="inner folds of the training subjects")
-
-
 class PaperPlan(ClosedModel):
     """A paper's table that the report shows beside our results."""
 
@@ -408,9 +403,6 @@ class BenchmarkPlan(ClosedModel):
         default_factory=lambda: TunePlan.model_validate({}),
         description="how arms are chosen: see below",
     )
-    operating_point: OperatingPointPlan | None = Field(
-        None, description="how thresholds of equal false alarms are chosen: see below"
-    )
     paper: PaperPlan | None = Field(None, description="a paper's table for comparison: see below")
     open: tuple[str, ...] = Field((), description="remarks on this plan, shown in the report")
 
@@ -459,19 +451,21 @@ class BenchmarkPlan(ClosedModel):
         if any(arm.tune for arm in self.arms) and self.sizes[0] < self.tune.folds:
             text = f"{self.sizes[0]} subjects for {self.tune.folds} inner folds"
             raise ValueError(f"sizes: {text}, expected as many; lower tune.folds")
-        if self.operating_point and self.sizes[0] < self.operating_point.folds:
-            text = f"{self.sizes[0]} subjects for {self.operating_point.folds} inner folds"
-            raise ValueError(f"sizes: {text}, expected as many; lower operating_point.folds")
 
     def _check_measures(self) -> None:
         boxes = self.host.finds_boxes
         checked(check_asked, self.measures, MEASURES if boxes else SEGMENTATION)
         checked(measure_of, self.primary_measure)
         if self.primary_measure in AT_ALARMS:
-            if self.operating_point is None or any(arm.tune for arm in self.arms):
+            if any(arm.tune for arm in self.arms):
                 raise ValueError(
-                    f"primary {self.primary_measure}: expected operating_point, and no arm with "
-                    "tune, which chooses at the host's own threshold"
+                    f"primary {self.primary_measure}: expected no arm with tune, which chooses at "
+                    "the host's own threshold"
+                )
+            if self.levels is None:
+                raise ValueError(
+                    f"primary {self.primary_measure}: {self.host.target} keeps no probabilities of "
+                    "held-out cases, expected dice/foreground or a host that does"
                 )
         elif not boxes and self.primary_measure.partition("/")[0] not in self.measured:
             names = ", ".join(self.measured)
@@ -510,6 +504,11 @@ class BenchmarkPlan(ClosedModel):
         return "froc" if self.host.finds_boxes else f"{self.measures[0]}/foreground"
 
     @property
+    def levels(self) -> Levels | None:
+        """Settings and options of the host with which it keeps levels; None if it keeps none."""
+        return trials_of(self.host.target).saving_levels()
+
+    @property
     def equal_within(self) -> float:
         """Equivalence margin of the primary measure."""
         margin = self.margin or measure_of(self.primary_measure).margin
@@ -530,8 +529,6 @@ class BenchmarkPlan(ClosedModel):
         ]
         document["generators"] = {name: each.document for name, each in self.generators.items()}
         document["host"].pop("title")
-        if self.operating_point is None:  # plans older than the key keep their hash
-            document.pop("operating_point")
         if self.subjects is not None and Path(self.subjects).is_absolute():
             document["subjects"] = Path(self.subjects).name
         document["data"] = self.data.rstrip("/").rpartition("/")[2]

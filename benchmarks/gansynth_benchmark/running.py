@@ -9,6 +9,7 @@ from typing import Any
 
 from gansynth.core.requests.base import paths_of
 from gansynth.metrics.segmentation.evaluation import THRESHOLDS
+from gansynth.metrics.segmentation.measures import AT_ALARMS
 from gansynth.runtime.files import disk_errors, read_json, write_bytes_atomic
 from gansynth.runtime.version import build
 from gansynth_benchmark.access_log import AccessLog
@@ -191,14 +192,18 @@ def run_of(study: BenchmarkStudy, report: GraphReport, place: TrainingPoint) -> 
     assert spec is not None
     tuned = [study.tune(place).key] if study.plan.arm(place.arm).tune else []
     provenance, document = result["document"].get("told", {}), result["document"]
-    threshold, scores = study.threshold(place), dict(document["scores"])
-    if threshold is not None:
+    control, level = study.train(study.control_of(place)).key, study.threshold(place)
+    if level is None:  # perhaps results of elsewhere
+        threshold, at_alarms = document.get("at_alarms", {}).get(control, (None, {}))
+    else:
+        threshold, at_alarms = THRESHOLDS[level], {}
         for key, values in document["at_thresholds"].items():
-            scores[key] = {name: value[threshold] for name, value in values.items()}
+            at_alarms[key] = {name: value[level] for name, value in values.items()}
     row |= {
         "status": "done",
-        "scores": _rounded(scores),
-        "threshold": None if threshold is None else THRESHOLDS[threshold],
+        "scores": _rounded({**document["scores"], **at_alarms}),
+        "threshold": threshold,
+        "alarms_of": control,
         "by": document.get("by", "case"),
         "distances": document.get("distances"),
         "predictions": document.get("predictions", {}),
@@ -277,9 +282,7 @@ def known_results(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if "key" in row:
             tuning = {k: v for k, v in row.items() if k not in ("arm", "n", "draw", "key")}
             results[row["key"]] = {"document": tuning}
-    # Tables of thresholds are in jobs only.
-    whole = not (document.get("plan") or {}).get("operating_point")
-    for run in document.get("runs", ()) if whole else ():
+    for run in document.get("runs", ()):
         if run.get("status") == "done" and run.get("key"):
             provenance = {
                 "realised_synthetic_share": run.get("realised"),
@@ -288,11 +291,15 @@ def known_results(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 "drawn_real": (run.get("drawn") or [None, None])[0],
                 "drawn_synthetic": (run.get("drawn") or [None, None])[1],
             }
+            at_alarms = {key: values for key, values in run["scores"].items() if key in AT_ALARMS}
+            against = results.get(run["key"], {"document": {}})["document"].get("at_alarms", {})
+            against[run.get("alarms_of")] = (run.get("threshold"), at_alarms)
             results[run["key"]] = {
                 "device": run.get("device"),
                 "fit_s": run["seconds"].get("fit"),
                 "document": {
-                    "scores": run["scores"],
+                    "scores": {k: v for k, v in run["scores"].items() if k not in AT_ALARMS},
+                    "at_alarms": against,  # by the key of the control's training
                     "by": run.get("by", "case"),
                     "told": provenance,
                     "distances": run.get("distances"),

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from gansynth.conditions.condition_source import inherited_request
@@ -25,7 +24,7 @@ from gansynth.core.source import CaseSource, FoldSplit, SourceRequest, case_reco
 from gansynth.data.folds import grouped_splits
 from gansynth.data.held_out import held_out_of
 from gansynth.hosts.trials import Trials, trials_of
-from gansynth.metrics.segmentation.evaluation import ALARMS, THRESHOLDS, equal_alarms
+from gansynth.metrics.segmentation.evaluation import THRESHOLDS, alarms_of, equal_alarms
 from gansynth.metrics.segmentation.measures import regions_of, with_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.version import __version__
@@ -46,13 +45,12 @@ SEEDS_OF_A_DRAW, SEEDS_OF_AN_ARM = 1000, 500
 
 @dataclass(frozen=True)
 class TrainingPoint:
-    """One training of the design: arm, size, training subset, seed; or on an inner fold of it."""
+    """One training of the design: arm, size, training subset, seed."""
 
     arm: str
     n: int
     draw: int
     seed: int
-    fold: int | None = None
 
     @property
     def random(self) -> int:
@@ -60,8 +58,7 @@ class TrainingPoint:
         return self.draw * SEEDS_OF_A_DRAW + self.seed
 
     def __str__(self) -> str:
-        inner = "" if self.fold is None else f", inner fold {self.fold + 1}"
-        return f"{self.arm}, N={self.n}, draw {self.draw}, seed {self.seed}{inner}"
+        return f"{self.arm}, N={self.n}, draw {self.draw}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -173,20 +170,21 @@ class BenchmarkStudy:
     def threshold(self, place: TrainingPoint) -> int | None:
         """Return the number of the threshold at which a place's arm raises equal false alarms.
 
-        As many as the control at its own threshold, both on the inner folds of their training
-        subset. None without an operating point, or while a training is missing.
+        As many as the control of the same draw and seed at its own threshold, on the cases that
+        are judged. None where the host keeps no levels, or while a training is missing.
         """
-        trained, rates = self._trained(place), []
-        if trained is None or self.plan.operating_point is None:
-            return None
-        for point in (trained, replace(place, arm=self.plan.compared_with)):
-            results = [self.result(self.train(p).key) for p in self.inner(point)]
-            tables = [result["document"]["at_thresholds"][ALARMS] for result in results if result]
-            if len(tables) < len(results):
+        rates = []
+        for point in (self._trained(place), self.control_of(place)):
+            result = None if point is None else self.result(self.train(point).key)
+            table = {} if result is None else result["document"].get("at_thresholds") or {}
+            if not table:
                 return None
-            values = [alarms for table in tables for alarms in table.values()]
-            rates.append([mean(each) for each in zip(*values, strict=True)])
+            rates.append(alarms_of(table))
         return equal_alarms(*rates)
+
+    def control_of(self, place: TrainingPoint) -> TrainingPoint:
+        """Return the training of the control that a place is compared with."""
+        return replace(place, arm=self.plan.compared_with)
 
     def chosen(self, place: TrainingPoint) -> str | None:
         """Return the arm chosen by inner folds for a training subset; None if not chosen yet."""
@@ -215,10 +213,9 @@ class BenchmarkStudy:
             trained = self._trained(place)
             if trained is None or self.train(trained).key in self.cached:
                 continue
-            for point in (trained, *self.inner(trained)):
-                for spec in (self.fit_of(point), self.train(point)):
-                    if spec is not None:
-                        specs.setdefault(spec.key, spec)
+            for spec in (self.fit_of(trained), self.train(trained)):
+                if spec is not None:
+                    specs.setdefault(spec.key, spec)
         for place in self.choices():
             spec = self.tune(place)
             if spec.key not in self.cached:
@@ -242,22 +239,7 @@ class BenchmarkStudy:
 
     def cases_of(self, place: TrainingPoint) -> tuple[str, ...]:
         """Return the training cases of a place, with the arm's factor on the subjects."""
-        if place.fold is not None:
-            return tuple(sorted(self._inner_fold(place)["train"]))
         return self.training_cases(place.n * self.plan.arm(place.arm).real, place.draw)
-
-    def inner(self, place: TrainingPoint) -> list[TrainingPoint]:
-        """Return the trainings on inner folds that choose the threshold of all seeds of a place."""
-        point = self.plan.operating_point
-        return [replace(place, seed=0, fold=n) for n in range(point.folds if point else 0)]
-
-    def _inner_fold(self, place: TrainingPoint) -> FoldSplit:
-        cases = self.cases_of(replace(place, fold=None))
-        subjects = {case: self.source.header(case).subject for case in cases}
-        assert place.fold is not None
-        assert self.plan.operating_point is not None
-        folds = grouped_splits(cases, subjects, self.plan.operating_point.folds, place.random)
-        return folds[place.fold]
 
     def _known(self, cases: Sequence[str]) -> list[list[str]]:
         """Return id, subject and SHA-256 of cases."""
@@ -381,24 +363,20 @@ class BenchmarkStudy:
         per_seed = self.plan.fits == "seed"
         seed = place.random if per_seed else TrainingPoint("", place.n, place.draw, 0).random
         title = f"N={place.n}, draw {place.draw}" + (f", seed {place.seed}" if per_seed else "")
-        title += "" if place.fold is None else f", inner fold {place.fold + 1}"
         return self.fit(arm.generator, self.cases_of(place), seed, title)
 
     def train(self, place: TrainingPoint) -> ComputationSpec:
         """Return the training of a place."""
         arm, cases = self.plan.arm(place.arm), self.cases_of(place)
-        test_cases = (
-            self.test_cases if place.fold is None else sorted(self._inner_fold(place)["val"])
-        )
         host, document = self.host(arm, len(cases)), dict(self._data)
-        if self.plan.operating_point is not None:
-            settings, options = self.trials.saving_levels()
+        if self.plan.levels is not None:
+            settings, options = self.plan.levels
             host["set"].update(settings)
             host["options"].extend(options)
             document["thresholds"] = list(THRESHOLDS)
         document |= {
             "train": self._known(cases),
-            "judged": self._known(test_cases),
+            "judged": self._known(self.test_cases),
             "augment": host,
             "regions": self.plan.regions,
             "measures": list(self.plan.measured),
@@ -506,8 +484,6 @@ def _trials_of(plan: BenchmarkPlan, source: CaseSource) -> Trials:
     intake_of(plan.host.target, source)  # refuses cases that the host cannot read
     if not plan.host.finds_boxes:  # they are evaluated separately
         trials.check_predictions(source, plan.host.set)
-    if plan.operating_point is not None:
-        trials.saving_levels()
     return trials
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from gansynth.metrics.segmentation.measures import LESIONS, beside, measure_of
+from gansynth.metrics.segmentation.measures import measure_of, told_first
 from gansynth.metrics.statistics import holm
 from gansynth.report.numbers import NOTHING, NumberFormat, probability
 from gansynth.runtime.errors import UsageFault
@@ -89,7 +89,7 @@ def suite_of(suite: SuitePlan, documents: Sequence[Document]) -> dict[str, Any]:
             )
     studies = [ReportData(document) for document in documents]
     rows, measures = [], {}
-    for key in dict.fromkeys([primary] + [beside(name, primary) for name in LESIONS]):
+    for key in told_first(primary):
         measure = documents[0]["measures"].get(key)
         if measure is None or (measure["unit"] and key != primary):
             continue  # voxels of one set mean nothing beside those of another

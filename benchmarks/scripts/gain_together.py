@@ -19,7 +19,7 @@ from common import print_table
 from gansynth_benchmark.analysis import analysed
 
 SAME = ("primary", "sizes", "seeds", "subjects", "margin")
-SHOWN = ("dice", "lesion_sensitivity", "lesion_precision", "false_alarms")
+SHOWN = ("dice@alarms", "dice", "lesion_sensitivity", "lesion_precision", "false_alarms")
 Document = dict[str, Any]
 
 
@@ -84,7 +84,7 @@ def main() -> None:
         if measure in SHOWN:
             low, high = row["interval"]["low"], row["interval"]["high"]
             text = f"{100 * row['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
-            if measure == "dice":
+            if measure.startswith("dice"):
                 text += f", p {row['p_holm']:.3f}"
             rows[row["arm"]][measure] = text
     title = f"against {document['control']}, {document['draws']} draws"

@@ -1,9 +1,10 @@
-"""Writes the lesion-free slices of a plan's pool, without labels: scans for ``--unlabelled``.
+"""Writes slices of a plan's pool without labels, lesion-free ones or all: ``--unlabelled``.
 
 People who are judged, in development or sealed, are left out. The plan draws its training patients
-from the same pool, so a draw's own lesion-free slices are among them.
+from the same pool, so a draw's own slices are among them.
 
     python gain_unlabelled.py PLAN --data pictures:FOLDER -o FOLDER
+    python gain_unlabelled.py PLAN --data pictures:FOLDER --all -o FOLDER    # nobody's vow needed
     python gain_unlabelled.py PLAN --data nnunet:077 -o FOLDER    # a plan with `root`
 
 Of nnU-Net's volumes, the lesion-free slices of a person are stacked: ``CASE_0000.nii.gz``.
@@ -41,13 +42,15 @@ def copy_pictures(data: Path, cases: Sequence[str], out: Path) -> None:
         shutil.copy(picture, out)
 
 
-def write_pictures(source: CaseSource, data: Path, cases: Sequence[str], out: Path) -> int:
-    """Copy the lesion-free pictures among some cases; return how many."""
+def write_pictures(
+    source: CaseSource, data: Path, cases: Sequence[str], out: Path, *, every: bool
+) -> int:
+    """Copy the lesion-free pictures among some cases, or all; return how many."""
     chosen = []
     for case in cases:
         read = source.load(case)
         assert read.labels is not None
-        if shows_tissue(read.image) and not read.labels.any():
+        if shows_tissue(read.image) and (every or not read.labels.any()):
             chosen.append(case)
     copy_pictures(data, chosen, out)
     return len(chosen)
@@ -80,6 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("plan", type=Path)
     parser.add_argument("--data", required=True, help="KIND:WHERE, in place of the plan's")
+    parser.add_argument("--all", action="store_true", help="pictures: with a lesion, too")
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
     plan = read_plan(args.plan, args.data)
@@ -93,7 +97,7 @@ def main() -> None:
         [raw] = Path(request.root, "nnUNet_raw").glob(f"Dataset{request.where}_*")
         count = write_stacks(raw, cases, args.out)
     else:
-        count = write_pictures(source, Path(request.where), cases, args.out)
+        count = write_pictures(source, Path(request.where), cases, args.out, every=args.all)
     print(f"{count} slices of {len(division.pool)} people in {args.out}")
 
 

@@ -38,7 +38,8 @@ from gansynth.hosts.record import TrainingFolder, TrainingResult
 from gansynth.hosts.session import Session
 from gansynth.hosts.study_plan import plan_text
 from gansynth.hosts.timing import OF_SAMPLES, as_long_alone
-from gansynth.metrics.segmentation.evaluation import compared
+from gansynth.hosts.trials import Trials, trials_of
+from gansynth.metrics.segmentation.evaluation import compared, gain_at_equal_alarms
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault, refuse_unknown
 from gansynth.runtime.machine import hold_cases_in
@@ -253,12 +254,16 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
         )
     cls = framework(request.target)
     output_key, settings = cls.Options.output_key, host_settings(cls, request.set, request.out)
-    arms = {}
+    trials, arms = trials_of(cls), {}
+    levels = trials.saving_levels()
+    more, keeping = levels or ({}, ())
     for name in ("without", "with"):
-        own = dict(settings)
+        own = {**settings, **more}
         if output_key in settings:
             own[output_key] = f"{settings[output_key]}/{name}"
-        arms[name] = request.replace(without=("compare", "out"), set=own)
+        words = tuple(word for word in keeping if word not in request.options)
+        options = (*request.options, *words)
+        arms[name] = request.replace(without=("compare", "out"), set=own, options=options)
     planned = run_augment(arms["with"].replace(dry_run=True), NullReporter(), timed=False)
     assert planned.session is not None, "its request is whole"
     source = planned.session.source
@@ -281,9 +286,23 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     document |= compared(
         done.document.get("metrics_on_real_cases", {}),
         control.document.get("metrics_on_real_cases", {}),
+        None if levels is None else _at_equal_alarms(trials, source, done, control),
     )
     document["plan"] = plan
     return replace(done, document=document, control=control)
+
+
+def _at_equal_alarms(
+    trials: Trials, source: Any, done: Augmented, control: Augmented
+) -> float | None:
+    """Return the difference in Dice at equal false alarms; None without files to measure it on."""
+    try:
+        arms = [
+            trials.predictions(source, Path(each.document["folder"])) for each in (done, control)
+        ]
+    except UsageFault:
+        return None
+    return gain_at_equal_alarms(arms[0], arms[1], source.schema.foreground, source.schema.ignore)
 
 
 def _train(session: Session, *, timed: bool) -> Augmented:

@@ -17,7 +17,7 @@ from gansynth.core.requests.sections import SampleSection
 from gansynth.hosts.record import TrainingFolder
 from gansynth.hosts.session import Session
 from gansynth.hosts.timing import as_long_alone, pace_of
-from gansynth.hosts.trials import trials_of
+from gansynth.hosts.trials import Levels, trials_of
 from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.measuring import measuring
 from gansynth.sampling.filters.fitted import planned_filters
@@ -228,19 +228,25 @@ def real_alone(session: Session) -> dict[str, Any]:
     beside = {} if output is None else {key: str(Path(output).parent / "without")}
     real = request.replace(without=("schedule",), ratio="1:0")
     plain = real.replace(without=("generator", "bank", "offline", *SampleSection.words()))
-    for place, alone in product(({}, beside), (real, plain)):
+    trials = trials_of(request.target)
+    without_levels: Levels = ({}, ())
+    with_levels = trials.saving_levels() or without_levels  # as --compare trains
+    kept = (without_levels, with_levels)
+    for place, (settings, words), alone in product(({}, beside), kept, (real, plain)):
         with suppress(GansynthError):  # another training, or a host without label maps
-            folder = session.again(alone.replace(set=own | place)).training_folder()
+            options = (*request.options, *words)
+            asked = alone.replace(set=own | place | dict(settings), options=options)
+            folder = session.again(asked).training_folder()
             if not folder.finished:
                 continue
-            predictions = trials_of(request.target).predictions(session.source, folder.path)
+            predictions = trials.predictions(session.source, folder.path)
             found = measure_predictions(
                 predictions, regions, measures=("dice",), ignore=schema.ignore
             ).document()
             dice = found["dice"][FOREGROUND]
             if dice is None:
                 continue
-            words = f"real cases alone: Dice {dice:.2f} of held-out cases, in {folder.path}"
-            words += CEILING if dice > GAINED else ""
-            return {"dice": dice, "folder": str(folder.path), "words": words}
+            told = f"real cases alone: Dice {dice:.2f} of held-out cases, in {folder.path}"
+            told += CEILING if dice > GAINED else ""
+            return {"dice": dice, "folder": str(folder.path), "words": told}
     return {}

@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 
 from gansynth.core.source import CaseSource
+from gansynth.hosts.trials import trials_of
+from gansynth.metrics.segmentation.measures import DICE_AT_ALARMS
 
 STEPS = 1000
 FEWEST_SUBJECTS = 6  # subjects: two to develop with, two sealed, two to train on
@@ -30,6 +32,7 @@ COMMENTS = {
     "- again": "the control again: what chance alone does",
     "- double": "the yardstick: twice the real cases",
     "sizes": "required: training subjects",
+    "primary": "of the verdict",
     "draws": "training subsets of each size",
     "seeds": "trainings on each subset",
     "split": "required, at least sealed",
@@ -68,6 +71,7 @@ def plan_text(
         plan["generators"] = {each: {"generator": each, "set": settings[each]} for each in settings}
     plan |= {
         "arms": ["default", "again", "double", *map(dict, arms)],
+        **({} if trials_of(target).saving_levels() is None else {"primary": DICE_AT_ALARMS}),
         # The most of which there are twice as many: the nearest to a training on all of them.
         "sizes": [(subjects - 2 * test) // 2],
         "draws": 3,

@@ -22,6 +22,9 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.options import read_settings
 
+Levels = tuple[Mapping[str, str], tuple[str, ...]]
+"""Settings and options with which a host keeps levels of its probabilities."""
+
 
 class Trials:
     """Trainings of a host that are compared: settings and options are those of all of them.
@@ -95,17 +98,12 @@ class Trials:
             "does; leave the arm out, or say what to set in it",
         )
 
-    def saving_levels(self) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    def saving_levels(self) -> Levels | None:
         """Return settings and host options with which ``predictions`` also have ``levels``.
 
-        Raises:
-            UsageFault: the host keeps no probabilities of held-out cases.
+        None, the default, if the host keeps no probabilities of held-out cases.
         """
-        raise UsageFault(
-            "hosts.no-held-out-probabilities",
-            f"operating_point: {self.host.name} keeps no probabilities of held-out cases, expected "
-            "a host that does; leave it out",
-        )
+        return None
 
     def check_predictions(self, source: Any, settings: Mapping[str, str]) -> None:
         """Check before a training that ``predictions`` will find some, or raise UsageFault."""
@@ -160,10 +158,10 @@ class CropTrials(Trials):
             )
         return super().without_selection(options, settings)
 
-    def saving_levels(self) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    def saving_levels(self) -> Levels | None:
         own: Any = self.host
         if own.predict_levels is CropHost.predict_levels:
-            return super().saving_levels()
+            return None
         return {"save_levels": "yes"}, ()
 
     def check_predictions(self, source: Any, settings: Mapping[str, str]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from gansynth.core.schema import Case, Schema
 from gansynth.core.source import CaseHeader, CaseSource, FoldSplit, SourceRequest
 from gansynth.core.space import Space
-from gansynth.metrics.segmentation.evaluation import ALARMS, THRESHOLDS
+from gansynth.metrics.segmentation.evaluation import THRESHOLDS
 from gansynth.runtime.files import write_json_atomic
 from gansynth_benchmark.jobs.store import ResultStore
 from gansynth_benchmark.plan import BenchmarkPlan
@@ -124,7 +124,8 @@ def at_thresholds(spec: ComputationSpec) -> dict[str, dict[str, list[float]]]:
     cases = [case for case, *_ in spec.document["judged"]]
     alarms = [float(steps - n + more) for n in range(steps)]
     dice = {case: [round(n / steps, 6) for n in range(steps)] for case in cases}
-    return {"dice@alarms/foreground": dice, ALARMS: dict.fromkeys(cases, alarms)}
+    found = {"dice@alarms/foreground": dice}
+    return found | {"false_alarms@alarms/foreground": dict.fromkeys(cases, alarms)}
 
 
 def finish(store: ResultStore, key: str, document: Mapping[str, Any]) -> None:

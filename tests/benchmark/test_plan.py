@@ -16,7 +16,6 @@ from gansynth_benchmark.plan import (
     ArmPlan,
     BenchmarkPlan,
     HostPlan,
-    OperatingPointPlan,
     SplitPlan,
     TunePlan,
 )
@@ -81,11 +80,11 @@ def test_lesions_are_measured_whatever_else_is_and_a_plans_margin_goes_before_th
 
 def test_the_documented_defaults_may_be_typed_or_left_blank(tmp_path):
     arm = {"name": "real"}
-    typed = yaml.safe_load(TEXT) | {"arms": [arm], "tune": {}, "operating_point": {}}
+    typed = yaml.safe_load(TEXT) | {"arms": [arm], "tune": {}}
     short = read_plan(write(tmp_path, yaml.safe_dump(typed)))
     parts: list[tuple[type[BaseModel], dict[str, Any]]] = [
         *((HostPlan, typed["host"]), (SplitPlan, typed["split"]), (TunePlan, typed["tune"])),
-        *((OperatingPointPlan, typed["operating_point"]), (ArmPlan, arm), (BenchmarkPlan, typed)),
+        *((ArmPlan, arm), (BenchmarkPlan, typed)),
     ]
     for model, part in parts:
         for key, default, _ in option_rows(model):
@@ -121,14 +120,11 @@ REFUSED: list[tuple[str, str, tuple[str, ...]]] = [
     ("split:", "primary: dies/1\nsplit:", ("dies/1",)),
     ("split:", "primary: nsd/1\nsplit:", ("primary nsd/1", "one of the measures: dice")),
     ("split:", "measures: [hd95]\nsplit:", ("margin", "hd95/foreground", "no default")),
-    *(
-        ("split:", f"primary: dice@alarms/{rest}\nsplit:", words)
-        for rest, words in (
-            ("foreground", ("dice@alarms/foreground: expected operating_point",)),
-            ("1\noperating_point: {}", ("dice@alarms/1", "one of the measures")),
-            ("foreground\noperating_point: {folds: 3}", ("2 subjects for 3 inner folds",)),
-        )
-    ),
+    ("split:", "primary: dice@alarms/1\nsplit:", ("dice@alarms/1", "one of the measures")),
+    ("[default]", "[default, {name: a, tune: [default]}]\nprimary: dice@alarms/foreground",
+     ("expected no arm with tune",)),
+    ("segmenter, steps: 10}", "deepmedic, steps: 10}\nprimary: dice@alarms/foreground",
+     ("deepmedic keeps no probabilities",)),
     ("name: toy", "1: toy", ("expected a plan in YAML",)),
     (TEXT, "- name\n", ("holds list",)),
     (TEXT, "name: [\n", ("not YAML",)),
@@ -246,7 +242,7 @@ FOR_PEOPLE: dict[str, Any] = {
 NUMBERS: dict[str, Any] = {
     "data": "nnunet:005", "subjects": "(p)", "host.steps": 11, "generators.mine.edit": ["flip"],
     "arms.1.name": "third", "arms.1.ratio": "2:1", "arms.1.host_augmentation": False,
-    "split.seed": 1, "regions": {"WT": "1"}, "operating_point": {}, "tune.keep": 0.3,
+    "split.seed": 1, "regions": {"WT": "1"}, "tune.keep": 0.3,
 }  # fmt: skip
 
 

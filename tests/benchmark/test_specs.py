@@ -226,7 +226,7 @@ def test_the_command_of_an_arm(arm, asked, settings):
     line = training_of(arm)
     head, _, tail = line.partition(" --seed 1001 ")
     assert head == f"augment --target segmenter --data nifti:cases --fold 0 {asked} -o out"
-    assert tail == f"{UNET} {LAST} {settings}".strip()
+    assert tail == f"{UNET} {LAST} {settings}".strip() + " --set save_levels=yes"
 
 
 def test_the_hosts_own_words_and_regions_are_in_its_command_and_no_arm_has_another_length():

@@ -46,8 +46,9 @@ def test_both_arms_are_trained_and_their_difference_is_said(compared):
         difference = with_[name]["foreground"] - without[name]["foreground"]
         assert compared["difference"][name] == difference
     assert re.fullmatch(
-        r"with samples: [+-].* points of Dice, [+-].* points of lesion precision, "
-        r"[+-].* alarms per 100 lesion-free cases; one pair has no interval",
+        r"with samples: [+-].* points of Dice at equal false alarms, [+-].* points of Dice, "
+        r"[+-].* points of lesion precision, [+-].* alarms per 100 lesion-free cases; "
+        r"one pair has no interval",
         compared["sentence"],
     )
 

@@ -1,16 +1,18 @@
-"""The segmenter, trained with a mean teacher, pseudo-labels, a masked autoencoder, or CutMix."""
+"""The segmenter with self-training, a mean teacher, pseudo-labels, an autoencoder, or CutMix."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from gansynth import FloatArray, Job, LabelArray, Schema, UsageFault
 from gansynth.conditions.unlabelled import open_unlabelled
+from gansynth.core.geometry import mask_of
 from gansynth.core.sample_request import SampleRequest
 from gansynth.hosts.training_data import Pair
 from gansynth_segmenter.host import SegmenterHost
@@ -18,8 +20,9 @@ from gansynth_segmenter.options import SegmenterOptions
 
 if TYPE_CHECKING:
     from gansynth import Batch, Generator, Stage
+    from gansynth_segmenter.inference import Segmenter
 
-_SCANS, _MIXED, _FIRST = 21, 22, 23
+_SCANS, _MIXED, _RECTANGLES = 21, 22, 23
 """Numbers in the seeds."""
 
 
@@ -27,10 +30,23 @@ class ControlsOptions(SegmenterOptions):
     """Settings of the segmenter and of the controls."""
 
     scans: str = Field("", description="KIND:WHERE of unlabelled scans, an absolute path")
-    use: Literal["teacher", "pseudo", "masked"] = Field(
+    use: Literal["teacher", "pseudo", "self", "masked"] = Field(
         "teacher",
-        description="what is made of the scans: a mean teacher's consistency, half of each batch "
-        "with labels that a first training predicts, or a start from a masked autoencoder",
+        description="what is made of the scans: a mean teacher's consistency; a share of each "
+        "batch with labels that a first training predicts (pseudo), where it is unsure without "
+        "(self); a start from a masked autoencoder",
+    )
+    share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="pseudo and self: share of a batch, in place of its last real samples",
+    )
+    sure: float = Field(
+        0.9,
+        gt=0.5,
+        lt=1,
+        description="self: least probability of foreground or background that becomes a label",
     )
     consistency: float = Field(0.1, gt=0, description="teacher: weight of the consistency")
     cutmix: float = Field(
@@ -50,8 +66,7 @@ class ControlsHost(SegmenterHost):
     def scans(self) -> list[FloatArray]:
         """Unlabelled scans as the network sees them, in the intensities of the training cases."""
         kind, _, where = self.options.scans.partition(":")
-        asked = {"kind": kind, "where": where, "read": dict(self.source.request.read)}
-        request = SampleRequest(unlabelled=(asked,))
+        request = SampleRequest(unlabelled=({"kind": kind, "where": where, "fold": "all"},))
         [source] = open_unlabelled(request, self.source, self.source.schema.foreground)
         found, rng = [], np.random.default_rng(0)
         for name in source.train_ids:
@@ -65,6 +80,10 @@ class ControlsHost(SegmenterHost):
         from gansynth_controls.networks import StudentNetwork, start_from_scans
 
         options = self.options
+        if options.scans and options.use == "self" and schema.ignore is None:
+            unsure = max(schema.label_values) + 1
+            labels = {**schema.labels, "unsure": unsure}
+            schema = replace(schema, labels=labels, ignore=unsure)
         network = super().network(schema)
         if not options.scans:
             return network
@@ -88,7 +107,7 @@ class ControlsHost(SegmenterHost):
 
     def train(self, job: Job) -> None:
         """Predict the scans by a first training on real cases, if they get pseudo-labels."""
-        if self.options.scans and self.options.use == "pseudo":
+        if self.options.scans and self.options.use in ("pseudo", "self"):
             self._pseudo = self._predicted(job)
         super().train(job)
 
@@ -104,26 +123,39 @@ class ControlsHost(SegmenterHost):
                 first = super().network(job.schema)
             train(first, partial(super().batch, job), self.loop(job), device=job.device)
             segmenter = Segmenter(first, self.schema, self.space, self.regions, self.options)
-            maps = [segmenter.likeliest(segmenter.scores(image)) for image in self.scans]
+            maps = [self._marked(segmenter, image) for image in self.scans]
             np.savez(file, *maps)
-            marked = sum(bool((labels > 0).any()) for labels in maps)
-            job.say(f"pseudo-labels of {len(maps)} scans, {marked} of them with a lesion")
+            lesions = [bool(mask_of(labels, self.schema.foreground).any()) for labels in maps]
+            job.say(f"pseudo-labels of {len(maps)} scans, {sum(lesions)} of them with a lesion")
         with np.load(file) as held:
             return [held[key] for key in held.files]
 
-    def batch(self, job: Job, step: int, stage: Stage, which: range) -> Batch:
-        """Return the samples of one step, with pseudo-labelled scans or rectangles of others."""
-        import torch
+    def _marked(self, segmenter: Segmenter, image: FloatArray) -> LabelArray:
+        """Return a scan's likeliest labels; for self-training, an ignore value where unsure."""
+        scores = segmenter.scores(image)
+        labels = segmenter.likeliest(scores)
+        if self.options.use == "self":
+            foreground = scores[[value > 0 for value in segmenter.values]].sum(0)
+            unsure = np.maximum(foreground, 1 - foreground) < self.options.sure
+            labels[unsure] = max(segmenter.values) + 1
+        return labels
 
-        found = super().batch(job, step, stage, which)
-        assert found.labels is not None
-        rng = np.random.default_rng((job.seed, _MIXED, step))
+    def drawn(self, job: Job, step: int, which: range) -> list[dict[str, Any]]:
+        """Return the items of a batch, the last real ones replaced by scans with their labels."""
+        items = super().drawn(job, step, which)
         if self._pseudo is not None:
-            for number in range(len(which) // 2, len(which)):
+            rng = np.random.default_rng((job.seed, _MIXED, step))
+            real = [number for number, item in enumerate(items) if not item["synthetic"]]
+            for number in real[len(real) - round(self.options.share * len(items)) :]:
                 image, labels = self._pseudo_labelled(rng)
-                found.image[number] = torch.from_numpy(image)
-                found.labels[number] = torch.from_numpy(labels.astype(np.int64))
+                items[number] = {"image": image, "labels": labels, "synthetic": False}
+        return items
+
+    def batch(self, job: Job, step: int, stage: Stage, which: range) -> Batch:
+        """Return the samples of one step, perhaps with rectangles of others."""
+        found = super().batch(job, step, stage, which)
         if self.options.cutmix:
+            rng = np.random.default_rng((job.seed, _RECTANGLES, step))
             _mix(found, self.options.cutmix, rng)
         return found
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from gansynth.core.registry import installed
-from gansynth.metrics.segmentation.measures import FOREGROUND, LESIONS, beside
+from gansynth.metrics.segmentation.measures import FOREGROUND, told_first
 from gansynth.report.numbers import NOTHING, NumberFormat, known
 
 LEVEL = 0.05  # significance level of p after Holm's correction
@@ -74,8 +74,8 @@ class ReportData:
         return measure, frozenset(formulas.get(region, region).replace(" ", "").split("+"))
 
     def beside(self) -> dict[str, NumberFormat]:
-        """The primary measure, then those of lesions and false alarms that stand beside it."""
-        keys = [self.primary] + [beside(name, self.primary) for name in LESIONS]
+        """Dice at equal alarms, the primary measure, then those of lesions and false alarms."""
+        keys = told_first(self.primary)
         return {key: self.measures[key] for key in keys if key in self.measures}
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import mean
 from typing import Any
 
-from gansynth.metrics.segmentation.measures import NO_CASE
+from gansynth.metrics.segmentation.measures import DICE_AT_ALARMS, NO_CASE
 from gansynth.report.numbers import (
     NOTHING,
     NumberFormat,
@@ -79,6 +79,9 @@ def differences(study: ReportData, measure: str) -> Table:
     rows = Table()
     for arm, n, entry in study.entries("comparisons", study.others, measure):
         row: dict[str, object] = {"arm": arm.title, "N": n}
+        first = study.measures.get(DICE_AT_ALARMS)
+        if first is not None and measure == study.primary != DICE_AT_ALARMS:
+            row[_heading(first)] = _difference(study, DICE_AT_ALARMS, arm.key, n)
         row.update(_compared(study, entry, study.measures[measure]))
         rows.append(row)
     return rows
@@ -124,16 +127,22 @@ def reach(study: ReportData) -> str:
 def alarms(study: ReportData) -> Table:
     """Return differences of lesions and false alarms; none if the plan measures neither."""
     shows, rows = study.beside(), Table()
-    del shows[study.primary]
+    shows = {key: show for key, show in shows.items() if key not in (study.primary, DICE_AT_ALARMS)}
     for arm, n in study.places(study.others):
         row: dict[str, object] = {"arm": arm.title, "N": n}
         for key, show in shows.items():
-            entry = study.entry("comparisons", arm.key, n, key)
-            values = map(show.difference, (entry.get("difference"), *ends_of(entry)))
-            unknown = "alarms" in key and entry.get("difference") is None
-            row[_heading(show)] = NO_CASE if unknown else with_interval(*values)
+            row[_heading(show)] = _difference(study, key, arm.key, n)
         rows.append(row)
     return rows if shows else []
+
+
+def _difference(study: ReportData, key: str, arm: str, n: int) -> str:
+    entry = study.entry("comparisons", arm, n, key)
+    if key.startswith("false_alarms") and entry.get("difference") is None:
+        return NO_CASE
+    return with_interval(
+        *map(study.measures[key].difference, (entry.get("difference"), *ends_of(entry)))
+    )
 
 
 def _heading(show: NumberFormat) -> str:

@@ -173,7 +173,12 @@ def _costs(study: ReportData, places: Sequence[ArmResult], words: str = "this co
     start_of_others = "this costs no false alarms that this plan can show: "
     for name, cost in COSTS.items():
         key = beside(name, study.primary)
-        if not asked or name == "dice" or key == study.primary or key not in study.measures:
+        if (
+            not asked
+            or name.startswith("dice")
+            or key == study.primary
+            or key not in study.measures
+        ):
             continue
         found = [
             place

@@ -17,12 +17,14 @@ from typing import Any, Literal, Unpack
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.geometry import mask_of
 from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.core.source import CaseSource, SlicePosition
 from gansynth.core.volumes import read_volume
 from gansynth.data.grid import mismatches, whole_labels
 from gansynth.metrics.segmentation.measures import (
     AT_ALARMS,
+    DICE_AT_ALARMS,
     FOREGROUND,
     LESIONS,
     SEGMENTATION,
@@ -395,12 +397,14 @@ def lines_of(
     yield from rows
 
 
-def compared(arm: Mapping[str, Any], control: Mapping[str, Any]) -> dict[str, Any]:
+def compared(
+    arm: Mapping[str, Any], control: Mapping[str, Any], at_alarms: float | None = None
+) -> dict[str, Any]:
     """Differences arm - control of the foreground of two headlines, and a sentence on them.
 
-    Empty for metrics of another kind.
+    Empty for metrics of another kind. ``at_alarms``: that in Dice at equal false alarms.
     """
-    changes: dict[str, float | None] = {}
+    changes: dict[str, float | None] = {} if at_alarms is None else {"dice@alarms": at_alarms}
     for name in ("dice", "hd95", *LESIONS):
         if all(isinstance(metrics.get(name), Mapping) for metrics in (arm, control)):
             ours, theirs = arm[name][FOREGROUND], control[name][FOREGROUND]
@@ -451,7 +455,6 @@ THRESHOLDS = (
 """Of the foreground's probability, dense at the ends, where trained networks have theirs."""
 OWN = THRESHOLDS.index(0.5)
 """Number of the host's own threshold: the foreground of its label map."""
-ALARMS = "false_positives@alarms/foreground"
 AGREED = 0.99  # share of the foreground at ``OWN`` that the label map must have; ties may differ
 
 
@@ -505,6 +508,20 @@ def at_thresholds(
     return table
 
 
+def alarms_of(table: Mapping[str, Mapping[str, Sequence[float | None]]]) -> list[float]:
+    """Return the false alarms at each threshold of what ``at_thresholds`` returned.
+
+    They are ``false_alarms`` where cases without a lesion are judged, else the voxels of
+    ``false_positive_volume``; the mean over cases or subjects.
+    """
+    for name in ("false_alarms", "false_positive_volume"):
+        levels = zip(*table[f"{name}@alarms/foreground"].values(), strict=True)
+        known = [[value for value in level if value is not None] for level in levels]
+        if all(known):
+            break
+    return [sum(level) / len(level) for level in known]
+
+
 def equal_alarms(alarms: Sequence[float], control: Sequence[float]) -> int:
     """Return the number of the threshold with as many false alarms as the control at ``OWN``.
 
@@ -516,6 +533,26 @@ def equal_alarms(alarms: Sequence[float], control: Sequence[float]) -> int:
     return min(range(len(off)), key=lambda n: (off[n], abs(n - OWN), -n))
 
 
+def gain_at_equal_alarms(
+    arm: Mapping[str, Prediction],
+    control: Mapping[str, Prediction],
+    labels: Sequence[int],
+    ignore: int | None = None,
+) -> float | None:
+    """Return the difference in Dice of the foreground, both with as many alarms as the control.
+
+    Of subjects that have one in both; None without any. Raises DataFault as ``at_thresholds``.
+    """
+    ours, theirs = [at_thresholds(each, labels, "subject", ignore) for each in (arm, control)]
+    level = equal_alarms(alarms_of(ours), alarms_of(theirs))
+    differences = []
+    for subject, values in ours[DICE_AT_ALARMS].items():
+        found, expected = values[level], theirs[DICE_AT_ALARMS][subject][OWN]
+        if found is not None and expected is not None:
+            differences.append(found - expected)
+    return sum(differences) / len(differences) if differences else None
+
+
 def _levels(case: str, prediction: Prediction, labels: Sequence[int]) -> LabelMaps:
     """Return levels in place of the predicted labels, whose foreground they must have."""
     if prediction.levels is None:
@@ -524,7 +561,7 @@ def _levels(case: str, prediction: Prediction, labels: Sequence[int]) -> LabelMa
             f"case {case!r}: no probabilities were kept, expected them; train it again",
         )
     both, levels = prediction.read(), prediction.levels().astype(np.uint8)
-    own, predicted = levels > OWN, np.isin(both.predicted, labels)
+    own, predicted = levels > OWN, mask_of(both.predicted, labels)
     least = AGREED * max(own.sum(), predicted.sum())
     if own.shape != predicted.shape or (own & predicted).sum() < least:
         raise DataFault(

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.geometry import bounding_box
+from gansynth.core.geometry import bounding_box, mask_of
 from gansynth.core.schema import Mask
 from gansynth.data.connected_components import LabelComponents
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
@@ -80,11 +80,10 @@ SEGMENTATION: Mapping[str, Measure] = {
 LESIONS = ("lesion_sensitivity", "lesion_precision", "false_alarms", "false_positive_volume")
 """They stand beside the primary measure wherever a gain is told."""
 
-AT_ALARMS: Mapping[str, str] = {
-    f"{name}@alarms/foreground": name
-    for name in ("dice", "lesion_sensitivity", "lesion_precision", "false_positives")
-}
-"""Keys of a plan's measures at equal false alarms."""
+AT_ALARMS: Mapping[str, str] = {f"{name}@alarms/foreground": name for name in ("dice", *LESIONS)}
+"""Keys of the measures at equal false alarms."""
+DICE_AT_ALARMS = next(iter(AT_ALARMS))
+"""It stands before all others."""
 
 DETECTION: Mapping[str, Measure] = {
     "sensitivity": Measure(
@@ -106,6 +105,7 @@ DETECTION: Mapping[str, Measure] = {
 
 MEASURES: Mapping[str, Measure] = {**SEGMENTATION, **DETECTION}
 COSTS = {
+    "dice@alarms": "points of Dice at equal false alarms",
     "dice": "points of Dice",
     "lesion_precision": "points of lesion precision",
     "false_alarms": "alarms per 100 lesion-free cases",
@@ -124,6 +124,13 @@ def measure_of(key: str) -> Measure:
             f"{did_you_mean(name, MEASURES)}",
         )
     return MEASURES[name]
+
+
+def told_first(key: str) -> list[str]:
+    """Keys of what is told before all other measures, where ``key`` is the primary one."""
+    own = [beside("dice", key)] if key in AT_ALARMS else []
+    lesions = [beside(name, key) for name in LESIONS]
+    return list(dict.fromkeys([DICE_AT_ALARMS, key, *own, *lesions]))
 
 
 def beside(name: str, key: str) -> str:
@@ -231,7 +238,7 @@ def dice(
     """Dice of every region on one case, None where the truth has none; without ``ignore``."""
     predicted, truth = without_ignored(predicted, truth, ignore)
     return {
-        name: scored(np.isin(predicted, labels), np.isin(truth, labels)) for name, labels in regions
+        name: scored(mask_of(predicted, labels), mask_of(truth, labels)) for name, labels in regions
     }
 
 
@@ -301,7 +308,7 @@ def measure_case(
     predicted, truth = predicted[box], truth[box]
     values: dict[str, float | None] = {}
     for name, labels in regions:
-        both = _RegionPair(np.isin(predicted, labels), np.isin(truth, labels), mm)
+        both = _RegionPair(mask_of(predicted, labels), mask_of(truth, labels), mm)
         numbers = dict(both.measured(measures, tolerance_mm, overlap, diagonal))
         values |= {f"{measure}/{name}": value for measure, value in numbers.items()}
     return values
@@ -337,7 +344,7 @@ def _check(
 def _box(predicted: Array, truth: Array, regions: Regions) -> tuple[slice, ...]:
     """Bounding box of all regions in either map; the rest changes no metric."""
     labels = sorted({value for _, values in regions for value in values})
-    there = np.isin(predicted, labels) | np.isin(truth, labels)
+    there = mask_of(predicted, labels) | mask_of(truth, labels)
     return bounding_box(there) if there.any() else (slice(0, 1),) * there.ndim
 
 

@@ -185,8 +185,9 @@ def test_nnunets_own_dice_is_ours(toy_copy):
     """Of a real training, on the grid and under the names that nnU-Net writes."""
     source, trials = open_source(toy_copy.request()), trials_of("nnunet")
     iterations = {f"num_{which}iterations_per_epoch": "1" for which in ("", "val_")}
-    quick, (_, kept) = {"num_epochs": "1", **iterations}, trials.saving_levels()
-    options = ("-device", "cpu", *kept)
+    quick, saving = {"num_epochs": "1", **iterations}, trials.saving_levels()
+    assert saving is not None
+    options = ("-device", "cpu", *saving[1])
     asked = AugmentRequest(target="nnunet", ratio="1:0", set=quick, options=options)
     outcome = Session.of(asked, source).start()
     judged = trials.predictions(source, outcome.folder)

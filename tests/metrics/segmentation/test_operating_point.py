@@ -7,6 +7,7 @@ from gansynth.metrics.segmentation.evaluation import (
     THRESHOLDS,
     LabelMaps,
     Prediction,
+    alarms_of,
     at_thresholds,
     equal_alarms,
 )
@@ -35,10 +36,20 @@ def test_a_case_is_measured_at_every_threshold():
     """A lesion of ten pixels is sure, two others less and less."""
     levels = 18 * line(range(10)) + (OWN + 2) * line(range(20, 25)) + 3 * line((39,))
     found = at_thresholds({"c": prediction(levels, (levels > OWN) * 1)}, (1,), "case")
-    alarms, dice = (found[f"{name}@alarms/foreground"]["c"] for name in ("false_positives", "dice"))
-    assert alarms == [2] * 3 + [1] * (OWN - 1) + [0] * (len(THRESHOLDS) - OWN - 2)
+    volume = [6] * 3 + [5] * (OWN - 1) + [0] * (len(THRESHOLDS) - OWN - 2)
+    assert alarms_of(found) == volume  # in voxels, where every case has a lesion
+    dice = found["dice@alarms/foreground"]["c"]
     assert dice[OWN] == pytest.approx(2 * 10 / 25)
     assert dice[-2:] == [1, 0]
+
+
+def test_alarms_are_of_cases_without_a_lesion_where_some_are_judged():
+    maps = LabelMaps(np.zeros_like(line(())), np.zeros_like(line(())), (1.0, 1.0))
+    levels = 4 * line(range(10))
+    free = Prediction("q", None, lambda: maps, levels=lambda: levels)
+    both = {"c": prediction(18 * line(range(10)), line(range(10))), "free": free}
+    alarms = alarms_of(at_thresholds(both, (1,), "case"))
+    assert alarms == [1] * 4 + [0] * (len(THRESHOLDS) - 4)
 
 
 def test_probabilities_of_another_grid_are_refused():
