@@ -9,8 +9,9 @@ far below 1 indicates a copy.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -27,7 +28,8 @@ CANDIDATES = 20  # cases (or slices, of volumes cut into slices) that are compar
 STEPS = 8
 """Positions in a case larger than a sample are an eighth of the sample apart, then refined."""
 REACH = 1  # blocks by which a copy may be shifted along each axis
-ROWS = 512  # positions compared at once
+PART = 1 << 23  # values of the positions that are compared at once: all of a volume take a GB
+ITEMS = 512  # cases, or slices, after which only the nearest are kept
 
 Load = Callable[[str], Case]
 Found = tuple[float, str, Placement]  # distance, case and position
@@ -81,14 +83,12 @@ class NearestSearch:
 
         Sets ``margins``: the distance over that to the next subject, 0 to 1.
         """
-        best = _BestMatches(
-            [pool(q.image, self.factors) for q in queries], [q.subject for q in queries]
-        )
+        best, small = _BestMatches([q.subject for q in queries]), self._pooled(queries)
         for case_id, subject in self.people.items():
             case = self.load(case_id)
             for plane in self._planes(case):
-                rows, _ = self._windows(pool(self._whole(case, plane)[0], self.factors))
-                best.add(rows, (case_id, plane), subject)
+                blocks = pool(self._whole(case, plane)[0], self.factors)
+                best.add(self._matches(small, blocks)[0], (case_id, plane), subject)
                 self.compared += 1
             tick()
         nearest: list[Found] = [(float("inf"), "", Placement())] * len(queries)
@@ -97,8 +97,10 @@ class NearestSearch:
             case, person = self.load(case_id), self.people[case_id]
             for plane, numbers in by_plane.items():
                 image, origin = self._whole(case, plane)
-                for number in numbers:
-                    distance, corner = self._refine(queries[number].image, image)
+                blocks = pool(image, self.factors)
+                starts = self._matches(small[numbers], blocks)[1]
+                for number, start in zip(numbers, starts, strict=True):
+                    distance, corner = self._refine(queries[number].image, image, blocks, start)
                     by_subject[number].setdefault(person, []).append(distance)
                     if distance < nearest[number][0]:
                         at = [c + o for c, o in zip(corner, origin, strict=False)]
@@ -108,19 +110,20 @@ class NearestSearch:
 
     def table(self, queries: Sequence[SearchQuery], tick: Callable[[], None]) -> FloatArray:
         """Distance of each query to each case on the coarse grid: (queries, cases)."""
-        rows = np.stack([pool(q.image, self.factors).ravel() for q in queries]).astype(np.float64)
-        squares = (rows**2).sum(axis=1)
+        small = self._pooled(queries)
         squared = np.full((len(queries), len(self.people)), np.inf)
         for number, case_id in enumerate(self.people):
             case = self.load(case_id)
             for plane in self._planes(case):
-                windows, _ = self._windows(pool(self._whole(case, plane)[0], self.factors))
-                window_squares = np.einsum("nf,nf->n", windows, windows, dtype=np.float64)
-                distances = squares[:, None] + window_squares - 2.0 * (rows @ windows.T)
-                squared[:, number] = np.minimum(squared[:, number], distances.min(axis=1))
+                blocks = pool(self._whole(case, plane)[0], self.factors)
+                distances = self._matches(small, blocks)[0]
+                squared[:, number] = np.minimum(squared[:, number], distances)
                 self.compared += 1
             tick()
-        return np.asarray(np.sqrt(np.maximum(squared, 0) / rows.shape[1]), np.float32)
+        return np.asarray(np.sqrt(np.maximum(squared, 0) / small.shape[1]), np.float32)
+
+    def _pooled(self, queries: Sequence[SearchQuery]) -> FloatArray:
+        return np.stack([pool(query.image, self.factors).ravel() for query in queries])
 
     def _planes(self, case: Case) -> Sequence[int | None]:
         """Slice numbers to search; None stands for the whole case."""
@@ -135,8 +138,27 @@ class NearestSearch:
         whole = replace(self.space, size=tuple(map(max, shape, self.size)))
         return whole.to_generator(case, Placement(origin, plane)).image / self.scale, origin
 
-    def _windows(self, blocks: FloatArray) -> tuple[FloatArray, list[tuple[int, ...]]]:
-        """Flattened windows of a coarse image (W, features), and their corners."""
+    def _matches(
+        self, small: FloatArray, blocks: FloatArray
+    ) -> tuple[npt.NDArray[np.float64], list[tuple[int, ...]]]:
+        """Compare coarse queries (Q, features) with all windows of a coarse image.
+
+        Returns:
+            The least squared distance of each query (Q), and the corner of that window.
+        """
+        squares = (small.astype(np.float64) ** 2).sum(axis=1)
+        least = np.full(len(small), np.inf)
+        nearest: list[tuple[int, ...]] = [()] * len(small)
+        for rows, corners in self._windows(blocks):
+            own = np.einsum("nf,nf->n", rows, rows, dtype=np.float64)
+            squared = squares[:, None] + own - 2.0 * (small @ rows.T)
+            for query, at in enumerate(squared.argmin(axis=1).tolist()):
+                if squared[query, at] < least[query]:
+                    least[query], nearest[query] = squared[query, at], corners[at]
+        return least, nearest
+
+    def _windows(self, blocks: FloatArray) -> Iterator[tuple[FloatArray, list[tuple[int, ...]]]]:
+        """Yield flattened windows of a coarse image (W, features) and their corners, in parts."""
         edges = [n // f for n, f in zip(self.size, self.factors, strict=True)]
         last = [n - edge for n, edge in zip(blocks.shape[1:], edges, strict=True)]
         starts = [
@@ -148,17 +170,20 @@ class NearestSearch:
             wide, edges, axis=tuple(range(1, wide.ndim))
         )
         corners = list(product(*starts))
-        picked = []
-        for corner in corners:
-            at = [c + REACH for c in corner]
-            picked.append(views[(slice(None), *at)])
-        return np.stack(picked).reshape(len(corners), -1), corners
+        count = max(1, PART // (len(blocks) * math.prod(edges)))
+        for first in range(0, len(corners), count):
+            part = corners[first : first + count]
+            picked = []
+            for corner in part:
+                at = [c + REACH for c in corner]
+                picked.append(views[(slice(None), *at)])
+            yield np.stack(picked).reshape(len(part), -1), part
 
-    def _refine(self, query: FloatArray, image: FloatArray) -> tuple[float, tuple[int, ...]]:
-        """Smallest distance of a query to an image, coarse then fine, and its corner."""
-        small, blocks = pool(query, self.factors), pool(image, self.factors)
-        rows, corners = self._windows(blocks)
-        start = corners[int(((rows - small.ravel()) ** 2).sum(axis=1).argmin())]
+    def _refine(
+        self, query: FloatArray, image: FloatArray, blocks: FloatArray, start: tuple[int, ...]
+    ) -> tuple[float, tuple[int, ...]]:
+        """Smallest distance of a query to an image near a coarse corner, and its corner."""
+        small = pool(query, self.factors)
         around = product(*[range(c - REACH, c + REACH + 1) for c in start])
         start = min(around, key=lambda corner: gap(small, blocks, corner))
         best = tuple(c * f for c, f in zip(start, self.factors, strict=True))
@@ -186,44 +211,37 @@ def _margin(by_subject: Mapping[str, Sequence[float]]) -> float:
 class _BestMatches:
     """The nearest positions of each query so far, on the coarse grid."""
 
-    def __init__(self, queries: Sequence[FloatArray], subjects: Sequence[str | None]) -> None:
-        self.queries = np.stack([q.ravel() for q in queries])
-        self.squares = (self.queries.astype(np.float64) ** 2).sum(axis=1)
+    def __init__(self, subjects: Sequence[str | None]) -> None:
         self.subjects = np.array([s or "" for s in subjects])
         self.free = np.array([s is None for s in subjects])
-        shape = (len(queries), CANDIDATES)
+        shape = (len(subjects), CANDIDATES)
         self.distance = np.full(shape, np.inf)
         self.item = np.full(shape, -1)
         self.items: list[tuple[str, int | None]] = []
-        self._rows: list[FloatArray] = []
-        self._row_subjects: list[str] = []
+        self._latest: list[npt.NDArray[np.float64]] = []
 
-    def add(self, rows: FloatArray, item: tuple[str, int | None], subject: str) -> None:
-        """Compare the windows (W, features) of one case or slice."""
+    def add(
+        self, squared: npt.NDArray[np.float64], item: tuple[str, int | None], subject: str
+    ) -> None:
+        """Note the least squared distance of each query (Q) to one case or slice."""
+        own = (self.subjects == subject) & ~self.free
         self.items.append(item)
-        self._rows.append(rows)
-        self._row_subjects.append(subject)
-        if sum(map(len, self._rows)) >= ROWS:
+        self._latest.append(np.where(own, np.inf, squared))
+        if len(self._latest) >= ITEMS:
             self._flush()
 
     def _flush(self) -> None:
-        if not self._rows:
+        if not self._latest:
             return
-        starts = np.cumsum([0, *map(len, self._rows)])[:-1]
-        block = np.concatenate(self._rows)
-        squares = np.einsum("nf,nf->n", block, block, dtype=np.float64)
-        squared = self.squares[:, None] + squares - 2.0 * (self.queries @ block.T)
-        squared = np.minimum.reduceat(squared, starts, axis=1)
-        same = self.subjects[:, None] == np.array(self._row_subjects)[None]
-        squared[same & ~self.free[:, None]] = np.inf
-        first = len(self.items) - len(self._rows)
+        squared = np.stack(self._latest, axis=1)
+        first = len(self.items) - len(self._latest)
         numbers = np.broadcast_to(np.arange(first, len(self.items)), squared.shape)
         distance = np.concatenate([self.distance, squared], axis=1)
         item = np.concatenate([self.item, numbers], axis=1)
         keep = np.argpartition(distance, CANDIDATES - 1, axis=1)[:, :CANDIDATES]
         self.distance = np.take_along_axis(distance, keep, axis=1)
         self.item = np.take_along_axis(item, keep, axis=1)
-        self._rows, self._row_subjects = [], []
+        self._latest = []
 
     def candidates(self) -> dict[str, dict[int | None, list[int]]]:
         """Case -> slice -> the queries it is near to, in the order of the cases."""
