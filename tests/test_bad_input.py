@@ -146,7 +146,12 @@ def rewrite_array(path: Path, change: Change) -> None:
 
 
 ARRAYS: dict[str, tuple[str, Spoil, int, tuple[str, ...]]] = {
-    "NaN": (".b2nd", lambda p: rewrite_array(p, one_voxel(np.nan)), 3, ("2 NaN", "gansynth check")),
+    "NaN": (
+        ".b2nd",
+        lambda p: rewrite_array(p, one_voxel(np.nan)),
+        3,
+        ("2 NaN", "gansynth prepare"),
+    ),
     "unknown label": (
         "_seg.b2nd",
         lambda p: rewrite_array(p, one_voxel(9)),

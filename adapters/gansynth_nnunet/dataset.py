@@ -249,7 +249,10 @@ def hidden_regions(doc: Mapping[str, Any], labels: LabelTable) -> str:
     It paints each region with a label, in the order of ``labels``: a later one covers an earlier.
     """
     regions = {name: set(values) - {labels.ignore} for name, values in labels.regions.items()}
-    order = [int(value) for value in doc.get("regions_class_order") or ()]
+    asked = doc.get("regions_class_order") or ()
+    if not isinstance(asked, list) or not all([isinstance(value, int) for value in asked]):
+        return ""  # which nnU-Net itself refuses
+    order = [*map(int, asked)]
 
     def painted(value: int, names: Sequence[str], colours: Sequence[int]) -> int:
         covering = [

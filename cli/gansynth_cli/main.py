@@ -78,10 +78,10 @@ OF_DATA = {"-p": "--plans NAME", "-d": "--data nnunet:ID"}
 ALONE = {"-d": "nnunet:ID, without an option,"}
 OF_NNUNET: Mapping[str, Mapping[str, str]] = {
     "check": ALONE,
-    "prepare": {**ALONE, "-p": "--plans NAME", "-np": "--processes N"},
+    "prepare": ALONE | {"-p": "--plans NAME", "-np": "--processes N"},
     "fit": OF_DATA,
-    "cache": {**ALONE, "-p": "--plans NAME"},
-    "augment": {**OF_DATA, "-tr": "--trainer NAME", **{word: f"-- {word}" for word in OF_TRAINING}},
+    "cache": ALONE | {"-p": "--plans NAME"},
+    "augment": OF_DATA | {"-tr": "--trainer NAME"} | {word: f"-- {word}" for word in OF_TRAINING},
 }
 """Command -> option of nnU-Net's own commands -> what is typed for it."""
 GROUP = "gansynth.commands"

@@ -490,7 +490,7 @@ def _labels_of(
         said = judge([Held.of(mask, values)], pictures=True).typed if values[-1] else ""
         hint += f", or say what its numbers are: {said}" if said and nameable else ""
         raise DataFault(
-            UNKNOWN,
+            "pictures.mask-numbers-unknown",
             f"{path}: holds the numbers {values[:16].astype(int).tolist()}, expected among "
             f"{list(label_of)}; {hint}",
         )

@@ -407,9 +407,9 @@ def rehearse(job: FitJob, out: Path, resume: bool, reporter: Reporter) -> None:
     It reads all cases anyway; here they are read only to compare them with a run that is there.
     """
     check_lockable(out)
-    if (out / MANIFEST).exists() or _begun(out):
+    if (out / MANIFEST).exists() or _begun(out) or job.parent_run is not None:
         compared = partial(check_folder, job, out, resume, reporter)
-        measuring().part(f"comparing all cases with {out}", compared, 0.5)
+        measuring().part("comparing all cases with those of the earlier run", compared, 0.5)
     else:
         say_what_is_read(job, reporter)
     apply_warm_start(job.generator, job.parent_run, reporter)

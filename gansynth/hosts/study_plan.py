@@ -29,7 +29,7 @@ COMMENTS = {
     "generators": "options as of gansynth fit",
     "arms": "required; options of gansynth augment",
     "- default": "the control: real cases alone",
-    "- again": "the control again: what chance alone does",
+    "- again": "the control again: chance alone",
     "- double": "the yardstick: twice the real cases",
     "sizes": "required: training subjects",
     "primary": "of the verdict",

@@ -171,7 +171,7 @@ def test_a_new_plan_is_opened_as_it_stands_marks_what_is_required_and_is_never_o
     assert max(map(len, text.splitlines())) <= 80
     planned = gansynth(*shlex.split(made.stderr.partition("next: gansynth ")[2]), "--no-probe")
     assert planned.exit_code == 0, planned.output
-    assert re.search("^train +18 jobs", planned.stdout, re.MULTILINE)
+    assert re.search("^train +24 jobs", planned.stdout, re.MULTILINE)
     for file in (tmp_path / "set").rglob("p5_*"):
         file.unlink()
     again, fewer = gansynth(*new), gansynth(*new, "few.yaml")
@@ -224,7 +224,7 @@ def test_a_new_plan_has_what_augment_chooses_and_further_generators_only_if_aske
     assert made.exit_code == 0, made.output
     plan = yaml.safe_load(Path("plan.yaml").read_text())
     assert plan["arms"][:3] == ["default", "again", "double"]
-    assert [{k: v for k, v in arm.items() if k != "name"} for arm in plan["arms"][2:]] == arms
+    assert [{k: v for k, v in arm.items() if k != "name"} for arm in plan["arms"][3:]] == arms
     assert plan["host"]["target"] == target
 
 

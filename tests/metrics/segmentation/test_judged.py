@@ -77,13 +77,10 @@ def test_nnunet_validates_beside_its_truth(nnunet, regions):
     ("key", "value", "expected"),
     [
         ("held_out_ids", ("c",), "metrics.label-map-missing"),
-        ("ending", ".png", "nnunet.measured-files-not-nifti"),
         ("held_out_ids", (), "nnunet.fold-holds-no-case-out"),
     ],
 )
-def test_nnunet_without_predictions_volumes_or_held_out_cases_is_refused(
-    nnunet, key, value, expected
-):
+def test_nnunet_without_predictions_or_held_out_cases_is_refused(nnunet, key, value, expected):
     setattr(nnunet, key, value)
     if not value:
         nnunet.request = SourceRequest("nnunet", "004", "all")
