@@ -143,6 +143,18 @@ def test_scans_need_no_files_where_label_maps_of_training_cases_are(made, run_js
     assert [one["dataset"].rpartition(":")[2] for one in told] == ["free", "free"]
 
 
+def test_a_dry_run_looks_at_scans_before_there_is_a_generator(refuse, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in range(9):
+        save(tmp_path / "ill", f"ill{number}", number, lesion=True)
+        drawn = np.zeros((SIDE, SIDE), np.uint8)
+        row, column = np.random.default_rng(number).integers(5, 35, 2)
+        drawn[row : row + 4 + number % 5, column : column + 3 + number % 6] = 1
+        Image.fromarray(drawn).save(tmp_path / f"ill/labels/ill{number}.png")
+    words = ("augment", "pictures:ill", "--unlabelled", "pictures:ill", "--ratio", "1:1")
+    refuse(*words, "--dry-run", code=3, says=["--unlabelled pictures:ill", "has a lesion"])
+
+
 def test_held_out_people_are_refused_among_scans_and_the_way_out_works(
     home, refuse, run_json, tmp_path
 ):
