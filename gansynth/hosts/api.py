@@ -241,10 +241,11 @@ def _plan_all(request: AugmentRequest, fit: FitRequest) -> Augmented:
     can = capabilities_of(installed().generator(fit.generator))
     maker, samples = GeneratorInfo(fit.generator, can), request.samples
     check_request(samples, maker)
-    own, held_out = session.source, session.held_out
-    others, _ = check_others(samples, maker, own, own, held_out, request.reporter)
-    if others.unlabelled:
-        document["unlabelled_scans"] = sum([len(scans.train_ids) for scans in others.unlabelled])
+    if samples.label_source is not None or samples.unlabelled:
+        own, held_out = session.source, session.held_out
+        others, _ = check_others(samples, maker, own, own, held_out, request.reporter)
+        scans = sum([len(each.train_ids) for each in others.unlabelled])
+        document |= {"unlabelled_scans": scans} if scans else {}
     document |= {"ratio": request.ratio, f"{session.host.unit}s": session.total}
     with measuring().within(0.5):  # the other half is the training's
         document.update(planned_fit(fit))
