@@ -123,6 +123,10 @@ def import_raw(request: ImportRequest) -> CommandReport:
     if changed:
         became = ", ".join([f"{old} to {new}" for old, new in changed.items()])
         lines.append(f"label values: {became}, because nnU-Net takes no gaps")
+    if writer.renamed:
+        new, old = next(iter(writer.renamed.items()))
+        names = f"{len(writer.renamed)} case(s) are renamed, {old!r} to {new!r} first"
+        lines.append(f"{names}; case_names in dataset.json keeps the names")
     made = SourceRequest("nnunet", request.where, root=request.root)
     return CommandReport(document, lines, prepares=made, already=bool(there))
 
@@ -209,6 +213,7 @@ class _RawWriter:
                     f"{source.name}: cases {same} are all {self.cases[same[0]]!r} in nnU-Net's "
                     "files, expected different names; rename all but one",
                 )
+        self.renamed = {new: old for old, new in self.cases.items() if new != old}
         named = source.schema.labels.items()
         ordered = sorted(named, key=lambda item: (item[0] == "ignore", item[1]))
         # label value -> that in nnU-Net's files, which are 0, 1, 2, ...
@@ -222,10 +227,12 @@ class _RawWriter:
         modality = getattr(self.source, "modality", channels)
         # nnU-Net normalises a channel as CT if it is called so.
         names = ["CT" if how == "ct" else c for c, how in zip(channels, modality, strict=True)]
-        known = ("description", "reference", "release", "label_files")
+        known = ("description", "reference", "release", "label_files", "case_names")
         joined = self.source.space.host.get("label_files")
         if joined is not None:
             self.about["label_files"] = joined
+        if self.renamed:
+            self.about["case_names"] = self.renamed
         generate_dataset_json(
             str(folder),
             {str(number): channel for number, channel in enumerate(names)},

@@ -83,9 +83,11 @@ def check_raw(request: SourceRequest, progress: Callable[[int, int], None]) -> C
     """
     if request.kind == "nnunet-raw":
         options = parse_read(VolumeOptions, request)
-    else:  # nnU-Net resamples by its own plans, and makes its own folds
+    else:  # nnU-Net resamples and normalises by its plans, and makes its own folds
         parse_read(ReadOptions, request)
-        options = VolumeOptions.model_validate({"spacing": "native", "folds": 2})
+        options = VolumeOptions.model_validate(
+            {"spacing": "native", "folds": 2, "modality": "none"}
+        )
     root, name = NnunetRoot.of(request.where, request.root)
     raw = raw_set(root, name)
     listing = raw.listing

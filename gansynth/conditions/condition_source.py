@@ -30,6 +30,7 @@ from gansynth.core.source import (
 from gansynth.data.grid import same_spacing
 from gansynth.data.held_out import is_same_data, is_same_place
 from gansynth.data.listing import places_of_channels
+from gansynth.data.name_patterns import files_below, read_pattern
 from gansynth.data.views import LabelDrawer, SourceView, of_channels_seen, open_plain, renamed
 from gansynth.runtime.errors import DataFault, UsageFault, describe_error
 
@@ -293,7 +294,7 @@ def open_other(
 
     ``like``: its units and voxels are the run's, where they are learnt of cases.
     """
-    request = inherited_request(request_json, source.request)
+    request = inherited_request(request_json, source.request, scans=like)
     base = _opened(request)
     if (
         "fold" not in request_json
@@ -316,7 +317,7 @@ def check_opens(samples: SampleRequest, own: SourceRequest) -> None:
         _opened(inherited_request(samples.label_source, own))
     with describe_error("--label-source", "--unlabelled"):
         for asked in samples.unlabelled:
-            _opened(inherited_request(asked, own))
+            _opened(inherited_request(asked, own, scans=True))
 
 
 def _opened(request: SourceRequest) -> CaseSource:
@@ -363,17 +364,23 @@ def _called_alike(base: CaseSource, channels: Sequence[str]) -> CaseSource:
     return renamed(base, {old: new for old, new in names.items() if old != new})
 
 
-def inherited_request(request_json: Mapping[str, Any], run_request: SourceRequest) -> SourceRequest:
+def inherited_request(
+    request_json: Mapping[str, Any], run_request: SourceRequest, *, scans: bool = False
+) -> SourceRequest:
     """Complete a request with the fields of the run's own request that apply to it.
 
-    The fold of another data set is ``all``; that of a cache is the cached one.
+    The fold of another data set is ``all``; that of a cache is the cached one. A key of ``read``
+    that is empty is not inherited. ``scans``: where label maps are is, only if files are there.
     """
     fields = dict(request_json)
     same = is_same_place(SourceRequest(fields["kind"], fields["where"]), run_request)
     if fields["kind"] == run_request.kind:
         read = {k: v for k, v in run_request.read.items() if same or k not in NOT_INHERITED}
+        if scans:
+            where = Path(fields["where"])
+            read = {key: text for key, text in read.items() if _is_there(where, key, read)}
         read.update(fields.get("read", {}))
-        fields["read"] = read
+        fields["read"] = {key: text for key, text in read.items() if text}
         for key in ("configuration", "plans", "root"):
             fields.setdefault(key, getattr(run_request, key))
     if "fold" not in fields and not same and fields["kind"] == "h5":
@@ -384,6 +391,21 @@ def inherited_request(request_json: Mapping[str, Any], run_request: SourceReques
     if same:
         fields.setdefault("subjects", run_request.subjects)
     return SourceRequest(**fields)
+
+
+def _is_there(folder: Path, key: str, read: Mapping[str, str]) -> bool:
+    """Whether files of a folder are where a key of ``read`` says, if it says where."""
+    text = read[key]
+    if not folder.is_dir():
+        return True
+    if key in ("images", "masks"):
+        return (folder / text).is_dir()
+    if key == "mask_suffix" or (key == "label" and "image" not in read):
+        return any(f"{text}." in path.name for _, path in files_below(folder))
+    if key == "label":
+        pattern = read_pattern(text, of_labels=True)
+        return any(pattern.fits(name) for name, _ in files_below(folder))
+    return True
 
 
 def check_whole(base: CaseSource, source: CaseSource) -> None:

@@ -122,7 +122,7 @@ class Finding:
     case: str | None
     file: Path
     message: str
-    cure: Mapping[str, str] = field(default_factory=dict)
+    cure: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, case: str | None, file: Path, fault: GansynthError) -> Finding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -44,6 +45,10 @@ from gansynth.runtime.workers import in_processes, processes_for
 
 COPIES = 4
 """How many times the voxels of its largest file a process takes of memory at most."""
+
+AIR, FAT = -900, -50
+"""HU that the lowest hundredth of a CT's voxels is below: with air around the body, and without."""
+THINNED = 3  # every third voxel along an axis tells it
 
 
 def check_volumes(
@@ -115,7 +120,7 @@ class CaseFound:
     label value -> the file that has it. ``content``: hash of its images; empty if they are constant
     or not all can be read. ``prints``: of its first image. ``shapes``: of its images, if all can be
     read. ``marked``: files that gansynth made. ``place``: where its label map lies, if asked for.
-    ``held``: what its label map holds.
+    ``held``: what its label map holds. ``modality``: what ``--read modality`` should say of CT.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -128,6 +133,7 @@ class CaseFound:
     marked: list[Path] = field(default_factory=list)
     place: Place | None = None
     held: Held | None = None
+    modality: str = ""
 
     def say(
         self, level: Literal["error", "warning"], case: str | None, file: Path, text: str
@@ -150,7 +156,7 @@ class CaseReader:
         reference: tuple[Path, Volume] | None = None
         digest = hashlib.sha256()
         found.findings += missing_files(entry)
-        flat, whole, shapes = True, not found.findings, []
+        flat, whole, shapes, of_ct = True, not found.findings, [], list[bool]()
         for file in entry.files:
             drawn = file == entry.labels
             needed = [each.file for each in entry.drawn] if drawn else [file]
@@ -182,7 +188,7 @@ class CaseReader:
             else:
                 array = volume.array
                 flat &= _add_to_hash(digest, array)
-                self._image(found, case, file, array)
+                of_ct += self._image(found, case, file, array)
                 shapes.append(array.shape)
                 found.marked += [file] * is_marked(file)
                 if file == entry.images[0]:
@@ -191,6 +197,7 @@ class CaseReader:
                     self._shown(found.place, volume, reference[1].affine)
             del volume, array  # before the next one is read
         if whole:
+            found.modality = self._modality(of_ct)
             found.shapes = shapes
             found.content = "" if flat else digest.hexdigest()
         return found
@@ -214,13 +221,27 @@ class CaseReader:
             found.notes.append((odd[1], odd[0]))
         return not problems
 
-    def _image(self, found: CaseFound, case: str, file: Path, array: npt.NDArray[Any]) -> None:
+    def _image(
+        self, found: CaseFound, case: str, file: Path, array: npt.NDArray[Any]
+    ) -> list[bool]:
+        """Report empty channels; return of each that is read whether it seems to be CT."""
         channels = np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
         for number, channel in enumerate(channels):
             if channel.min() == channel.max():
                 of = f" of channel {number}" if array.ndim == 4 else ""
                 text = f"every voxel{of} is {channel.flat[0]}; an empty channel?"
                 found.say("warning", case, file, text)
+        picked = self.listing.picked if self.listing.stacked else None
+        read = channels if picked is None else [channels[n] for n in picked if n < len(channels)]
+        return [seems_ct(file, channel) for channel in read]
+
+    def _modality(self, of_ct: Sequence[bool]) -> str:
+        """Return what ``--read modality`` should say; empty if it is said, or nothing seems CT."""
+        names = {name.casefold() for name in self.listing.channels or ()}
+        told = self.listing.normalised or self.options.modality is not None
+        if told or not any(of_ct) or names & {"ct", "nonorm"}:
+            return ""
+        return "ct" if all(of_ct) else ",".join(["ct" if ct else "mr" for ct in of_ct])
 
     def _label_map(self, found: CaseFound, case: str, file: Path, array: npt.NDArray[Any]) -> bool:
         """Report odd label values; return whether a foreground is drawn."""
@@ -323,8 +344,9 @@ class _VolumeCheck:
         except GansynthError as error:
             self.fold_fault = error
         ids = [entry.case for entry in listing.entries]
-        self.fold = request.fold
+        self.fold, self.read = request.fold, request.read
         split = self.folds.get(request.fold)
+        self.modalities: dict[str, list[str]] = defaultdict(list)
         self.chosen = Chosen(ids if split is None else [*split["train"], *split["val"]])
 
     def say(
@@ -358,6 +380,8 @@ class _VolumeCheck:
             self.content[found.content].append(case)
         if found.place is not None:
             self.chosen.add(found.place)
+        if found.modality:
+            self.modalities[found.modality].append(case)
         if found.held is not None:
             self.held.append(found.held)
 
@@ -386,6 +410,13 @@ class _VolumeCheck:
         if self.listing.labelled:
             self._numbers()
         self._spacings()
+        for modality, cases in self.modalities.items():
+            text = (
+                f"{where}: seems to be CT in HU ({len(cases)} case(s), {cases[0]!r} first); read "
+                f"as MR: say --read modality={modality}, or modality=mr if it is none"
+            )
+            cure = {"read": {**self.read, "modality": modality}}
+            self.findings.append(Finding("warning", cases[0], where, text, cure))
         if self.fold_fault is not None:
             self.findings.append(Finding.of(None, where, self.fold_fault))
             return
@@ -508,6 +539,15 @@ class _VolumeCheck:
                 "writes a table of such with --write-subjects subjects.csv"
             )
             self.say_same("warning", pairs[0][0], text)
+
+
+def seems_ct(file: Path, array: npt.NDArray[Any]) -> bool:
+    """Whether an image holds whole numbers like HU: air around a body, or fat where it says CT."""
+    some = array[::THINNED, ::THINNED, ::THINNED]
+    low, high = np.percentile(some, 1), some.max()
+    called = re.search(r"(?<![a-z])ct(?![a-z])", file.name.lower()) is not None
+    below = low <= AIR or (called and low <= FAT)
+    return bool(below and high > 0 and (some == np.rint(some)).all())
 
 
 def _prints(volume: Volume) -> Prints:

@@ -983,14 +983,20 @@ _Lines = Sequence[tuple[str, dict[str, str]]]  # (place in the file, column -> t
 def list_manifest(kind: str, path: Path, options: FileOptions) -> VolumeSet:
     """List what a manifest says; without a column ``label`` its cases are unlabelled.
 
-    Raises DataFault: not readable, without images, or a column that looks like ``label`` only;
-    UsageFault: channels are named that it does not have.
+    Raises DataFault: a scan, not readable, without images, or a column that looks like ``label``
+    only; UsageFault: channels are named that it does not have.
     """
     if options.image is not None:
         raise UsageFault(
             "listing.image-pattern-with-manifest",
             f"--read image={options.image.text}: {path} lists its files, expected a pattern for a "
             "folder; leave it out",
+        )
+    if stem(path.name) is not None:
+        raise DataFault(
+            "listing.one-scan",
+            f"{path}: is one scan, expected a folder or a list (CSV or JSON) of cases; name its "
+            f"folder: {kind}:{path.parent}",
         )
     rows = _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path)
     if options.label is not None:

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gansynth.core.generator import capabilities_of
+from gansynth.core.registry import installed
 from gansynth.core.requests.base import function_of
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest, HostData, PredictRequest, RatioSection
@@ -35,6 +37,7 @@ from gansynth.hosts.one_command import (
 )
 from gansynth.hosts.prediction import PredictJob, find_result, newest_session
 from gansynth.hosts.record import TrainingFolder, TrainingResult
+from gansynth.hosts.sample_source import check_others
 from gansynth.hosts.session import Session
 from gansynth.hosts.study_plan import plan_text
 from gansynth.hosts.timing import OF_SAMPLES, as_long_alone
@@ -47,7 +50,7 @@ from gansynth.runtime.measuring import measuring
 from gansynth.runtime.options import put_setting
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.sampling.filters.fitted import learn_ahead
-from gansynth.sampling.request_checks import read_request
+from gansynth.sampling.request_checks import GeneratorInfo, check_request, read_request
 from gansynth.sampling.run_source import open_resolved
 
 ONE_PAIR = (
@@ -235,6 +238,14 @@ def _plan_all(request: AugmentRequest, fit: FitRequest) -> Augmented:
     session.host.validate()
     begun = TrainingFolder(session.opened.output, 0, session.total)
     document = planned_data(session)
+    can = capabilities_of(installed().generator(fit.generator))
+    maker, samples = GeneratorInfo(fit.generator, can), request.samples
+    check_request(samples, maker)
+    if samples.label_source is not None or samples.unlabelled:
+        own, held_out = session.source, session.held_out
+        others, _ = check_others(samples, maker, own, own, held_out, request.reporter)
+        scans = sum([len(each.train_ids) for each in others.unlabelled])
+        document |= {"unlabelled_scans": scans} if scans else {}
     document |= {"ratio": request.ratio, f"{session.host.unit}s": session.total}
     with measuring().within(0.5):  # the other half is the training's
         document.update(planned_fit(fit))

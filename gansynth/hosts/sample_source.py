@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from gansynth.bank.reader import BankReader
 from gansynth.core.identity import Compared, HeldOut
@@ -16,12 +16,16 @@ from gansynth.core.registry import such_as
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.deidentify import real_parts
 from gansynth.sampling.request_checks import GeneratorInfo, check_request, check_texts
 from gansynth.sampling.run_source import open_matching_real
+
+if TYPE_CHECKING:
+    from gansynth.sampling.other_sources import OtherSources
 
 
 @dataclass(frozen=True)
@@ -116,18 +120,35 @@ def check_asked(
     reporter: Reporter,
 ) -> SampleSource:
     """Check all requests for a run's samples, and return the origin with all source cases."""
-    from gansynth.sampling.other_sources import OtherSources
-
     samples, run = request.samples, sample_source.run
     assert run is not None  # for it is no bank
-    check_request(samples, GeneratorInfo.of(run))
+    maker = GeneratorInfo.of(run)
+    check_request(samples, maker)
     check_texts(samples)
     if samples.label_source is None and not samples.unlabelled:
         return sample_source
     own = open_matching_real(run, host)
-    others = OtherSources.open(samples, own, run.capabilities)
-    for scans in others.unlabelled:
-        reporter.say(str(scans))
-    compared = sample_source.compared.joined(others.refuse_held_out(held_out, host))
+    others, compared = check_others(samples, maker, own, host, held_out, reporter)
+    compared = sample_source.compared.joined(compared)
     lineage = sample_source.lineage.joined(*others.lineages)
     return replace(sample_source, lineage=lineage, compared=compared)
+
+
+def check_others(
+    samples: SampleRequest,
+    maker: GeneratorInfo,
+    own: CaseSource,
+    host: CaseSource,
+    held_out: HeldOut,
+    reporter: Reporter,
+) -> tuple[OtherSources, Compared]:
+    """Open the other sources of a request, say what they are, and refuse held-out cases in them.
+
+    ``own``: the data set as the generator reads it; ``host``: as the training does.
+    """
+    from gansynth.sampling.other_sources import OtherSources
+
+    others = OtherSources.open(samples, own, maker.can)
+    for scans in others.unlabelled:
+        reporter.say(str(scans))
+    return others, others.refuse_held_out(held_out, host)

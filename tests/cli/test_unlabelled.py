@@ -13,6 +13,7 @@ from PIL import Image
 import gansynth
 from gansynth.conditions.lesion_contrast import LesionContrasts
 from tests.conditions.rooms import THREE, patients, pool_of
+from tests.data.sets import save as save_volume
 
 SIDE = 48
 
@@ -105,6 +106,53 @@ def test_scans_with_a_lesion_in_a_label_map_are_left_out(home, drawn, tmp_path, 
         words += ["--unlabelled-read", "images=images", "--unlabelled-read", "masks=predicted"]
     told = drawn("samples", *words, scans=some).values()
     assert {one["case"] for one in told} == {"some1", "some2"}
+
+
+def volumes(folder: Path) -> tuple[str, str]:
+    """Label maps that end in ``_ROI`` beside their images; scans as nnU-Net names them."""
+    rng = np.random.default_rng(3)
+    for number in range(6):
+        for free in (False, True):
+            body, drawn = np.zeros((2, 20, 20, 10), np.int16)
+            body[3:17, 3:17, 1:9] = rng.normal(100, 10, (14, 14, 8))
+            drawn[8 : 11 + number % 3, 8:11, 3:6] = 1
+            name = f"free/N{number}_0000" if free else f"ill/p{number}"
+            save_volume(folder / f"{name}.nii.gz", body if free else body + 60 * drawn)
+            if not free:
+                save_volume(folder / f"{name}_ROI.nii.gz", drawn.astype(np.uint8))
+    return f"nifti:{folder / 'ill'}", f"nifti:{folder / 'free'}"
+
+
+def pictures(folder: Path) -> tuple[str, str]:
+    """Folders of images and masks with names that the scans' folder has not."""
+    for number in range(6):
+        save(folder / "ill", f"ill{number}", number, lesion=True)
+        save(folder / "free", f"free{number}", 50 + number, lesion=False)
+    (folder / "ill/images").rename(folder / "ill/img")
+    (folder / "ill/labels").rename(folder / "ill/GroundTruth")
+    return f"pictures:{folder / 'ill'}", f"pictures:{folder / 'free'}"
+
+
+@pytest.mark.parametrize("made", [volumes, pictures])
+def test_scans_need_no_files_where_label_maps_of_training_cases_are(made, run_json, tmp_path):
+    data, scans = made(tmp_path)
+    gansynth.fit("copypaste", data=data, out=tmp_path / "cp", quiet=True)
+    words = ("-n", 2, "--unlabelled", scans, "--backgrounds", "unlabelled", "-o", tmp_path / "out")
+    run_json("sample", tmp_path / "cp", *words)
+    told = json.loads((tmp_path / "out/provenance.json").read_text())["samples"].values()
+    assert [one["dataset"].rpartition(":")[2] for one in told] == ["free", "free"]
+
+
+def test_a_dry_run_looks_at_scans_before_there_is_a_generator(refuse, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in range(9):
+        save(tmp_path / "ill", f"ill{number}", number, lesion=True)
+        drawn = np.zeros((SIDE, SIDE), np.uint8)
+        row, column = np.random.default_rng(number).integers(5, 35, 2)
+        drawn[row : row + 4 + number % 5, column : column + 3 + number % 6] = 1
+        Image.fromarray(drawn).save(tmp_path / f"ill/labels/ill{number}.png")
+    words = ("augment", "pictures:ill", "--unlabelled", "pictures:ill", "--ratio", "1:1")
+    refuse(*words, "--dry-run", code=3, says=["--unlabelled pictures:ill", "has a lesion"])
 
 
 def test_held_out_people_are_refused_among_scans_and_the_way_out_works(

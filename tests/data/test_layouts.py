@@ -377,6 +377,8 @@ def test_a_folder_of_numbered_scans_alone_is_read_and_one_with_other_files_is_no
     for case in ("a", "b"):
         for channel in range(2):
             save(tmp_path / "scans" / f"{case}_{channel:04d}.nii.gz", noise(case, channel))
+    with raises_fault("listing.one-scan", names=f"nifti:{tmp_path / 'scans'}"):
+        read(tmp_path / "scans/a_0000.nii.gz")
     source = read(tmp_path / "scans")
     assert source.channels == ("channel 0", "channel 1")
     assert mean(source, "b", "channel 1") == pytest.approx(200, abs=1)

@@ -316,6 +316,20 @@ def test_slices_stored_as_volumes_are_checked_and_what_many_share_is_said_once(t
     assert bare.endswith("p7.nii.gz: no foreground, only background (2 files are so)")
 
 
+def test_ct_that_would_be_read_as_mr_is_told_until_a_modality_is_said(pairs):
+    for file in pairs.glob("images/*_0001.nii.gz"):
+        hu = np.round(image([*file.name.encode()]) - 60).astype("i2")
+        hu[:, :2] = -1000  # air
+        save(file, hu)
+    finding = only(pairs)
+    assert finding.level == "warning"
+    said = finding.cure["read"]["modality"]
+    assert said == "mr,ct"
+    assert f"--read modality={said}" in finding.message
+    for modality in (said, "mr"):
+        assert not check(pairs, modality=modality).findings
+
+
 def phantoms(folder: Path, flipped: range) -> Path:
     """40 volumes with a bright box, of which some have flipped label maps."""
     for number in range(40):

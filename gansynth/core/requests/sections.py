@@ -91,7 +91,8 @@ class SampleSection(EditSection):
     """Lesion-free scans of other people, without labels: lesions are drawn into them, too. Cases
     with a lesion in a label map, if there are any, are left out. May be repeated."""
     unlabelled_read: Annotated[Values, Opt(example="fold=0", needs="unlabelled")] = {}
-    """How to read --unlabelled; keys as for --label-source-read. May be repeated."""
+    """How to read --unlabelled; keys as for --label-source-read, KEY= for not as the training cases
+    are read. May be repeated."""
     backgrounds: Annotated[Text | None, Opt(metavar="own|unlabelled|SHARE", needs="unlabelled")] = (
         None
     )

@@ -69,6 +69,13 @@ def test_volumes_are_copied_byte_for_byte_and_nnunet_takes_them(root, tmp_path):
     assert told["channel_names"] == {"0": "CT"}
     assert list(told["labels"]) == ["background", "Anterior", "Posterior"]
     verify(root, folder.name)
+    for file in home.rglob("anna_1.nii.gz"):
+        file.rename(file.with_name("Änne 1.nii.gz"))
+    (home / "dataset.json").unlink()
+    report = bring(str(home), root, 5)
+    assert "1 case(s) are renamed, 'Änne 1' to '_nne_1' first; case_names in" in report.lines[-1]
+    told = read_json(report.document["folder"] / "dataset.json")
+    assert told["case_names"] == {"_nne_1": "Änne 1"}
 
 
 def test_pictures_and_slices_become_volumes_of_one_slice(root, tmp_path):
