@@ -102,6 +102,9 @@ def test_a_run_is_fitted_loaded_and_sampled(tmp_path):
     assert first.provenance["seed"] == 3
     assert not np.array_equal(first.image, second.image)
     assert np.array_equal(run.sample(1, seed=3)[0].image, first.image)
+    for number in ("4", True):
+        with raises_fault("request.field-invalid", names=f"n={number!r}: expected a number"):
+            run.sample(number)
     assert run.sheet(2)._repr_png_().startswith(b"\x89PNG")
     assert "<td>parametric</td>" in run._repr_html_()
 
@@ -120,13 +123,16 @@ def test_settings_are_taken_as_the_command_and_as_python_spells_them(tmp_path, s
     ("id", "spelt"),
     [
         ("options.setting-unknown", {"widht": 3}),
+        ("options.setting-unknown", {"max_memry": "16GB"}),
         ("request.field-invalid", {"set": ["width"]}),
         ("request.field-invalid", {"set": ["width=4", "width=8"]}),
         ("request.field-invalid", {"set": 4, "width": 8}),
+        ("request.field-invalid", {"resume": "no"}),
     ],
 )
 def test_a_wrong_setting_is_refused(tmp_path, id, spelt):
-    with raises_fault(id):
+    hint = "setting. Did you mean 'max_memory'? See" if "max_memry" in spelt else ""
+    with raises_fault(id, names=hint):
         gansynth.fit("cgan3d", data="example:3d", out=tmp_path, quiet=True, **spelt)
 
 

@@ -238,7 +238,8 @@ def lines_of_estimate(document: Mapping[str, Any]) -> Iterator[str]:
         took = "unknown until the first is done" if each is None else f"{each:.0f} s each"
         yield f"{kind:5}  {jobs['all']:5} jobs, {jobs['left']} left, {took}"
     hours = document["hours"]
-    if document["not_measured"]:
+    known = ("hours", "hours_one_after_the_other", "disk_bytes")
+    if document["not_measured"] and any(document[key] is not None for key in known):
         yield "at least, for not all was measured:"
     if hours is not None:
         yield f"hours  {hours:.2f} at {document['at_once']} job(s) at once"

@@ -1,9 +1,9 @@
 """Search every file of an export for names of patients or sources.
 
 The search covers ids of cases and subjects, the source's files and folders, paths, the user and the
-machine. It reads file names, texts, NIfTI headers and PNG metadata. Other kinds of files are
-reported as not read. An empty result does not prove that nobody can be identified: images are not
-compared here. See docs/sharing.md.
+machine. It reads file names, texts, NIfTI headers and PNG metadata. Grids that gansynth drew are
+reported, since they show real cases; other kinds of files as not read. An empty result does not
+prove that nobody can be identified: images are not compared here. See docs/sharing.md.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ _IMAGE = re.compile(
     re.IGNORECASE,
 )
 """An image file; its name without extension and channel number."""
+_GRID = re.compile(r"(?:preview|sheet|nearest|composite|step-\d+)\.png")
+"""What gansynth names its grids. Those of earlier versions have no mark."""
 
 
 @dataclass(frozen=True)
@@ -402,6 +404,8 @@ def _read_png(path: Path, look: FileInspection) -> None:
         if key not in PNG_PLAIN and text != MARK:
             odd = f"holds {text!r:.120}, expected none"
             look.text(f"PNG metadata {key!r}", text, key=str(key), odd=odd)
+    if _GRID.fullmatch(path.name) and "Source" not in metadata:
+        look.odd("name", "is that of gansynth's grids, which show and name real cases")
 
 
 def _as_text(value: Any) -> str:

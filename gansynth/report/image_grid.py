@@ -443,7 +443,7 @@ def _sheet(
     sheet = np.concatenate([np.pad(p, around, constant_values=255)[:, :total] for p in parts])
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomic(path, png_bytes(sheet))
+    write_bytes_atomic(path, png_bytes(sheet, grid=True))
     return path
 
 

@@ -1,6 +1,6 @@
 """Arrays as PNG files, and outlines drawn into them pixel by pixel.
 
-A file holds only pixels and the mark of synthetic images, so equal arrays give equal bytes.
+A file holds only pixels and a text that says what it is, so equal arrays give equal bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from gansynth.core.synthetic import MARK
 COLOURS = ("#e6550d", "#31a354", "#3182bd", "#756bb1", "#dd1c77", "#8c6d31")
 GOLDEN = 0.618033988749895
 """Step around the circle of hues, in turns, that separates any number of colours."""
+GRID = "gansynth grid of images: may show and name patients, not to be shared"
+"""The text in a grid's file, which the audit of what is to be shared finds."""
 LINE = 16
 """Pixels of a line of text."""
 THUMBNAIL = 96
@@ -28,14 +30,17 @@ Plane = tuple[int, int] | None
 """Axis and index of a plane of a volume; None for an image, which is one."""
 
 
-def png_bytes(pixels: Pixels, *, synthetic: bool = False) -> bytes:
-    """Encode uint8 (H, W), uint16 (H, W) or uint8 (H, W, 3) as PNG, marked if synthetic."""
+def png_bytes(pixels: Pixels, *, synthetic: bool = False, grid: bool = False) -> bytes:
+    """Encode uint8 (H, W), uint16 (H, W) or uint8 (H, W, 3) as PNG, marked if synthetic or a grid.
+
+    A grid's mark says that it is not to be shared.
+    """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
     stream, text = io.BytesIO(), PngInfo()
-    if synthetic:
-        text.add_text("Source", MARK)
+    if synthetic or grid:
+        text.add_text("Source", MARK if synthetic else GRID)
     Image.fromarray(np.ascontiguousarray(pixels)).save(stream, format="PNG", pnginfo=text)
     return stream.getvalue()
 

@@ -209,7 +209,8 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
 
 def extra_hint(extra: str) -> str:
     """Return how to install an extra: from the clone, since no package index has gansynth."""
-    return f"install the extra {extra}: pip install '.[{extra}]' in the clone of gansynth"
+    how = f"pip install '.[{extra}]' -c constraints.txt"
+    return f"install the extra {extra}: {how} in the clone of gansynth"
 
 
 def refuse_unknown(

@@ -208,7 +208,7 @@ class RichReporter:
     def _write(self, text: str) -> None:
         text = for_terminal(from_here(text), self._target())
         if self._bars is not None:
-            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(text, soft_wrap=True)
         elif self._stream is not None:
             self._stream.write(text + "\n")
             self._stream.flush()
@@ -390,13 +390,14 @@ def _new_bars(stream: TextIO) -> Progress:
 
     # Essential columns keep their width; the bar gets the rest.
     lasting: Any = _LastingStream(stream)
-    console = Console(file=lasting)
+    # All text is shown as it is: "nifti:hospital:" holds no picture of a hospital.
+    console = Console(file=lasting, emoji=False, markup=False, highlight=False)
     elapsed = [TimeElapsedColumn(table_column=Column(no_wrap=True))]
     title = Column(no_wrap=True, max_width=TITLE, overflow="ellipsis")
     return Progress(
         TextColumn("{task.description}", markup=False, table_column=title),
         BarColumn(bar_width=None, table_column=Column(ratio=1)),
-        TextColumn("{task.fields[count]}", table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[count]}", markup=False, table_column=Column(no_wrap=True)),
         TextColumn("ETA", style="progress.remaining", table_column=Column(no_wrap=True)),
         TimeRemainingColumn(table_column=Column(no_wrap=True), compact=True),
         TextColumn("{task.fields[shown]}", markup=False, table_column=Column(no_wrap=True)),

@@ -286,7 +286,7 @@ def write_set(request: DemoRequest, kind: str, reporter: Reporter) -> dict[str, 
     then = {
         "nnunet": ["prepare", f"nnunet:{DATASET}", "--root", f"{out / kind}", "--set=small=yes"],
         "deepmedic": ["check", f"deepmedic:{made}", "--read", model],
-        "yolo": ["check", f"yolo:{made}"],
+        "yolo": ["check", f"yolo:{made}", "--subjects", "(sub-[0-9]+)_"],
     }.get(kind, ["check", f"nifti:{made}"])
     simulated = SIMULATED.get(kind, "brains with simulated gliomas")
     return {
@@ -394,9 +394,12 @@ def facts_of_demo(document: Mapping[str, Any]) -> Iterator[str]:
     where = f"{found['subjects']} held-out phantoms, predicted without mirroring"
     yield f"Dice of the tumour on {where}: {means}"
     low, high = found["interval"]["low"], found["interval"]["high"]
-    interval = "none" if low is None else f"{low:+.3f} to {high:+.3f}"
-    difference = f"{found['difference']:+.3f}, 95 % interval over phantoms {interval}"
-    yield f"difference: {difference}; of one training each, and others may turn it round"
+    difference = f"difference: {found['difference']:+.3f}"
+    if low is None:
+        yield f"{difference}; one training each, so no interval: other trainings may turn it round"
+        return
+    interval = f"95 % interval over phantoms {low:+.3f} to {high:+.3f}"
+    yield f"{difference}, {interval}; of one training each, and others may turn it round"
 
 
 def _markdown(document: Mapping[str, Any]) -> str:

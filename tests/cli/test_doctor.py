@@ -180,7 +180,7 @@ SAID: list[tuple[Any, dict[str, Any], str, str]] = [
     (nnunet.torchvision_line, FITS, "ok", ""),
     (nnunet.torchvision_line, {**TORN, "PYTHONPATH": None}, "note",
      f"nms is missing~export PYTHONPATH={torchvision_compat.CPU_TORCH}"),
-    (LIBREYOLO, found(), "note", "MIT~pip install '.[yolo]'"),
+    (LIBREYOLO, found(), "note", "MIT~pip install '.[yolo]' -c constraints.txt"),
     (LIBREYOLO, found(libreyolo="1.7.0"), "note", "1.7.0, gansynth augment needs 1.6.*"),
     (ULTRALYTICS, found(), "note", "AGPL-3.0~pip install '.[ultralytics]'"),
     (ULTRALYTICS, found(ultralytics="8.4.190"), "ok", "8.4.190 (AGPL-3.0"),

@@ -112,6 +112,14 @@ def test_a_result_is_told_in_lines_and_ends_with_the_next_command(command):
     assert list(lines) == expected
 
 
+def test_a_difference_without_an_interval_says_why():
+    found = DEMO["dice_on_held_out_phantoms"] | {"interval": {"low": None, "high": None}}
+    lines = results.lines_of_demo(DEMO | {"dice_on_held_out_phantoms": found}, Path("demo"))
+    assert "one training each, so no interval: other trainings may turn it round" in "\n".join(
+        lines
+    )
+
+
 CHOICE = {
     "chosen": "gan", "by": "dice/1", "why": "it did best on the inner folds", "candidates": [],
     "rungs": [{"share": 0.3, "scores": {"gan": 0.7, "real": 0.6, "other": 0.1}},

@@ -254,6 +254,7 @@ def test_overlays_show_truth_above_each_prediction_a_column_per_case(tmp_path):
     case, schema = cases(3, 1)[0], replace(ToySource(3).schema, channels=("one",))
     entry = ("toy", case.image[:1], dict.fromkeys("abc", case.labels))
     one, two = (size(write_overlays(tmp_path / "a.png", [entry] * n, schema)) for n in (1, 2))
+    assert b"not to be shared" in (tmp_path / "a.png").read_bytes()
     assert two[1] == pytest.approx(2 * one[1], abs=2)
     assert one[0] > 2.5 * one[1]
 

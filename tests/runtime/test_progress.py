@@ -145,11 +145,12 @@ def test_tasks_nest_and_lines_are_written_between_bars(monkeypatch):
     with reporter.task(2, "outer [x]") as outer:
         with reporter.task(1, "inner") as inner:
             inner.advance()
-            reporter.say("in [between]")
+            reporter.say("in [between], nifti:hospital: 6")
         outer.advance(1, loss=0.5)
     reporter.say("after")
     shown = stream.getvalue()
-    for words in ("in [between]\n", "outer [x]", "1/2", "loss 0.5", "inner", "\x1b["):
+    between = "in [between], nifti:hospital: 6\n"  # neither markup nor the name of a picture
+    for words in (between, "outer [x]", "1/2", "loss 0.5", "inner", "\x1b["):
         assert words in shown
     assert shown.endswith("after\n")
 

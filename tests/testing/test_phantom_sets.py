@@ -92,11 +92,11 @@ def test_every_set_says_that_it_is_no_patients(base):
     [
         *((kind, f"check nifti:{{}}/{kind}", kind) for kind in PAPERS),
         ("deepmedic", "check deepmedic:", "gliomas/trainConfig.cfg"),
-        ("yolo", "check yolo:{}/gliomas/data.yaml", "gliomas"),
+        ("yolo", "check yolo:{}/gliomas/data.yaml --subjects '(sub-[0-9]+)_'", "gliomas"),
     ],
 )
 def test_the_demo_writes_them_and_says_what_to_run(
-    tmp_path, run_json, monkeypatch, kind, says, made
+    tmp_path, run_json, run_cli, monkeypatch, kind, says, made
 ):
     for sizes in ("SUBJECTS", "SUBJECTS_OF_SLICES"):
         monkeypatch.setattr(demonstration, sizes, ((4, 8.0), (0, 0.0)))
@@ -106,6 +106,9 @@ def test_the_demo_writes_them_and_says_what_to_run(
     assert told["subjects"] == 4
     assert (out / made).exists()
     assert {path.name for path in out.iterdir()} == {"DEMO.txt", made.partition("/")[0]}
+    if kind == "yolo":  # a slice alone is no subject; their names tell whose they are
+        checked = run_cli("check", f"yolo:{out}/gliomas/data.yaml")
+        assert "--subjects '(sub-[A-Za-z0-9]+)_'" in checked.stderr.splitlines()[-1]
 
 
 def test_a_demo_of_the_same_settings_is_kept_and_no_other(tmp_path, run_json, run_cli, monkeypatch):

@@ -58,7 +58,7 @@ class JobTable:
             from rich.console import Console
             from rich.live import Live
 
-            self._console = Console(file=stream)
+            self._console = Console(file=stream, emoji=False, markup=False, highlight=False)
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,11 @@ from gansynth_cli.common import Output, examples, table
 from gansynth_cli.requests import request_command
 from gansynth_cli.results import then_fit, then_prepare, way_to_nnunet
 
+BIDS = r"(sub-[A-Za-z0-9]+)_"
+"""What names a person in names of files."""
+
 if TYPE_CHECKING:
-    from gansynth.core.source import CheckReport
+    from gansynth.core.source import CaseSource, CheckReport
 
 
 def show(request: CheckRequest, checked: CheckReport, out: Output) -> None:
@@ -89,9 +93,19 @@ def _contents(checked: CheckReport) -> Iterator[str]:
     kinds = {"channels": schema.channels, "labels": labels, "boxes": schema.box_classes}
     yield "; ".join([f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names])
     # Where the files lie is named as it was typed; what else was found in them is kept.
-    found = replace(source.request, where=request.where, subjects=request.subjects)
+    people = request.subjects or _people_in_names(source)
+    found = replace(source.request, where=request.where, subjects=people)
     *noted, fitting = then_fit(generator, found)
     yield from noted
     if schema.foreground and request.kind not in installed().names("hosts"):
         yield way_to_nnunet(request)
     yield fitting
+
+
+def _people_in_names(source: CaseSource) -> str | None:
+    """Return what names people in ids as ``sub-003_z014``, where every case is a subject so far."""
+    ids = (*source.train_ids, *source.held_out_ids)
+    people = [re.search(BIDS, case_id) for case_id in ids]
+    subjects = {source.header(case_id).subject for case_id in ids}
+    named = {person[1] for person in people if person}
+    return BIDS if all(people) and len(named) < len(ids) == len(subjects) else None

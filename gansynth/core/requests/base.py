@@ -40,6 +40,7 @@ from pydantic.fields import FieldInfo
 
 from gansynth.runtime.errors import GansynthError, UsageFault, brief, did_you_mean
 from gansynth.runtime.measuring import dry_run
+from gansynth.runtime.option_kinds import alternatives
 from gansynth.runtime.options import flag_of, idle, message_of
 from gansynth.runtime.serialise import to_json
 
@@ -51,6 +52,8 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 S = TypeVar("S")
 EMPTY: tuple[Any, ...] = (None, (), {}, "")
+NO_SETTING = "options.setting-unknown"
+"""Id of the error of a key that a generator or host does not have."""
 TYPED = (str, bool, Real, os.PathLike, NoneType)
 """What a setting's value, or one of several, may be in Python."""
 
@@ -408,7 +411,7 @@ def function_of(model: Callable[P, Q], work: Callable[[Q], R], name: str = "") -
     @functools.wraps(work)
     def call(*args: P.args, **values: P.kwargs) -> R:
         with in_python(cls):
-            request = cls(*args, **_settled(cls, values))
+            request = cls(*args, **_settled(cls, args, values))
             with request.at_work():
                 return work(request)
 
@@ -425,16 +428,29 @@ def method_of(model: Callable[P, Q], work: Callable[[S, Q], R]) -> Callable[Conc
     @functools.wraps(work)
     def call(self: S, /, *args: P.args, **values: P.kwargs) -> R:
         with in_python(cls):
-            return work(self, cls(*args, **_settled(cls, values)))
+            return work(self, cls(*args, **_settled(cls, args, values)))
 
     call.__name__ = work.__name__.removeprefix("_")
     _explain(call, cls, inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY))
     return call
 
 
-def _settled(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments with those that are no fields among the settings."""
+def _settled(cls: Any, args: Sequence[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the named arguments, with those that are no fields among the settings.
+
+    Raises:
+        UsageFault: a text for a number or a switch, or True for a number.
+    """
     named = dict(values)
+    for name, value in (dict(zip(cls.positional(), args, strict=False)) | named).items():
+        field = cls.model_fields.get(name)
+        kinds = {*alternatives(field.annotation)} - {NoneType} if field else {str}
+        other = isinstance(value, str) or (isinstance(value, bool) and bool not in kinds)
+        if other and kinds <= {int, float, bool}:
+            expected = "True or False" if bool in kinds else "a number"
+            raise UsageFault(
+                "request.field-invalid", f"{name}={brief(repr(value))}: expected {expected}"
+            )
     if cls.settings in cls.model_fields:
         others = {key: named.pop(key) for key in values if key not in cls.model_fields}
         if others:
@@ -496,6 +512,10 @@ def in_python(model: type[Request], prefix: str = "") -> Iterator[None]:
         yield
     except GansynthError as error:
         texts = [_in_words_of_python(model, p) if isinstance(p, str) else p for p in error.args]
+        setting = re.match(r"(\w+)=", str(texts[0])) if error.id == NO_SETTING else None
+        if setting and "Did you mean" not in texts[0]:  # it may be an argument's name, misspelt
+            none, hint = "has no such setting.", did_you_mean(setting[1], model.model_fields)
+            texts[0] = texts[0].replace(none, none + hint, 1)
         error.args = (" ".join(f"{prefix}{texts[0]}".split()), *texts[1:]) if texts else ()
         raise
 

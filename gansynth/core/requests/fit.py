@@ -77,4 +77,4 @@ class FitRequest(EditSection, RecipeData, MemorySection):
     tensorboard: bool = False
     """Also log losses and preview grids for TensorBoard, below ``logs/`` of the run."""
     dry_run: bool = False
-    """Check everything and print the plan; write nothing."""
+    """Check everything and print the plan; write nothing but folds that data lack."""

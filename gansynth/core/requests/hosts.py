@@ -149,7 +149,7 @@ class AugmentRequest(
     set: Annotated[Values, Opt(keys=True, example="steps=2000")] = {}
     """Change one setting (gansynth options NAME lists them); may be repeated."""
     dry_run: bool = False
-    """Check everything and print the plan; write nothing."""
+    """Check everything and print the plan; write nothing but folds that data lack."""
     options: Annotated[Texts, Opt(argument=True, metavar="[KIND:WHERE] [-- HOST OPTIONS]")] = ()
     """Options of the framework's own command line, after --."""
     needs: ClassVar[Mapping[str, str]] = {

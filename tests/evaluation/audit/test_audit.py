@@ -14,6 +14,7 @@ from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.source import lineage_of
 from gansynth.data.nifti import open_volumes
+from gansynth.report.png import png_bytes
 from gansynth.sampling.deidentify import Identifier, Identifiers, marks
 from gansynth_evaluate.audit import audit_export, audit_exported
 from tests.evaluation.audit.exported import CASES, png, volume, write_clean, write_source
@@ -116,6 +117,8 @@ LEAKS = {
     "png text at the end": ("a.png", chunk(b"tEXt", b"Comment\0muster_01"), f"'Comment': {HELD}"),
     "png exif": ("a.png", png(exif=EXIF), "PNG metadata 'exif': holds "),
     "png chunk of its own": ("a.png", chunk(b"scAn", b"muster_01"), f"metadata 'scAn': {HELD}"),
+    "grid": ("any.png", png_bytes(np.zeros((9, 9), np.uint8), grid=True), "holds 'gansynth grid"),
+    "grid without mark": ("images/sheet.png", png(), "name: is that of gansynth's grids"),
     # what nobody has read
     "another kind": ("a.dcm", b"DICM", "not read: gansynth exports no files of this kind"),
     "no file": ("a.json", os.mkfifo, "not read: "),
