@@ -17,9 +17,9 @@ from gansynth.data.api import find_kind
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.fitting.label_report import warn_of_label_maps
 from gansynth.hosts.dry_run import (
-    harm_lines,
     plan_training,
     planned_data,
+    say_harm,
     time_of,
     timed_sampler,
     will_it_harm,
@@ -165,7 +165,7 @@ def run_augment(
     Args:
         reporter: in place of the request's.
         control: whether it is the training without samples of a comparison.
-        timed: whether a dry run measures how long the target trains, which may take a minute.
+        timed: whether a dry run measures anything, which may take a minute; else it only checks.
 
     Raises:
         GansynthError: typed by cause; missing samples are in the result.
@@ -270,8 +270,6 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     arms["without"] = as_long_alone(request, source, arms["without"].set)
     before = arms["without"].replace(dry_run=True)
     run_augment(before, NullReporter(), control=True, timed=False)  # before either trains
-    for line in harm_lines(planned.document):
-        reporter.say(line)
     reporter.say(f"in both trainings {planned.session.shares(0)}")
     done = run_augment(arms["with"], reporter)
     control = run_augment(arms["without"], reporter, control=True)
@@ -316,10 +314,14 @@ def _train(session: Session, *, timed: bool) -> Augmented:
             reporter.warn(text)
     folder = session.training_folder()
     if request.dry_run:
-        hours = time_of(session, request, folder) if timed else {}
+        if not timed:
+            return Augmented(session, {})
+        hours = time_of(session, request, folder)
         return Augmented(session, plan_training(session, folder, hours))
     if folder.finished:
         reporter.say(f"the training {folder}")
+    if request.mix.synthetic and not folder.begun and not request.quiet:
+        say_harm(session)
     if request.mix.synthetic and not folder.finished:
         # now, with progress, and not in the producer
         learn_ahead(
