@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -257,9 +258,12 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     trials, arms = trials_of(cls), {}
     levels = trials.saving_levels()
     more, keeping = levels or ({}, ())
+    taken = _is_finished(request.replace(without=("compare", "out"), set=settings))
+    if taken:  # without --compare; whether it kept levels does not matter
+        more, keeping = {}, ()
     for name in ("without", "with"):
         own = {**settings, **more}
-        if output_key in settings:
+        if output_key in settings and not (taken and name == "with"):
             own[output_key] = f"{settings[output_key]}/{name}"
         words = tuple(word for word in keeping if word not in request.options)
         options = (*request.options, *words)
@@ -290,15 +294,25 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     return replace(done, document=document, control=control)
 
 
+def _is_finished(request: AugmentRequest) -> bool:
+    """Return whether this training is there; what else is wrong with it is said of the arms."""
+    with suppress(UsageFault):
+        asked = request.replace(dry_run=True)
+        return bool(run_augment(asked, NullReporter(), timed=False).document["finished"])
+    return False
+
+
 def _at_equal_alarms(
     trials: Trials, source: Any, done: Augmented, control: Augmented
 ) -> float | None:
-    """Return the difference in Dice at equal false alarms; None without files to measure it on."""
+    """Return the difference in Dice at equal false alarms; None where no files or levels are."""
     try:
         arms = [
             trials.predictions(source, Path(each.document["folder"])) for each in (done, control)
         ]
     except UsageFault:
+        return None
+    if any(each.levels is None for arm in arms for each in arm.values()):
         return None
     return gain_at_equal_alarms(arms[0], arms[1], source.schema.foreground, source.schema.ignore)
 
@@ -315,7 +329,7 @@ def _train(session: Session, *, timed: bool) -> Augmented:
     folder = session.training_folder()
     if request.dry_run:
         if not timed:
-            return Augmented(session, {})
+            return Augmented(session, {"finished": folder.finished})
         hours = time_of(session, request, folder)
         return Augmented(session, plan_training(session, folder, hours))
     if folder.finished:

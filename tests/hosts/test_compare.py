@@ -1,6 +1,7 @@
 """``gansynth augment --compare``: one pair of trainings, and the plan that proves something."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,24 @@ def test_both_arms_are_trained_and_their_difference_is_said(compared):
         r"one pair has no interval",
         compared["sentence"],
     )
+
+
+def test_a_finished_training_is_followed_by_the_one_that_is_missing_alone(
+    run, tmp_path, monkeypatch, run_cli
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dry_run, "will_it_harm", lambda *_: {"lines": []})
+    length = [f"--{name.replace('_', '-')}={value}" for name, value in SHORT.items()]
+    words = ("--target", "segmenter", "--generator", run.folder, "--ratio", "1:1", "-o", "out")
+    with forked_producers():
+        first = run_cli("augment", *words, "--bank-size", 4, *length)
+        [line] = [line for line in first.stderr.splitlines() if line.startswith("next: ")]
+        second = run_cli(*shlex.split(line)[2:])
+    assert second.exit_code == 0, second.stderr
+    assert "is finished in out: nothing is trained again" in second.stderr
+    assert (Path("out/without").is_dir(), Path("out/with").exists()) == (True, False)
+    assert "with samples: " in second.stdout
+    assert "equal false alarms" not in second.stdout  # no probabilities were kept
 
 
 def test_it_says_what_one_pair_proves_and_names_a_valid_plan(compared, tmp_path):
