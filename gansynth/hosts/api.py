@@ -288,7 +288,7 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     document |= compared(
         done.document.get("metrics_on_real_cases", {}),
         control.document.get("metrics_on_real_cases", {}),
-        None if levels is None else _at_equal_alarms(trials, source, done, control),
+        *((None, "") if levels is None else _at_equal_alarms(trials, source, done, control)),
     )
     document["plan"] = plan
     return replace(done, document=document, control=control)
@@ -304,16 +304,16 @@ def _is_finished(request: AugmentRequest) -> bool:
 
 def _at_equal_alarms(
     trials: Trials, source: Any, done: Augmented, control: Augmented
-) -> float | None:
-    """Return the difference in Dice at equal false alarms; None where no files or levels are."""
+) -> tuple[float | None, str]:
+    """Return the difference in Dice at equal false alarms, or None, perhaps with words why."""
     try:
         arms = [
             trials.predictions(source, Path(each.document["folder"])) for each in (done, control)
         ]
-    except UsageFault:
-        return None
+    except UsageFault:  # there are no files to measure it on
+        return None, ""
     if any(each.levels is None for arm in arms for each in arm.values()):
-        return None
+        return None, "false alarms could not be made equal: no probabilities were kept"
     return gain_at_equal_alarms(arms[0], arms[1], source.schema.foreground, source.schema.ignore)
 
 
