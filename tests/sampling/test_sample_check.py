@@ -18,6 +18,7 @@ from tests.flat_sets import pictures
 from tests.producers import fill_here, forked_producers
 
 SHORT = ("--steps", 2, "--width", 4, "--levels", 2, "--batch-size", 2)
+LESIONS = ("--lesions", "add", "--prevalence", 1)
 PRESENT, EACH = "images with a lesion: ", "lesions per image: "
 
 
@@ -61,8 +62,8 @@ def test_a_plan_and_a_training_whose_samples_would_harm_say_so_and_what_names_th
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(evaluation_data, "SECONDS", 1e9)
-    asked = ("augment", "--target", "segmenter", "--generator", fitted[0].folder, "--ratio", "1:1")
-    asked += ("--lesions", "add", "--prevalence", 1, "--bank-size", 4, *SHORT, "-o", "out")
+    drawn = ("--generator", fitted[0].folder, "--ratio", "1:1", "--bank-size", 4)
+    asked = ("augment", "--target", "segmenter", *drawn, *LESIONS, *SHORT, "-o", "out")
     told = run_cli(*asked, "--dry-run")
     assert "will it harm? yes" in told.stdout
     cure = f"gansynth evaluate {fitted[0].folder}"
