@@ -37,12 +37,13 @@ from gansynth.hosts.one_command import (
 from gansynth.hosts.prediction import PredictJob, find_result, newest_session
 from gansynth.hosts.record import TrainingFolder, TrainingResult
 from gansynth.hosts.session import Session
-from gansynth.hosts.study_plan import plan_text
+from gansynth.hosts.study_plan import FEWEST_SUBJECTS, absolute, places_of, plan_text, subjects_of
 from gansynth.hosts.timing import OF_SAMPLES, as_long_alone
 from gansynth.hosts.trials import Trials, trials_of
 from gansynth.metrics.segmentation.evaluation import compared, gain_at_equal_alarms
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault, refuse_unknown
+from gansynth.runtime.files import write_bytes_atomic
 from gansynth.runtime.machine import hold_cases_in
 from gansynth.runtime.measuring import measuring
 from gansynth.runtime.options import put_setting
@@ -53,8 +54,10 @@ from gansynth.sampling.run_source import open_resolved
 
 ONE_PAIR = (
     "one pair of trainings proves nothing: another seed or other patients may turn it round. "
-    "gansynth benchmark measures it, by this plan"
+    "gansynth benchmark measures it"
 )
+PLAN = "benchmark_plan.yaml"
+"""Beside the trainings of a comparison."""
 WRITING = (
     *HostData.words(),
     *READING,
@@ -283,14 +286,24 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
         "generator": generator,
         **{key: value for key, value in request.to_json().items() if key in OF_ARM},
     }
-    plan = plan_text(source, request.target, [arm])
     document = {"without": control.document, "with": done.document, "warning": ONE_PAIR}
     document |= compared(
         done.document.get("metrics_on_real_cases", {}),
         control.document.get("metrics_on_real_cases", {}),
         *((None, "") if levels is None else _at_equal_alarms(trials, source, done, control)),
     )
-    document["plan"] = plan
+    if "unlabelled" in arm:
+        arm["unlabelled"] = [absolute(each) for each in arm["unlabelled"]]
+    if len(subjects_of(source)) < FEWEST_SUBJECTS:
+        document["warning"] += f", with {FEWEST_SUBJECTS} subjects or more"
+        return replace(done, document=document, control=control)
+    file = Path(settings.get(output_key) or done.document["folder"]) / PLAN
+    document["plan"] = plan_text(source, request.target, [arm], places=places_of(source.request))
+    document["plan_file"] = str(file)
+    document["warning"] += f", by the plan in {file}"
+    if request.run is None:
+        document["warning"] += ", once GENERATOR in it is the name of one"
+    write_bytes_atomic(file, f"{document['plan']}\n".encode())
     return replace(done, document=document, control=control)
 
 
