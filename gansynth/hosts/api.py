@@ -286,14 +286,15 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
         "generator": generator,
         **{key: value for key, value in request.to_json().items() if key in OF_ARM},
     }
-    document = {"without": control.document, "with": done.document, "warning": ONE_PAIR}
+    if "unlabelled" in arm:
+        arm["unlabelled"] = [absolute(each) for each in arm["unlabelled"]]
+    document: dict[str, Any] = {"without": control.document, "with": done.document}
+    document["warning"] = ONE_PAIR
     document |= compared(
         done.document.get("metrics_on_real_cases", {}),
         control.document.get("metrics_on_real_cases", {}),
         *((None, "") if levels is None else _at_equal_alarms(trials, source, done, control)),
     )
-    if "unlabelled" in arm:
-        arm["unlabelled"] = [absolute(each) for each in arm["unlabelled"]]
     if len(subjects_of(source)) < FEWEST_SUBJECTS:
         document["warning"] += f", with {FEWEST_SUBJECTS} subjects or more"
         return replace(done, document=document, control=control)
