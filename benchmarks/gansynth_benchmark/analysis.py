@@ -267,6 +267,12 @@ def _warnings(document: Mapping[str, Any], matrices: Matrices) -> list[str]:
         warnings.append(f"in {len(missing)} trainings some synthetic samples were missing")
     if set(document["subjects"]) == set(document["subjects"].values()):
         warnings.append("every case counts as one subject: no subjects were given for the cases")
+    unequal = [run["unequal_alarms"] for run in document["runs"] if run.get("unequal_alarms")]
+    if unequal:
+        warnings.append(
+            f"in {len(unequal)} trainings {unequal[0]}, for one: what is headed at equal false "
+            "alarms is there at those of the nearest threshold"
+        )
     warnings += _unlearnt(document, matrices)
     draws, trainings = document["draws"], document["draws"] * document["seeds"]
     few = []

@@ -192,18 +192,20 @@ def run_of(study: BenchmarkStudy, report: GraphReport, place: TrainingPoint) -> 
     assert spec is not None
     tuned = [study.tune(place).key] if study.plan.arm(place.arm).tune else []
     provenance, document = result["document"].get("told", {}), result["document"]
-    control, level = study.train(study.control_of(place)).key, study.threshold(place)
-    if level is None:  # perhaps results of elsewhere
-        threshold, at_alarms = document.get("at_alarms", {}).get(control, (None, {}))
+    control, nearest = study.train(study.control_of(place)).key, study.threshold(place)
+    if nearest is None:  # perhaps results of elsewhere
+        of_control = document.get("at_alarms", {}).get(control, (None, {}, None))
+        threshold, at_alarms, unequal = of_control
     else:
-        threshold, at_alarms = THRESHOLDS[level], {}
+        threshold, at_alarms, unequal = THRESHOLDS[nearest.level], {}, nearest.unequal
         for key, values in document["at_thresholds"].items():
-            at_alarms[key] = {name: value[level] for name, value in values.items()}
+            at_alarms[key] = {name: value[nearest.level] for name, value in values.items()}
     row |= {
         "status": "done",
         "scores": _rounded({**document["scores"], **at_alarms}),
         "threshold": threshold,
         "alarms_of": control,
+        "unequal_alarms": unequal,
         "by": document.get("by", "case"),
         "distances": document.get("distances"),
         "predictions": document.get("predictions", {}),
@@ -293,7 +295,8 @@ def known_results(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             }
             at_alarms = {key: values for key, values in run["scores"].items() if key in AT_ALARMS}
             against = results.get(run["key"], {"document": {}})["document"].get("at_alarms", {})
-            against[run.get("alarms_of")] = (run.get("threshold"), at_alarms)
+            of_control = (run.get("threshold"), at_alarms, run.get("unequal_alarms"))
+            against[run.get("alarms_of")] = of_control
             results[run["key"]] = {
                 "device": run.get("device"),
                 "fit_s": run["seconds"].get("fit"),

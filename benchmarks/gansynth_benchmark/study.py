@@ -24,7 +24,12 @@ from gansynth.core.source import CaseSource, FoldSplit, SourceRequest, case_reco
 from gansynth.data.folds import grouped_splits
 from gansynth.data.held_out import held_out_of
 from gansynth.hosts.trials import Trials, trials_of
-from gansynth.metrics.segmentation.evaluation import THRESHOLDS, alarms_of, equal_alarms
+from gansynth.metrics.segmentation.evaluation import (
+    THRESHOLDS,
+    NearestAlarms,
+    alarms_of,
+    equal_alarms,
+)
 from gansynth.metrics.segmentation.measures import regions_of, with_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.version import __version__
@@ -167,8 +172,8 @@ class BenchmarkStudy:
         chosen = self.chosen(place) if self.plan.arm(place.arm).tune else place.arm
         return None if chosen is None else replace(place, arm=chosen)
 
-    def threshold(self, place: TrainingPoint) -> int | None:
-        """Return the number of the threshold at which a place's arm raises equal false alarms.
+    def threshold(self, place: TrainingPoint) -> NearestAlarms | None:
+        """Return the threshold at which a place's arm raises equal false alarms, or the nearest.
 
         As many as the control of the same draw and seed at its own threshold, on the cases that
         are judged. None where the host keeps no levels, or while a training is missing.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from gansynth.data.api import find_kind
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.fitting.label_report import warn_of_label_maps
 from gansynth.hosts.dry_run import (
-    harm_lines,
     plan_training,
     planned_data,
+    say_harm,
     time_of,
     timed_sampler,
     will_it_harm,
@@ -39,12 +40,13 @@ from gansynth.hosts.prediction import PredictJob, find_result, newest_session
 from gansynth.hosts.record import TrainingFolder, TrainingResult
 from gansynth.hosts.sample_source import check_others
 from gansynth.hosts.session import Session
-from gansynth.hosts.study_plan import plan_text
+from gansynth.hosts.study_plan import FEWEST_SUBJECTS, absolute, places_of, plan_text, subjects_of
 from gansynth.hosts.timing import OF_SAMPLES, as_long_alone
 from gansynth.hosts.trials import Trials, trials_of
 from gansynth.metrics.segmentation.evaluation import compared, gain_at_equal_alarms
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault, refuse_unknown
+from gansynth.runtime.files import write_bytes_atomic
 from gansynth.runtime.machine import hold_cases_in
 from gansynth.runtime.measuring import measuring
 from gansynth.runtime.options import put_setting
@@ -55,8 +57,10 @@ from gansynth.sampling.run_source import open_resolved
 
 ONE_PAIR = (
     "one pair of trainings proves nothing: another seed or other patients may turn it round. "
-    "gansynth benchmark measures it, by this plan"
+    "gansynth benchmark measures it"
 )
+PLAN = "benchmark_plan.yaml"
+"""Beside the trainings of a comparison."""
 WRITING = (
     *HostData.words(),
     *READING,
@@ -168,7 +172,7 @@ def run_augment(
     Args:
         reporter: in place of the request's.
         control: whether it is the training without samples of a comparison.
-        timed: whether a dry run measures how long the target trains, which may take a minute.
+        timed: whether a dry run measures anything, which may take a minute; else it only checks.
 
     Raises:
         GansynthError: typed by cause; missing samples are in the result.
@@ -268,9 +272,12 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     trials, arms = trials_of(cls), {}
     levels = trials.saving_levels()
     more, keeping = levels or ({}, ())
+    taken = _is_finished(request.replace(without=("compare", "out"), set=settings))
+    if taken:  # without --compare; whether it kept levels does not matter
+        more, keeping = {}, ()
     for name in ("without", "with"):
         own = {**settings, **more}
-        if output_key in settings:
+        if output_key in settings and not (taken and name == "with"):
             own[output_key] = f"{settings[output_key]}/{name}"
         words = tuple(word for word in keeping if word not in request.options)
         options = (*request.options, *words)
@@ -281,8 +288,6 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     arms["without"] = as_long_alone(request, source, arms["without"].set)
     before = arms["without"].replace(dry_run=True)
     run_augment(before, NullReporter(), control=True, timed=False)  # before either trains
-    for line in harm_lines(planned.document):
-        reporter.say(line)
     reporter.say(f"in both trainings {planned.session.shares(0)}")
     done = run_augment(arms["with"], reporter)
     control = run_augment(arms["without"], reporter, control=True)
@@ -292,27 +297,48 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
         "generator": generator,
         **{key: value for key, value in request.to_json().items() if key in OF_ARM},
     }
-    plan = plan_text(source, request.target, [arm])
-    document = {"without": control.document, "with": done.document, "warning": ONE_PAIR}
+    if "unlabelled" in arm:
+        arm["unlabelled"] = [absolute(each) for each in arm["unlabelled"]]
+    document: dict[str, Any] = {"without": control.document, "with": done.document}
+    document["warning"] = ONE_PAIR
     document |= compared(
         done.document.get("metrics_on_real_cases", {}),
         control.document.get("metrics_on_real_cases", {}),
-        None if levels is None else _at_equal_alarms(trials, source, done, control),
+        *((None, "") if levels is None else _at_equal_alarms(trials, source, done, control)),
     )
-    document["plan"] = plan
+    if len(subjects_of(source)) < FEWEST_SUBJECTS:
+        document["warning"] += f", with {FEWEST_SUBJECTS} subjects or more"
+        return replace(done, document=document, control=control)
+    file = Path(settings.get(output_key) or done.document["folder"]) / PLAN
+    document["plan"] = plan_text(source, request.target, [arm], places=places_of(source.request))
+    document["plan_file"] = str(file)
+    document["warning"] += f", by the plan in {file}"
+    if request.run is None:
+        document["warning"] += ", once GENERATOR in it is the name of one"
+    write_bytes_atomic(file, f"{document['plan']}\n".encode())
     return replace(done, document=document, control=control)
+
+
+def _is_finished(request: AugmentRequest) -> bool:
+    """Return whether this training is there; what else is wrong with it is said of the arms."""
+    with suppress(UsageFault):
+        asked = request.replace(dry_run=True)
+        return bool(run_augment(asked, NullReporter(), timed=False).document["finished"])
+    return False
 
 
 def _at_equal_alarms(
     trials: Trials, source: Any, done: Augmented, control: Augmented
-) -> float | None:
-    """Return the difference in Dice at equal false alarms; None without files to measure it on."""
+) -> tuple[float | None, str]:
+    """Return the difference in Dice at equal false alarms, or None, perhaps with words why."""
     try:
         arms = [
             trials.predictions(source, Path(each.document["folder"])) for each in (done, control)
         ]
-    except UsageFault:
-        return None
+    except UsageFault:  # there are no files to measure it on
+        return None, ""
+    if any(each.levels is None for arm in arms for each in arm.values()):
+        return None, "false alarms could not be made equal: no probabilities were kept"
     return gain_at_equal_alarms(arms[0], arms[1], source.schema.foreground, source.schema.ignore)
 
 
@@ -327,10 +353,14 @@ def _train(session: Session, *, timed: bool) -> Augmented:
             reporter.warn(text)
     folder = session.training_folder()
     if request.dry_run:
-        hours = time_of(session, request, folder) if timed else {}
+        if not timed:
+            return Augmented(session, {"finished": folder.finished})
+        hours = time_of(session, request, folder)
         return Augmented(session, plan_training(session, folder, hours))
     if folder.finished:
         reporter.say(f"the training {folder}")
+    if request.mix.synthetic and not folder.begun and not request.quiet:
+        say_harm(session)
     if request.mix.synthetic and not folder.finished:
         # now, with progress, and not in the producer
         learn_ahead(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,7 +20,7 @@ from gansynth.hosts.session import Session
 from gansynth.hosts.timing import as_long_alone, pace_of
 from gansynth.hosts.trials import Levels, trials_of
 from gansynth.runtime.errors import GansynthError
-from gansynth.runtime.measuring import measuring
+from gansynth.runtime.measuring import dry_run, measuring
 from gansynth.sampling.filters.fitted import planned_filters
 
 if TYPE_CHECKING:
@@ -43,10 +44,8 @@ def plan_training(
     Args:
         hours: what ``time_of`` has measured.
     """
-    request, sampler, each = session.request, None, 0.0
-    if request.mix.synthetic and request.bank is None:
-        drawn = measuring().part("samples", lambda: timed_sampler(session))
-        sampler, each = drawn or (None, 0.0)
+    request = session.request
+    sampler, each = _measured_sampler(session)
     plan = planned_data(session)
     plan |= {
         "generator": None if request.run is None else str(request.run),
@@ -156,6 +155,13 @@ def _planned_bank(session: Session, each: float) -> dict[str, Any]:
     return document
 
 
+def _measured_sampler(session: Session) -> tuple[Sampler | None, float]:
+    """Return what ``timed_sampler`` does; None and 0 without samples, of a bank, or of time."""
+    if not session.request.mix.synthetic or session.request.bank is not None:
+        return None, 0.0
+    return measuring().part("samples", lambda: timed_sampler(session)) or (None, 0.0)
+
+
 def timed_sampler(session: Session) -> tuple[Sampler, float]:
     """Draw two samples as a producer would; return their sampler and the second one's seconds.
 
@@ -212,6 +218,21 @@ def harm_lines(document: Mapping[str, Any]) -> list[str]:
     harm = document.get("will_it_harm") or {}
     alone = harm.get("real_alone") or {}
     return [*harm.get("lines", ()), *filter(None, (alone.get("words"), harm.get("answer")))]
+
+
+def say_harm(session: Session) -> None:
+    """Say, before a training, what a dry run says of harm, at its cost; and the cure, if any."""
+    request, reporter = session.request, session.reporter
+    with dry_run(reporter):
+        try:
+            harm = will_it_harm(session, _measured_sampler(session)[0])
+        except GansynthError as fault:  # a training draws again where a sample is rejected
+            harm = {"lines": [f"samples and training cases are not compared: {fault}"]}
+    for line in harm_lines({"will_it_harm": dict(harm, real_alone=real_alone(session))}):
+        reporter.say(line)
+    if harm.get("harms") and request.generator is not None:
+        command = shlex.join(["gansynth", "evaluate", str(request.generator)])
+        reporter.say(f"what to do: stop, and type {command}, which names the cure")
 
 
 def real_alone(session: Session) -> dict[str, Any]:

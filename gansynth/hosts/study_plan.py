@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.hosts.trials import trials_of
 from gansynth.metrics.segmentation.measures import DICE_AT_ALARMS
 
@@ -80,6 +80,20 @@ def plan_text(
     }
     text = yaml.safe_dump(plan, sort_keys=False, default_flow_style=None, width=math.inf)
     return HEAD + "\n".join(map(_commented, text.splitlines()))
+
+
+def places_of(request: SourceRequest) -> dict[str, str]:
+    """Return the paths of data for a plan in another folder: absolute, as far as they are paths."""
+    asked = {"data": f"{request.kind}:{request.where}"}
+    asked |= {"subjects": request.subjects} if request.subjects else {}
+    asked |= {"root": str(request.root)} if request.root else {}
+    return {key: absolute(text) for key, text in asked.items()}
+
+
+def absolute(text: str) -> str:
+    """Return a path, also after KIND:, as an absolute one; anything else as it is."""
+    kind, colon, where = text.rpartition(":")
+    return f"{kind}{colon}{Path(where).absolute()}" if where and Path(where).exists() else text
 
 
 def subjects_of(source: CaseSource) -> set[str]:

@@ -139,7 +139,9 @@ def test_costs_are_compared_with_those_of_the_control_at_the_same_size():
 
 
 HALF = [run("default", {DICE: {"a1": 0.5, "b1": 0.6}})]
+UNEQUAL = "false alarms could not be made equal (160 against 1287)"
 FEW = [even("default", 0.5), even("gan", 0.5, fell_back=3), even("gan", 0.5, seed=1)]
+APART = [even("default", 0.5), even("gan", 0.5, unequal_alarms=UNEQUAL)]
 ALONE = {"subjects": {"a1": "a1", "b1": "b1"}}
 
 
@@ -152,6 +154,7 @@ ALONE = {"subjects": {"a1": "a1", "b1": "b1"}}
         (HALF, {"seeds": 1}, ["too few .* sets: 3 training.s. of an arm, expected at least 6$"]),
         (HALF, {"draws": 6, "seeds": 1}, []),
         (FEW, {}, ["in 1 trainings some synthetic samples were missing"]),
+        (APART, {}, [re.escape(f"in 1 trainings {UNEQUAL}, for one: ")]),
         (experiment({"default": 0.1, "gan": 0.1}), {}, ["hardly begun"]),
         (experiment({"default": 0.8, "gan": 0.1}), {}, []),
     ],

@@ -1,6 +1,7 @@
 """``gansynth augment --compare``: one pair of trainings, and the plan that proves something."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,33 @@ def test_both_arms_are_trained_and_their_difference_is_said(compared):
     )
 
 
-def test_it_says_what_one_pair_proves_and_names_a_valid_plan(compared, tmp_path):
+def test_a_finished_training_is_followed_by_the_missing_one_alone_and_that_by_a_benchmark(
+    tmp_path, monkeypatch, run_cli
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dry_run, "will_it_harm", lambda *_: {"lines": []})
+    length = [f"--{name.replace('_', '-')}={value}" for name, value in SHORT.items()]
+    data = ("--data", "pictures:scans", "--subjects", pictures(Path("scans")).subjects)
+    assert run_cli("fit", "parametric", *data, "-o", "run").exit_code == 0
+    words = ("--target", "segmenter", "--generator", "run", "--ratio", "1:1", "-o", "out")
+    with forked_producers():
+        first = run_cli("augment", *words, "--bank-size", 4, *length)
+        [line] = [line for line in first.stderr.splitlines() if line.startswith("next: ")]
+        second = run_cli(*shlex.split(line)[2:])
+    assert second.exit_code == 0, second.stderr
+    assert "is finished in out: nothing is trained again" in second.stderr
+    assert (Path("out/without").is_dir(), Path("out/with").exists()) == (True, False)
+    assert "with samples: " in second.stdout
+    assert "made equal: no probabilities were kept; one pair" in second.stdout
+    [line] = [line for line in second.stderr.splitlines() if line.startswith("next: ")]
+    third = run_cli(*shlex.split(line)[2:], "--no-probe")
+    assert third.exit_code == 0, (line, third.stderr)
+
+
+def test_it_says_what_one_pair_proves_and_names_a_valid_plan(compared):
     assert "one pair of trainings proves nothing" in compared["warning"]
-    (tmp_path / "plan.yaml").write_text(compared["plan"])
-    plan = read_plan(tmp_path / "plan.yaml")
+    assert compared["warning"].endswith(f"by the plan in {compared['plan_file']}")
+    plan = read_plan(Path(compared["plan_file"]))
     *controls, arm = plan.arms
     assert [control.name for control in controls] == ["default", "again", "double"]
     asked = {"generator": "parametric", "ratio": "1:1", "bank_size": "4", **MIXED}

@@ -15,8 +15,10 @@ from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
 from tests.evaluation.gatherings import blurred, strangers
 from tests.flat_sets import pictures
-from tests.producers import fill_here
+from tests.producers import fill_here, forked_producers
 
+SHORT = ("--steps", 2, "--width", 4, "--levels", 2, "--batch-size", 2)
+LESIONS = ("--lesions", "add", "--prevalence", 1)
 PRESENT, EACH = "images with a lesion: ", "lesions per image: "
 
 
@@ -55,14 +57,25 @@ def test_lesions_set_beside_real_ones_are_told_with_the_way_out(
     assert each.endswith("training cases 0.8: differs; see --lesions swap")
 
 
-def test_a_plan_whose_samples_would_harm_is_followed_by_what_names_the_cure(
+def test_a_plan_and_a_training_whose_samples_would_harm_say_so_and_what_names_the_cure(
     fitted, tmp_path, run_cli, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    asked = ("augment", "--target", "segmenter", "--generator", fitted[0].folder, "--ratio", "1:1")
-    told = run_cli(*asked, "--lesions", "add", "--prevalence", 1, "--dry-run")
+    monkeypatch.setattr(evaluation_data, "SECONDS", 1e9)
+    drawn = ("--generator", fitted[0].folder, "--ratio", "1:1", "--bank-size", 4)
+    asked = ("augment", "--target", "segmenter", *drawn, *LESIONS, *SHORT, "-o", "out")
+    told = run_cli(*asked, "--dry-run")
     assert "will it harm? yes" in told.stdout
-    assert told.stderr.splitlines()[-1] == f"next: gansynth evaluate {fitted[0].folder}"
+    cure = f"gansynth evaluate {fitted[0].folder}"
+    assert told.stderr.splitlines()[-1] == f"next: {cure}"
+    harm = told.stdout.strip().rpartition("\n\n")[2].splitlines()
+    with forked_producers():
+        first, again = run_cli(*asked), run_cli(*asked)
+    lines = first.stderr.splitlines()
+    begin = lines.index(harm[0])
+    assert lines[begin : begin + len(harm)] == harm
+    assert lines[begin + len(harm)] == f"what to do: stop, and type {cure}, which names the cure"
+    assert "will it harm?" not in again.stderr
 
 
 def test_a_slow_generator_draws_fewer_samples_and_says_how_many(fitted, monkeypatch):

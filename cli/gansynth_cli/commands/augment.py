@@ -91,8 +91,10 @@ def lines_of_augment(done: Augmented, variables: Mapping[str, str] = NO_NAMES) -
             lines = lines_of_augment(replace(arm, document=done.document[name], control=None))
             yield from [line for line in lines if not isinstance(line, Hint)]
         yield from filter(None, [done.document.get("sentence")])
-        yield f"warning: {done.document['warning']}:"
-        yield from ("", *done.document["plan"].splitlines())
+        yield f"warning: {done.document['warning']}"
+        file = done.document.get("plan_file")
+        if file and done.session is not None and done.session.request.run is not None:
+            yield then("benchmark", file, "--dry-run", variables=variables)
     elif done.result is None:
         from gansynth.hosts.dry_run import harm_lines
 

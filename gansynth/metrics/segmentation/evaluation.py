@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, NamedTuple, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -398,11 +398,15 @@ def lines_of(
 
 
 def compared(
-    arm: Mapping[str, Any], control: Mapping[str, Any], at_alarms: float | None = None
+    arm: Mapping[str, Any],
+    control: Mapping[str, Any],
+    at_alarms: float | None = None,
+    unequal: str = "",
 ) -> dict[str, Any]:
     """Differences arm - control of the foreground of two headlines, and a sentence on them.
 
-    Empty for metrics of another kind. ``at_alarms``: that in Dice at equal false alarms.
+    Empty for metrics of another kind. ``at_alarms``: that in Dice at equal false alarms;
+    ``unequal``: why there is none.
     """
     changes: dict[str, float | None] = {} if at_alarms is None else {"dice@alarms": at_alarms}
     for name in ("dice", "hd95", *LESIONS):
@@ -410,7 +414,8 @@ def compared(
             ours, theirs = arm[name][FOREGROUND], control[name][FOREGROUND]
             changes[name] = None if None in (ours, theirs) else ours - theirs
     costs = cost_words({name: None if v is None else (v, None) for name, v in changes.items()})
-    sentence = f"with samples: {costs}; one pair has no interval"
+    parts = [f"with samples: {costs}", unequal, "one pair has no interval"]
+    sentence = "; ".join(filter(None, parts))
     return {"difference": changes, "sentence": sentence} if changes else {}
 
 
@@ -455,6 +460,7 @@ THRESHOLDS = (
 """Of the foreground's probability, dense at the ends, where trained networks have theirs."""
 OWN = THRESHOLDS.index(0.5)
 """Number of the host's own threshold: the foreground of its label map."""
+APART = 1.5  # times as many false alarms are no longer equal
 AGREED = 0.99  # share of the foreground at ``OWN`` that the label map must have; ties may differ
 
 
@@ -522,15 +528,33 @@ def alarms_of(table: Mapping[str, Mapping[str, Sequence[float | None]]]) -> list
     return [sum(level) / len(level) for level in known]
 
 
-def equal_alarms(alarms: Sequence[float], control: Sequence[float]) -> int:
-    """Return the number of the threshold with as many false alarms as the control at ``OWN``.
+class NearestAlarms(NamedTuple):
+    """The threshold with as nearly as possible the control's false alarms, and both numbers."""
+
+    level: int  # number of the threshold
+    arm: float
+    control: float
+
+    @property
+    def unequal(self) -> str:
+        """In words that, and how far, they are not equal; empty if they are."""
+        low, high = sorted((self.arm, self.control))
+        if high <= APART * low:
+            return ""
+        mine, theirs = [f"{n:.0f}" if n >= 10 else f"{n:.2g}" for n in (self.arm, self.control)]
+        return f"false alarms could not be made equal ({mine} against {theirs})"
+
+
+def equal_alarms(alarms: Sequence[float], control: Sequence[float]) -> NearestAlarms:
+    """Return the threshold with as many false alarms as the control at ``OWN``.
 
     Both are means at each of ``THRESHOLDS``. The nearest counts, of several the nearest to ``OWN``.
     A lower threshold counts as raising no fewer, though alarms may grow together.
     """
     both = np.maximum.accumulate(np.array([alarms, control])[:, ::-1], axis=1)[:, ::-1]
     off = np.round(np.abs(both[0] - both[1, OWN]), 9)
-    return min(range(len(off)), key=lambda n: (off[n], abs(n - OWN), -n))
+    level = min(range(len(off)), key=lambda n: (off[n], abs(n - OWN), -n))
+    return NearestAlarms(level, float(both[0, level]), float(both[1, OWN]))
 
 
 def gain_at_equal_alarms(
@@ -538,19 +562,22 @@ def gain_at_equal_alarms(
     control: Mapping[str, Prediction],
     labels: Sequence[int],
     ignore: int | None = None,
-) -> float | None:
+) -> tuple[float | None, str]:
     """Return the difference in Dice of the foreground, both with as many alarms as the control.
 
-    Of subjects that have one in both; None without any. Raises DataFault as ``at_thresholds``.
+    Of subjects that have one in both; None without any, or with words where alarms are not equal.
+    Raises DataFault as ``at_thresholds``.
     """
     ours, theirs = [at_thresholds(each, labels, "subject", ignore) for each in (arm, control)]
-    level = equal_alarms(alarms_of(ours), alarms_of(theirs))
+    nearest = equal_alarms(alarms_of(ours), alarms_of(theirs))
+    if nearest.unequal:
+        return None, nearest.unequal
     differences = []
     for subject, values in ours[DICE_AT_ALARMS].items():
-        found, expected = values[level], theirs[DICE_AT_ALARMS][subject][OWN]
+        found, expected = values[nearest.level], theirs[DICE_AT_ALARMS][subject][OWN]
         if found is not None and expected is not None:
             differences.append(found - expected)
-    return sum(differences) / len(differences) if differences else None
+    return sum(differences) / len(differences) if differences else None, ""
 
 
 def _levels(case: str, prediction: Prediction, labels: Sequence[int]) -> LabelMaps:

@@ -10,6 +10,7 @@ from gansynth.metrics.segmentation.evaluation import (
     alarms_of,
     at_thresholds,
     equal_alarms,
+    gain_at_equal_alarms,
 )
 from tests.expected import raises_fault
 from tests.metrics.segmentation.shapes import line
@@ -78,4 +79,17 @@ DOWN = np.arange(len(THRESHOLDS), 0, -1.0)
     ],
 )
 def test_the_threshold_is_that_of_as_many_false_alarms(alarms, control, threshold):
-    assert THRESHOLDS[equal_alarms(alarms, control)] == threshold
+    assert THRESHOLDS[equal_alarms(alarms, control).level] == threshold
+
+
+def test_alarms_too_far_apart_at_every_threshold_are_not_called_equal():
+    control = [1287.0] * len(THRESHOLDS)
+    coarse = [17338.0] + [160.0] * (len(THRESHOLDS) - 1)
+    unequal = equal_alarms(coarse, control).unequal
+    assert unequal == "false alarms could not be made equal (160 against 1287)"
+    assert "(1287 against 160)" in equal_alarms(control, [160.0] * len(THRESHOLDS)).unequal
+    assert not equal_alarms([1.4 * 1287] * len(THRESHOLDS), control).unequal
+    without, with_alarm = 18 * line(range(12)), 18 * line(range(10)) + 17 * line(range(20, 25))
+    arm, other = [{"c": prediction(each, (each > OWN) * 1)} for each in (without, with_alarm)]
+    gain = gain_at_equal_alarms(arm, other, (1,))
+    assert gain == (None, "false alarms could not be made equal (0 against 5)")
