@@ -231,9 +231,7 @@ def prepare(
 def _own_cache(tmp_path_factory):
     """What is kept of cases lies with the tests, and lines are as long as they are."""
     os.environ["GANSYNTH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    os.environ.pop(
-        "COLUMNS", None
-    )  # what is printed here is no terminal's
+    os.environ.pop("COLUMNS", None)  # what is printed here is no terminal's
 
 
 @pytest.fixture(scope="session")
