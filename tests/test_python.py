@@ -3,6 +3,7 @@
 import inspect
 import pydoc
 import re
+from typing import Any
 
 import click
 import numpy as np
@@ -102,7 +103,8 @@ def test_a_run_is_fitted_loaded_and_sampled(tmp_path):
     assert first.provenance["seed"] == 3
     assert not np.array_equal(first.image, second.image)
     assert np.array_equal(run.sample(1, seed=3)[0].image, first.image)
-    for number in ("4", True):
+    wrong: tuple[Any, ...] = ("4", True)
+    for number in wrong:
         with raises_fault("request.field-invalid", names=f"n={number!r}: expected a number"):
             run.sample(number)
     assert run.sheet(2)._repr_png_().startswith(b"\x89PNG")

@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ TRAINED = {
         "own": {"dice": 0.5},
     },
 }  # fmt: skip
-DEMO = {
+DEMO: dict[str, Any] = {
     "note": "These are phantoms.", "training_cases": 4, "held_out_cases": 2, "gan_steps": 20,
     "spectrum_ratio": [[1.0] * 8], **DRAWN, "fell_back": 0, "supply": {"restarts": 0},
     "dice_on_held_out_phantoms": {"difference": -0.02, "mean_arm": 0.577, "mean_control": 0.597,
@@ -113,11 +114,10 @@ def test_a_result_is_told_in_lines_and_ends_with_the_next_command(command):
 
 
 def test_a_difference_without_an_interval_says_why():
-    found = DEMO["dice_on_held_out_phantoms"] | {"interval": {"low": None, "high": None}}
-    lines = results.lines_of_demo(DEMO | {"dice_on_held_out_phantoms": found}, Path("demo"))
-    assert "one training each, so no interval: other trainings may turn it round" in "\n".join(
-        lines
-    )
+    made = copy.deepcopy(DEMO)
+    made["dice_on_held_out_phantoms"]["interval"] = {"low": None, "high": None}
+    text = "\n".join(results.lines_of_demo(made, Path("demo")))
+    assert "one training each, so no interval: other trainings may turn it round" in text
 
 
 CHOICE = {
