@@ -315,6 +315,7 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     document["warning"] += f", by the plan in {file}"
     if request.run is None:
         document["warning"] += ", once GENERATOR in it is the name of one"
+    file.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomic(file, f"{document['plan']}\n".encode())
     return replace(done, document=document, control=control)
 

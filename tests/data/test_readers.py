@@ -1,6 +1,7 @@
 """Formats of volumes: each is written by a library of its own, and read as the NIfTI file is."""
 
 import json
+import locale
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -174,10 +175,12 @@ PACKED = (".nii.gz", ".nrrd", ".mha", ".mgz", ".npz")
 def test_a_damaged_file_is_one_line_with_its_path(tmp_path, form, damage):
     path = write(tmp_path / f"x{form}", volume().astype(np.int16))
     DAMAGES[damage](path)
+    own = locale.setlocale(locale.LC_CTYPE)
     with pytest.raises(DataFault) as caught:
         read_volume(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+    assert locale.setlocale(locale.LC_CTYPE) == own  # libraries may change it
 
 
 @pytest.mark.parametrize("form", PACKED)

@@ -10,7 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.volumes import FOLDER, VolumeReader
-from gansynth.data.readers.itk import TO_RAS, dtype_of, information, quiet_itk, shape_of, voxels_of
+from gansynth.data.readers.itk import (
+    TO_RAS,
+    asked,
+    dtype_of,
+    information,
+    quiet_itk,
+    shape_of,
+    voxels_of,
+)
 from gansynth.runtime.errors import DataFault
 
 APART = 0.02  # share of their distance by which neighbouring slices may lie elsewhere
@@ -30,7 +38,7 @@ class DicomSeries(VolumeReader):
     def read(self, path: Path) -> npt.NDArray[Any]:
         """Read the slices, rescaled as their headers say (Hounsfield units)."""
         files, *_ = _slices(path, path.stat().st_mtime_ns)
-        return voxels_of(quiet_itk().ReadImage(files))
+        return voxels_of(asked(lambda: quiet_itk().ReadImage(files)))
 
 
 @lru_cache(maxsize=64)

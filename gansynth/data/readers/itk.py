@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import re
 import zlib
 from collections.abc import Callable, Sequence
@@ -46,7 +47,7 @@ class Itk(VolumeReader):
 
     def read(self, path: Path) -> npt.NDArray[Any]:
         """Read all voxels; channels come last."""
-        image = _asked(lambda: quiet_itk().ReadImage(str(path)))
+        image = asked(lambda: quiet_itk().ReadImage(str(path)))
         _compare_checksum(path)
         return voxels_of(image)
 
@@ -74,12 +75,17 @@ def information(path: Path) -> Any:
     """Return ITK's reader of a file, with the file's header read."""
     reader = quiet_itk().ImageFileReader()
     reader.SetFileName(str(path))
-    _asked(reader.ReadImageInformation)
+    asked(reader.ReadImageInformation)
     return reader
 
 
-def _asked(call: Callable[[], Any]) -> Any:
-    """Return what ITK returns; of its long messages the last part, which says why."""
+def asked(call: Callable[[], Any]) -> Any:
+    """Return what ITK returns; of its long messages the last part, which says why.
+
+    Where ITK looks for a format that fits, it sets the process's locale to C, in which Python then
+    reads texts as ASCII; the process keeps its own.
+    """
+    own = locale.setlocale(locale.LC_ALL)
     try:
         return call()
     except RuntimeError as error:
@@ -87,6 +93,8 @@ def _asked(call: Callable[[], Any]) -> Any:
         if words.startswith("File cannot be read"):  # which is all that MetaIO says
             words = "its voxels are cut off, or the file that has them is missing"
         raise ValueError(re.split(r"\(0x\w+\): |\[\w+\] ", words)[-1]) from error
+    finally:
+        locale.setlocale(locale.LC_ALL, own)
 
 
 def _compare_checksum(path: Path) -> None:
