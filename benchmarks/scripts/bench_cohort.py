@@ -72,7 +72,7 @@ def save(array: Any, path: Path, mm: float = 1.0) -> None:
 
 def brats(folder: Path, number: int) -> None:
     """Four channels of 240 x 240 x 155, three labels, as BraTS names them."""
-    rng, shape, name = np.random.default_rng(number), (240, 240, 155), f"BraTS_{number:05}"
+    rng, shape, name = np.random.default_rng(number), (240, 240, 155), f"BraTS2021_{number:05}"
     brain = sum((x / r) ** 2 for x, r in zip(grid(shape), (0.62, 0.78, 0.85), strict=True)) < 1
     labels, centre, radius = np.zeros(shape, np.uint8), rng.uniform(-0.3, 0.3, 3), 0.2
     for label, share in ((2, 1.0), (4, 0.6), (1, 0.35)):
