@@ -23,7 +23,7 @@ ANY = (-math.inf, math.inf)
 LEVEL = 0.05  # share of the intervals that may miss
 REPETITIONS = 3
 """Least number of trainings of an arm that tell how far chance moves one: draws, or seeds of one
-draw. From fewer, arms that do not differ look as if they did, up to six times in ten."""
+draw. Of fewer, arms that do not differ look as if they did: ``bench_shuffled.py`` counts it."""
 EXACT = 1e-12
 """A standard error below this share of the largest value is rounding error and counts as 0."""
 FAR = 20.0  # an upper limit beyond this multiple of the mean, above a bound, is uninformative
