@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import locale
 import multiprocessing
 import os
 import shutil
@@ -232,6 +233,16 @@ def _own_cache(tmp_path_factory):
     """What is kept of cases lies with the tests, and lines are as long as they are."""
     os.environ["GANSYNTH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ.pop("COLUMNS", None)  # what is printed here is no terminal's
+
+
+@pytest.fixture(autouse=True)
+def _same_locale():
+    """A library that sets the process's locale would have the next tests read texts as ASCII."""
+    own = locale.setlocale(locale.LC_CTYPE)
+    yield
+    left = locale.setlocale(locale.LC_CTYPE)
+    locale.setlocale(locale.LC_CTYPE, own)
+    assert left == own, "the test leaves the process another locale: let `asked` call ITK"
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import json
 import locale
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ from scipy.spatial.transform import Rotation
 
 from gansynth.core.volumes import VolumeReader, endings, read_volume, read_volume_header
 from gansynth.data.case_writer import write_prediction
+from gansynth.data.readers.itk import asked
 from gansynth.runtime.errors import DataFault
 from tests.data.sets import SHAPE, check, lesion, only, opened, save, volume
 from tests.expected import raises_fault
@@ -96,7 +98,7 @@ def write_series(folder: Path, image: Any, direction: Array, series: str = "1.2.
         for tag, value in tags.items():
             plane.SetMetaData(tag, value)
         writer.SetFileName(str(folder / f"{series}_{number * 5 % count}.dcm"))
-        writer.Execute(plane)
+        asked(partial(writer.Execute, plane))
 
 
 def named(folder: Path, name: str, form: str) -> Path:

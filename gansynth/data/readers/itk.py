@@ -59,7 +59,7 @@ class Itk(VolumeReader):
         image.SetSpacing(sizes.tolist())
         image.SetOrigin(own[:3, 3].tolist())
         image.SetDirection((own[:3, :3] / sizes).ravel().tolist())
-        itk.WriteImage(image, str(path), useCompression=True)
+        asked(lambda: itk.WriteImage(image, str(path), useCompression=True))
 
 
 def quiet_itk() -> Any:
