@@ -312,6 +312,10 @@ class NnunetAdapter(Framework):
         raise NotImplementedError("its command validates: see NnunetInTrainer")
 
     @classmethod
+    def predicts_levels(cls) -> bool:
+        return True
+
+    @classmethod
     def predict_images(cls, job: PredictJob) -> Sequence[Path]:
         from gansynth_nnunet.predict import predict_images
 

@@ -9,6 +9,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gansynth import (
     CaseSource,
     DataFault,
@@ -53,7 +55,9 @@ def predict_images(job: PredictJob, checkpoint: str) -> list[Path]:
             f"{', '.join(endings())}; predict by nnUNetv2_predict_from_modelfolder -m {model}",
         )
     channels = read_channels(about, model / "dataset.json")
-    labels = read_labels(about, model / "dataset.json").values
+    read = read_labels(about, model / "dataset.json")
+    labels, ignore = read.values, read.ignore
+    job.check_sure(ignore)
     images, axes = job.opened(channels), _trained_axes(job)
     predictor = _predictor(job, checkpoint)
     job.begin(target="nnunet", labels=labels, checkpoint=checkpoint)
@@ -70,7 +74,9 @@ def predict_images(job: PredictJob, checkpoint: str) -> list[Path]:
             for number, file in enumerate(raw):
                 raw[number] = turned_along(file, axes, scratch / f"turned_{number}.nii.gz")
             predicted = scratch / f"predicted{ending}"
-            _predict(predictor, raw, predicted, ending)
+            _predict(predictor, raw, predicted, ending, probabilities=job.sure is not None)
+            if job.sure is not None and ignore is not None:
+                _mark_unsure(job, predicted, ending, ignore, regions=bool(read.regions))
             back = turned_along(predicted, own, scratch / "turned_back.nii.gz")
             files.append(_place(images, case, back, job.out))
             task.advance(1)
@@ -119,11 +125,15 @@ def _predictor(job: PredictJob, checkpoint: str) -> Any:
     return predictor
 
 
-def _predict(predictor: Any, raw: Sequence[Path], target: Path, ending: str) -> None:
+def _predict(
+    predictor: Any, raw: Sequence[Path], target: Path, ending: str, *, probabilities: bool
+) -> None:
     files, name = [str(file) for file in raw], str(target).removesuffix(ending)
     try:
         with redirect_stdout(io.StringIO()):
-            predictor.predict_from_files_sequential([files], [name])
+            predictor.predict_from_files_sequential(
+                [files], [name], save_probabilities=probabilities
+            )
     except (AssertionError, RuntimeError, ValueError) as error:
         if "out of memory" in str(error):
             raise
@@ -131,6 +141,16 @@ def _predict(predictor: Any, raw: Sequence[Path], target: Path, ending: str) -> 
         raise DataFault(
             "nnunet.image-not-predicted", f"{raw[0]}: nnU-Net does not predict it: {words:.300}"
         ) from error
+
+
+def _mark_unsure(
+    job: PredictJob, predicted: Path, ending: str, ignore: int, *, regions: bool
+) -> None:
+    """Write the ignore label into a predicted file where the probabilities beside it are unsure."""
+    with np.load(f"{str(predicted).removesuffix(ending)}.npz") as held:
+        probabilities = held["probabilities"]  # (K, D, H, W); each its own where there are regions
+    foreground = range(0 if regions else 1, len(probabilities))
+    job.mark_unsure(predicted, probabilities, foreground, ignore)
 
 
 def _place(source: CaseSource, case: str, predicted: Path, folder: Path) -> Path:

@@ -228,6 +228,13 @@ def label_values(base: CaseSource, schema: Schema, others: Collection[str] = ())
             values[value] = schema.labels[name]
         elif name not in others:
             unknown.append(name)
+    if base.schema.ignore is not None and schema.ignore is None:
+        raise UsageFault(
+            "conditions.ignore-label-unknown",
+            f"{named(base)}: its label maps have places to ignore, those of the training cases "
+            "have none; expected such a label in both. Name one, which no map needs to hold, "
+            "--read labels=lesion:1,ignore:2, and fit the generator again",
+        )
     if unknown:
         known = {name: value for name, value in schema.labels.items() if value}
         pairs = [f"{name}:{value}" for name, value in known.items()]

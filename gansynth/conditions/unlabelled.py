@@ -1,8 +1,10 @@
 """``--unlabelled SOURCE``: lesion-free scans that lesions are drawn into, besides training cases.
 
 That they are lesion-free is the user's word. A source may have label maps, drawn by hand or by a
-network: cases with a lesion in theirs are left out. Intensities are brought to those of training
-cases, where the two differ by more than training cases do among themselves.
+network: cases with a lesion in theirs, or a place that is to be ignored, are left out. With
+``--self-train`` a share of the samples are these scans with the labels of their maps. Intensities
+are brought to those of training cases, where the two differ by more than training cases do among
+themselves.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from gansynth.core.geometry import Matrix, mask_of
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import CaseHeader, CaseSource, WrappedSource
-from gansynth.runtime.errors import DataFault, describe_error
+from gansynth.runtime.errors import DataFault, UsageFault, describe_error
 
 RANKS = np.array([0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
 """Ranks in a body whose intensities are compared (Nyul et al. 2000) ..."""
@@ -47,7 +49,7 @@ def open_unlabelled(
     Raises:
         UsageFault: a source does not open, or is not like the training cases in channels, axes,
             orientation, voxel size or names of labels.
-        DataFault: it has no case without a lesion.
+        DataFault: it has no case without a lesion, and is not taken for self-training.
     """
     with describe_error("--label-source", "--unlabelled"):
         found = []
@@ -55,7 +57,14 @@ def open_unlabelled(
             base = open_other(asked, source, like=True)
             check_whole(base, source)
             check_spacing(base, source)
-            found.append(UnlabelledSource(_Scans(base, source.schema), source, lesions))
+            scans = UnlabelledSource(_Scans(base, source.schema), source, lesions)
+            if not (scans.train_ids or request.self_train):
+                raise DataFault(
+                    "conditions.no-lesion-free-case",
+                    f"{named(base)}: each of its {len(scans.left_out)} cases has a lesion in its "
+                    "label map, expected lesion-free ones; name another source",
+                )
+            found.append(scans)
         return tuple(found)
 
 
@@ -82,25 +91,21 @@ class UnlabelledSource(WrappedSource):
 
     def __init__(self, base: ConditionSource, own: CaseSource, lesions: Collection[int]) -> None:
         super().__init__(base)
-        self._own, self._lesions = own, tuple(lesions)
+        self.base: ConditionSource = base
+        self.own, self.lesions = own, tuple(lesions)
         self._has_maps = bool(base.base.schema.foreground)
-        self.left_out = self._with_lesions() if self._has_maps else frozenset[str]()
-        if not self.train_ids:
-            raise DataFault(
-                "conditions.no-lesion-free-case",
-                f"{named(base.base)}: each of its {len(self.left_out)} cases has a lesion in its "
-                "label map, expected lesion-free ones; name another source",
-            )
 
-    def _with_lesions(self) -> frozenset[str]:
-        found = set()
-        for case_id in self.base.train_ids:
-            if self._shows_lesion(self.base.load(case_id)):
-                found.add(case_id)
-        return frozenset(found)
+    @cached_property
+    def left_out(self) -> frozenset[str]:
+        """Read all label maps, once."""
+        if not self._has_maps:
+            return frozenset()
+        return frozenset(case for case in self.base.train_ids if self._may_show_lesion(case))
 
-    def _shows_lesion(self, case: Case) -> bool:
-        return case.labels is not None and bool(mask_of(case.labels, self._lesions).any())
+    def _may_show_lesion(self, case_id: str) -> bool:
+        labels = self.base.load(case_id).labels
+        shown = (*self.lesions, *[v for v in (self.schema.ignore,) if v is not None])
+        return labels is not None and bool(mask_of(labels, shown).any())
 
     @property
     def train_ids(self) -> tuple[str, ...]:
@@ -120,8 +125,22 @@ class UnlabelledSource(WrappedSource):
     def alignment(self) -> IntensityAlignment:
         """How intensities become those of training cases; found when it is first read."""
         scans = map(self.base.load, some(self.train_ids, COMPARED))  # one after the other
-        own = map(self._own.load, some(self._own.train_ids, COMPARED))
-        return IntensityAlignment.of(_levels(scans, ()), _levels(own, self._lesions))
+        own = map(self.own.load, some(self.own.train_ids, COMPARED))
+        lesions = self.lesions
+        return IntensityAlignment.of(_levels(scans, lesions), _levels(own, lesions))
+
+    @cached_property
+    def marked(self) -> MarkedSource:
+        """All of the scans, with the labels of their maps."""
+        if not self._has_maps:
+            where = f"{self.request.kind}:{self.request.where}"
+            raise UsageFault(
+                "conditions.scans-without-label-maps",
+                f"--unlabelled {where}: has no label maps, expected those of a first training for "
+                "--self-train; make them with gansynth predict RESULT IMAGES --sure 0.9 -o DIR, "
+                "and have them read (--unlabelled-read masks=DIR; of volumes, label=...)",
+            )
+        return MarkedSource(self)
 
     def __str__(self) -> str:
         """Return in words what there is, and how intensities were before and are after."""
@@ -134,6 +153,26 @@ class UnlabelledSource(WrappedSource):
         where = f"{self.request.kind}:{self.request.where}"
         counted = f"{len(self.train_ids)} scan(s) of {len(people)} subject(s), {lesions}"
         return f"--unlabelled {where}: {counted}; {channels}"
+
+
+class MarkedSource(UnlabelledSource):
+    """Scans with the labels that their maps hold, for ``--self-train``."""
+
+    def __init__(self, scans: UnlabelledSource) -> None:
+        super().__init__(scans.base, scans.own, scans.lesions)
+        self._with_lesion = len(scans.left_out)
+
+    @property
+    def train_ids(self) -> tuple[str, ...]:
+        """All cases: one without a lesion teaches, too."""
+        return self.base.train_ids
+
+    def __str__(self) -> str:
+        """Return in words what there is."""
+        return (
+            f"--self-train: {len(self.train_ids)} scan(s) as samples, with the labels of their "
+            f"maps; {self._with_lesion} with a lesion or an unsure place"
+        )
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,14 @@ DEFAULT, NONE = (
 BOX_FILE = "file:"  # a value of `--boxes` begins so
 _REQUEST = ("fold", "configuration", "plans", "subjects", "root")
 """Keys of ``--label-source-read`` that are not the source's own."""
+MARKED = "self_training"
+"""Provenance key of a sample of ``--self-train``: number of the source whose scan it is."""
 REAL = "real"  # --prevalence of training cases
 BACKGROUNDS = {"own": 0.0, "unlabelled": 1.0}  # words for --backgrounds
 
 
 @dataclass(frozen=True)
-class SampleRequest(Document):
+class SampleRequest(Document, optional=("self_train",)):
     """A request of samples; the default sets no constraints.
 
     Attributes:
@@ -41,6 +43,7 @@ class SampleRequest(Document):
             run's own training cases.
         unlabelled: the same of sources of lesion-free scans that lesions are drawn into, too.
         backgrounds: share of samples whose background is one of these scans.
+        self_train: share of samples that are these scans with the labels of their maps.
         prevalence: share of samples with a lesion; None for the share of the training cases.
         lesions: how lesions are put into real images (``gansynth.conditions.lesion_placement``);
             None as usual.
@@ -56,6 +59,7 @@ class SampleRequest(Document):
     label_source: Mapping[str, Any] | None = None
     unlabelled: tuple[Mapping[str, Any], ...] = ()
     backgrounds: float = 0.5
+    self_train: float = 0.0
     prevalence: float | None = None
     lesions: str | None = None
     filters: tuple[str, ...] = ()
@@ -94,6 +98,7 @@ class SampleRequest(Document):
             label_source=read_other(words.label_source, words.label_source_read),
             unlabelled=_unlabelled(words),
             backgrounds=_backgrounds(words.backgrounds),
+            self_train=words.self_train,
             prevalence=_prevalence(str(words.prevalence)),
             lesions=words.lesions,
             filters=tuple(text for text in filters if text not in (DEFAULT, NONE)),

@@ -144,11 +144,19 @@ def run_predict(request: PredictRequest) -> Mapping[str, Any]:
         Path(request.out).absolute(),
         request.device,
         request.reporter,
+        request.sure,
     )
+    cls = framework(session["target"])
+    if request.sure is not None and not cls.predicts_levels():
+        raise UsageFault(
+            "hosts.sure-without-probabilities",
+            f"--sure {request.sure:g}: {cls.name} has no probabilities, expected a training of a "
+            "target that has; leave --sure out",
+        )
     why = why_cpu(request.device)
     if why is not None:
         request.reporter.say(why)
-    files = framework(session["target"]).predict_images(job)
+    files = cls.predict_images(job)
     return {
         "target": session["target"],
         "trained_in": str(folder),
@@ -248,7 +256,7 @@ def _plan_all(request: AugmentRequest, fit: FitRequest) -> Augmented:
     if samples.label_source is not None or samples.unlabelled:
         own, held_out = session.source, session.held_out
         others, _ = check_others(samples, maker, own, own, held_out, request.reporter)
-        scans = sum([len(each.train_ids) for each in others.unlabelled])
+        scans = sum([len(each.train_ids) for each in others.scans])
         document |= {"unlabelled_scans": scans} if scans else {}
     document |= {"ratio": request.ratio, f"{session.host.unit}s": session.total}
     with measuring().within(0.5):  # the other half is the training's

@@ -232,9 +232,16 @@ class CropHost(Framework):
         return headline(metrics)
 
     @classmethod
+    def predicts_levels(cls) -> bool:
+        """Whether the host has probabilities."""
+        return cls.predict_levels is not CropHost.predict_levels
+
+    @classmethod
     def predict_images(cls, job: PredictJob) -> Sequence[Path]:
         """Predict each image in the units and the spacing of the training cases."""
         host = cls.reopened(job)
+        ignore = host.source.schema.ignore
+        job.check_sure(ignore)
         images = job.opened(host.source.schema.channels, host.source)
         trained = host.source.files(host.source.train_ids[0])
         numbers = {} if trained is None else trained.numbers
@@ -242,7 +249,10 @@ class CropHost(Framework):
         job.begin(target=cls.name, labels=labels)
 
         def predicted(image: FloatArray) -> list[LabelArray]:
-            found = host.predict(image, job.folder)
+            if job.sure is None or ignore is None:
+                found = host.predict(image, job.folder)
+            else:
+                found = job.with_unsure(*host.predict_levels(image, job.folder), ignore)
             return [np.where(found == OUTSIDE, 0, found).astype(np.int16)]
 
         files = []

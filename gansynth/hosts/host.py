@@ -374,6 +374,11 @@ class Framework(ABC):
         )
 
     @classmethod
+    def predicts_levels(cls) -> bool:
+        """Whether ``predict_images`` honours ``PredictJob.sure``."""
+        return False
+
+    @classmethod
     def predict_images(cls, job: PredictJob) -> Sequence[Path]:
         """Predict new images by a finished training, and write a file for each case.
 

@@ -18,7 +18,7 @@ from gansynth.core.identity import HeldOut, LineageMatch, matches
 from gansynth.core.lineage import read_lineage, some_names
 from gansynth.core.requests.hosts import PredictRequest
 from gansynth.core.run_folder import MANIFEST
-from gansynth.core.schema import LabelArray
+from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.core.source import CaseSource, case_records, same_data_as
 from gansynth.core.volumes import read_volume, read_volume_header, written_ending
 from gansynth.data.case_writer import ENDING, affine_of, own_name, write_prediction, write_volume
@@ -27,6 +27,7 @@ from gansynth.data.held_out import named_by
 from gansynth.data.images import open_images
 from gansynth.data.nifti import VolumeSource
 from gansynth.hosts import record
+from gansynth.metrics.segmentation.evaluation import THRESHOLDS, levels_of
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import (
     TEMPORARY,
@@ -54,6 +55,8 @@ class PredictJob:
         read: how they are read.
         out: folder for what is predicted.
         device: auto, cpu, cuda or cuda:N.
+        sure: least probability of foreground, or of background, at which a label is written; else
+            the ignore label is. None for the likeliest label everywhere.
     """
 
     folder: Path
@@ -63,6 +66,7 @@ class PredictJob:
     out: Path
     device: str
     reporter: Reporter
+    sure: float | None = None
 
     def opened(self, channels: Sequence[str], like: CaseSource | None = None) -> CaseSource:
         """Open the images; see ``open_images``. Fold ``all`` has every one.
@@ -76,6 +80,42 @@ class PredictJob:
         if text:
             self.reporter.say(text)
         return source
+
+    def check_sure(self, ignore: int | None) -> None:
+        """Refuse ``sure`` if the labels of the training have no value to ignore."""
+        if self.sure is not None and ignore is None:
+            raise UsageFault(
+                "hosts.sure-without-ignore-label",
+                f"--sure {self.sure:g}: {self.folder}: its labels have none that is ignored, "
+                "expected one for unsure places; train with one, which no map needs to hold: "
+                "--read labels=lesion:1,ignore:2, or of nnU-Net in dataset.json before it prepares",
+            )
+
+    def with_unsure(self, labels: LabelArray, levels: LabelArray, ignore: int) -> LabelArray:
+        """Return labels with the ignore value where the foreground is neither sure nor absent.
+
+        Args:
+            levels: of the foreground's probability, as ``levels_of`` returns them.
+        """
+        assert self.sure is not None
+        sides = np.array([1 - self.sure, self.sure]) - 1e-6  # for 1 - .95 is more than .05
+        least, most = np.searchsorted(THRESHOLDS, sides)
+        unsure = (levels > least) & (levels <= most)
+        return np.where(unsure, np.int16(ignore), labels).astype(np.int16)
+
+    def mark_unsure(
+        self, file: Path, probabilities: FloatArray, foreground: Sequence[int], ignore: int
+    ) -> None:
+        """Write the ignore value into a predicted volume where its probabilities are unsure.
+
+        Args:
+            probabilities: (K, D, H, W), along the axes of the file.
+            foreground: channels of labels above background.
+        """
+        volume = read_volume(file, labels=True)
+        labels = whole_labels(file, oriented(volume.array, volume.affine))
+        levels = oriented(levels_of(probabilities, foreground).T, volume.affine)
+        write_volume(file, self.with_unsure(labels, levels, ignore), volume.affine)
 
     def _refuse_other_files(self) -> None:
         there = sorted(self.out.iterdir()) if self.out.is_dir() else []

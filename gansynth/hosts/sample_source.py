@@ -149,6 +149,6 @@ def check_others(
     from gansynth.sampling.other_sources import OtherSources
 
     others = OtherSources.open(samples, own, maker.can)
-    for scans in others.unlabelled:
+    for scans in (*others.unlabelled, *others.marked):
         reporter.say(str(scans))
     return others, others.refuse_held_out(held_out, host)

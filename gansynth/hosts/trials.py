@@ -159,8 +159,7 @@ class CropTrials(Trials):
         return super().without_selection(options, settings)
 
     def saving_levels(self) -> Levels | None:
-        own: Any = self.host
-        if own.predict_levels is CropHost.predict_levels:
+        if not self.host.predicts_levels():
             return None
         return {"save_levels": "yes"}, ()
 

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.sample_request import MARKED
 from gansynth.core.schema import Case, FloatArray, LabelArray, Sample, Schema
 from gansynth.report.png import (
     Plane,
@@ -332,6 +333,7 @@ def _caption(sample: Sample | None, case: Case | None, planes: Sequence[Plane]) 
     whole = sample is None or list(provenance.get("shape", ())) == list(sample.image.shape[1:])
     corner = () if whole else placement.get("corner") or ()
     words = [f"case {case.id}"] if case is not None else []
+    words += ["a scan with predicted labels"] if MARKED in provenance else []
     if placement.get("slice_index") is not None:
         planes, corner = ((0, placement["slice_index"]),), ()
     axes = zip(planes, ("slice", "row", "column"), (*corner, 0, 0, 0), strict=False)

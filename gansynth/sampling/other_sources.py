@@ -7,7 +7,7 @@ from functools import cached_property
 
 from gansynth.conditions.condition_source import ConditionSource, open_base
 from gansynth.conditions.lesion_placement import lesion_drawer
-from gansynth.conditions.unlabelled import UnlabelledSource, open_unlabelled
+from gansynth.conditions.unlabelled import MarkedSource, UnlabelledSource, open_unlabelled
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.identity import Compared, Door, HeldOut, refuse_seen
 from gansynth.core.lineage import Lineage
@@ -23,10 +23,12 @@ class OtherSources:
     Attributes:
         base: whose label maps condition the samples; None for the run's own.
         unlabelled: lesion-free scans that lesions are drawn into, too.
+        marked: all these scans with the labels of their maps, for self-training; none without it.
     """
 
     base: ConditionSource | None = None
     unlabelled: tuple[UnlabelledSource, ...] = ()
+    marked: tuple[MarkedSource, ...] = ()
 
     @classmethod
     def open(cls, request: SampleRequest, source: CaseSource, can: Capabilities) -> OtherSources:
@@ -37,17 +39,25 @@ class OtherSources:
         if request.unlabelled:
             lesions = lesion_drawer(request.lesions, can.lesions).classes(source.schema)
             scans = open_unlabelled(request, source, lesions)
-        return cls(base, scans)
+        if not request.self_train:
+            return cls(base, scans)
+        marked = tuple([each.marked for each in scans])
+        return cls(base, tuple([each for each in scans if each.train_ids]), marked)
 
     @property
     def named(self) -> bool:
         """Whether there is one."""
-        return self.base is not None or bool(self.unlabelled)
+        return self.base is not None or bool(self.scans)
+
+    @property
+    def scans(self) -> tuple[UnlabelledSource, ...]:
+        """The sources of ``--unlabelled``, with all cases that are taken of them."""
+        return self.marked or self.unlabelled
 
     @cached_property
     def lineages(self) -> tuple[Lineage, ...]:
         """Their cases, which are read once."""
-        every = self.unlabelled if self.base is None else (*self.unlabelled, self.base)
+        every = self.scans if self.base is None else (*self.scans, self.base)
         return tuple([lineage_of(source) for source in every])
 
     def refuse_held_out(self, held_out: HeldOut, own: CaseSource) -> Compared:
@@ -57,7 +67,7 @@ class OtherSources:
             own: the data set that holds it out.
         """
         compared = Compared()
-        options = ["--unlabelled"] * len(self.unlabelled)
+        options = ["--unlabelled"] * len(self.scans)
         if self.base is not None:
             options.append("--label-source")
         for option, lineage in zip(options, self.lineages, strict=True):
@@ -68,6 +78,6 @@ class OtherSources:
                 f"{option}-read subjects={{}}",
             )
             compared = compared.joined(refuse_seen(lineage, held_out, door))
-        texts = [test_images_of(scans.request, own) for scans in self.unlabelled]
+        texts = [test_images_of(scans.request, own) for scans in self.scans]
         warnings = tuple([f"--unlabelled {text}" for text in texts if text])
         return compared.joined(Compared(warnings=warnings))

@@ -26,7 +26,7 @@ from gansynth.core.generator import ContextOf, Generator, generated, given_of
 from gansynth.core.intake import Intake
 from gansynth.core.lineage import Lineage, guard_host
 from gansynth.core.run_folder import RunFolder
-from gansynth.core.sample_request import SampleRequest
+from gansynth.core.sample_request import MARKED, SampleRequest
 from gansynth.core.schema import Case, Condition, FloatArray, Sample
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
@@ -43,6 +43,7 @@ from gansynth.sampling.other_sources import OtherSources
 from gansynth.sampling.request_checks import GeneratorInfo, check_request
 from gansynth.sampling.run import Run, conditioned_on_classes, content_check, seen_classes
 from gansynth.sampling.run_source import source_for, viewed
+from gansynth.sampling.self_training import MarkedScans
 
 log = logging.getLogger("gansynth")
 T = TypeVar("T", Condition, Sample)
@@ -100,7 +101,7 @@ class Sampler:
             for text in self.others.refuse_held_out(held_out_of(own), own).warnings:
                 warn(text)
         if reporter is not None:
-            for scans in self.others.unlabelled:
+            for scans in (*self.others.unlabelled, *self.others.marked):
                 reporter.say(str(scans))
         if request.edits is None:
             request = replace(request, edits=run.edits)
@@ -116,6 +117,8 @@ class Sampler:
             check=check,
             cache=cache,
         )
+        traced = {"generator": generator.name, "run": run.run_id}
+        self.marked = MarkedScans(self.others.marked, run.space, request.self_train, traced)
         filters, device = request.filters, str(generator.device)
         if not learn:
             filters = tuple(text for text in filters if not to_learn(run.folder, [text]))
@@ -147,7 +150,20 @@ class Sampler:
 
     def draw_raw(self, first: int, count: int) -> list[Sample]:
         """Generate the same samples in the generator's own space."""
-        conditions = [self._condition(i) for i in range(first, first + count)]
+        every, seed = range(first, first + count), self.request.seed
+        scans = {index for index in every if self.marked.has(seed, index)}
+        drawn = iter(self._drawn([index for index in every if index not in scans]))
+        return [self._scan(index) if index in scans else next(drawn) for index in every]
+
+    def _scan(self, index: int) -> Sample:
+        """Return the unlabelled scan that a sample of ``--self-train`` is."""
+        sample = self._boxed(self.marked.draw(self.request.seed, index))
+        if self.measured:
+            sample = replace(sample, provenance=dict(sample.provenance) | {REPEATED: 1.0})
+        return sample
+
+    def _drawn(self, which: Sequence[int]) -> list[Sample]:
+        conditions = [self._condition(index) for index in which]
         samples = []
         for drawn, condition in zip(self._generated(conditions), conditions, strict=True):
             sample = self._traced(drawn, condition)
@@ -202,6 +218,8 @@ class Sampler:
         For an unconditional sample it is any training case.
         """
         where = sample.provenance.get(BESIDE, sample.provenance)
+        if MARKED in where:
+            return self.marked.case_of(dict(where))
         # A composite run's conditions come through a view; its real cases are the source's own.
         own = self._viewed and self.others.base is None and SCANS not in where
         load = self.source.load if own else self.sampler.cases_with(where)
@@ -212,7 +230,7 @@ class Sampler:
 
         It is in the host's space, as ``draw`` returns samples; None where none were drawn.
         """
-        if self.sampler.lesions is None:
+        if self.sampler.lesions is None or MARKED in sample.provenance:
             return None
         background = self._condition(sample.provenance["index"]).background
         if background is None:

@@ -161,6 +161,41 @@ def test_an_image_along_other_axes_is_predicted_as_along_its_own(trained, run_js
     assert np.array_equal(same[0].dataobj, same[1].dataobj)
 
 
+def test_unsure_places_need_probabilities_and_a_label_that_is_ignored(trained, refuse, tmp_path):
+    kit, images = trained[0], tmp_path / "new"
+    kit.new_images(images)
+    words = ("predict", kit.output, images, "--sure", 0.9, "-o", tmp_path / "predicted")
+    says = {"yolo": "no probabilities", "deepmedic": "no probabilities"}
+    refuse(*words, code=2, says=["--sure 0.9", says.get(kit.host, "none that is ignored")])
+
+
+def test_the_ignore_label_is_written_where_nnunets_probabilities_are_unsure(
+    trained, run_json, tmp_path
+):
+    kit, images = trained[0], tmp_path / "new"
+    if kit.host != "nnunet":
+        pytest.skip("tests/cli/test_unlabelled.py has the segmenter, which is the other that can")
+    kit.new_images(images)
+    about = kit.output.parent / "dataset.json"
+    document = json.loads(about.read_text())
+    ignore = max(document["labels"].values()) + 1  # which has no channel in the network
+    try:
+        about.write_text(json.dumps(document | {"labels": document["labels"] | {"ignore": ignore}}))
+        found = {}
+        for sure in (None, 0.5, 0.6, 0.95):
+            asked = () if sure is None else ("--sure", sure)
+            words = ("predict", kit.output, images, *asked, "-o", tmp_path / f"{sure}")
+            files = run_json(*words, "--device", "cpu")["files"]
+            found[sure] = np.stack([np.asarray(read_volume(Path(file)).array) for file in files])
+    finally:
+        about.write_text(json.dumps(document))
+    assert np.array_equal(found[0.5], found[None])
+    unsure = [found[sure] == ignore for sure in (0.6, 0.95)]
+    assert 0 < unsure[0].sum() < unsure[1].sum()
+    assert not (unsure[0] & ~unsure[1]).any()
+    assert np.array_equal(found[0.95][~unsure[1]], found[None][~unsure[1]])
+
+
 def test_another_training_in_its_folder_is_refused(trained, refuse):
     (kit, bank, _), more = (
         trained,

@@ -195,3 +195,106 @@ def test_a_lesion_fainter_than_training_lesions_is_refused():
     assert contrasts.faint(case.image, lesion, body, THREE) == ""
     faint = case.image - 38 * (lesion == 1) - 78 * (lesion == 2)
     assert "too faint" in contrasts.faint(faint, lesion, body, THREE)
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory) -> Path:
+    """``ill``, whose label maps may have places to ignore, a run on it, and ``scans`` with maps.
+
+    Those of ``scans`` hold a lesion, or a place to ignore, or nothing.
+    """
+    home: Path = tmp_path_factory.mktemp("marked")
+    for number in range(9):
+        save(home / "ill", f"ill{number}", number, lesion=True)
+        save(home / "scans", f"scan{number}", 60 + number, lesion=True)
+        mask = home / "scans/labels" / f"scan{number}.png"
+        Image.fromarray(np.array(Image.open(mask)) * (number % 3)).save(mask)
+    read = {"folds": 3, "labels": LABELS}
+    data = f"pictures:{home / 'ill'}"
+    gansynth.fit("copypaste", data=data, read=read, out=home / "cp", quiet=True)
+    return home
+
+
+LABELS = "spot:1,ignore:2"
+
+
+def test_a_share_of_samples_are_scans_with_their_labels_and_what_is_unsure_is_ignored(
+    marked, run_json, tmp_path
+):
+    run, scans = gansynth.load(marked / "cp"), f"pictures:{marked / 'scans'}"
+
+    def draw(share: float) -> list[gansynth.Sample]:
+        read = {"labels": LABELS}
+        return run.sample(16, unlabelled=scans, unlabelled_read=read, self_train=share)
+
+    every, half, none = draw(1), draw(0.5), draw(0)
+    same = [np.array_equal(one.image, other.image) for one, other in zip(half, none, strict=True)]
+    assert same == ["self_training" not in one.provenance for one in half]
+    assert 0 < sum(same) < len(half)
+    assert not any("self_training" in one.provenance for one in none)
+    for one in every:
+        name = f"{one.provenance['case']}.png"
+        held = np.array(Image.open(marked / "scans/labels" / name))
+        assert one.labels is not None
+        assert np.array_equal(one.labels, held)
+        shown = np.array(Image.open(marked / "scans/images" / name)) / 255
+        assert np.corrcoef(one.image[0].ravel(), shown.ravel())[0, 1] > 0.98
+    assert {int(one.provenance["case"][-1]) % 3 for one in every} == {0, 1, 2}
+
+
+def test_a_scan_among_samples_is_drawn_again_to_the_bit(marked, run_json, tmp_path):
+    scans = ("--unlabelled", f"pictures:{marked / 'scans'}", "--self-train", 1)
+    words = (*scans, "--unlabelled-read", f"labels={LABELS}", "-n", 1, "-o", tmp_path / "once")
+    run_json("sample", marked / "cp", *words)
+    record = f"{tmp_path / 'once' / 'provenance.json'}:sample-0000"
+    again = run_json("sample", marked / "cp", "--replay", record, "-o", tmp_path / "again")
+    assert again["same_to_the_bit"]
+
+
+def test_scans_where_nothing_is_marked_alone_are_backgrounds(marked, run_json, tmp_path):
+    scans = ("--unlabelled", f"pictures:{marked / 'scans'}", "--backgrounds", "unlabelled")
+    words = (*scans, "--unlabelled-read", f"labels={LABELS}", "-n", 8, "-o", tmp_path / "out")
+    run_json("sample", marked / "cp", *words)
+    told = json.loads((tmp_path / "out/provenance.json").read_text())["samples"].values()
+    assert {int(one["case"][-1]) % 3 for one in told} == {0}
+
+
+def test_a_first_training_marks_scans_and_the_next_one_learns_of_them(
+    marked, succeed, run_json, refuse, tmp_path
+):
+    read = ("--read", "folds=3", "--read", f"labels={LABELS}")
+    data = ("--data", f"pictures:{marked / 'ill'}", *read, "--target", "segmenter")
+    short = ("--device", "cpu", "--set", "width=8", "--steps", 40)
+    succeed("augment", *data, *short, "--ratio", "1:0", "-o", tmp_path / "first")
+    images = ("predict", tmp_path / "first", marked / "scans/images", "--device", "cpu")
+    unsure = {}
+    for sure in (0.5, 0.6, 0.95):
+        out = tmp_path / f"{sure}"
+        succeed(*images, "--sure", sure, "-o", out)
+        unsure[sure] = sum(
+            int((np.array(Image.open(file)) == 2).sum()) for file in out.glob("*.png")
+        )
+    assert unsure[0.5] == 0 < unsure[0.6] < unsure[0.95]
+    scans = ("--unlabelled", f"pictures:{marked / 'scans'}", "--self-train", 1)
+    maps = ("--unlabelled-read", "images=images", "--unlabelled-read", f"masks={tmp_path / '0.95'}")
+    second = ("augment", *data, *short, "--ratio", "1:1", "--generator", marked / "cp", *scans)
+    how = ("--unlabelled-read", f"labels={LABELS}")
+    done = run_json(*second, *maps, *how, "-o", tmp_path / "second")
+    assert done["drawn_real"] == done["drawn_synthetic"]
+    (log,) = (tmp_path / "second").rglob("draws-*.csv")
+    drawn = [line.split(",")[2] for line in log.read_text().splitlines() if line[:4] == "synt"]
+    assert {case[:4] for case in drawn} == {"scan"}
+    (tmp_path / "bare").mkdir()
+    for file in (marked / "scans/images").iterdir():
+        (tmp_path / "bare" / file.name).write_bytes(file.read_bytes())
+    bare = ("--unlabelled", f"pictures:{tmp_path / 'bare'}", "--self-train", 1)
+    says = ["has no label maps", "gansynth predict RESULT IMAGES --sure 0.9"]
+    refuse(*second[:-4], *bare, "-o", tmp_path / "third", code=2, says=says)
+
+
+def test_unsure_places_need_a_label_that_is_ignored(home, refuse, succeed, tmp_path):
+    data = ("--data", f"pictures:{home / 'ill'}", "--target", "segmenter", "--ratio", "1:0")
+    short = ("--device", "cpu", "--set", "width=4", "--steps", 2)
+    succeed("augment", *data, *short, "-o", tmp_path / "first")
+    words = ("predict", tmp_path / "first", home / "free", "--sure", 0.9, "-o", tmp_path / "out")
+    refuse(*words, code=2, says=["--sure 0.9", "--read labels=lesion:1,ignore:2"])

@@ -279,6 +279,9 @@ class PredictRequest(Request):
     """Folder for what is predicted."""
     read: Annotated[Values, Opt(example="channels=t1,flair")] = {}
     """How to read the images; gansynth options KIND lists the keys. May be repeated."""
+    sure: Annotated[float | None, Opt(metavar="SHARE")] = Field(default=None, ge=0.5, lt=1)
+    """Write the ignore label where the foreground's probability is between 1 - SHARE and SHARE,
+    for augment --self-train. [default: the likeliest label everywhere]"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     settings: ClassVar[str] = ""

@@ -100,6 +100,7 @@ class CheckRequest(ClassSection):
         "label_source_read": "generator, label_source",
         "unlabelled_read": "generator, unlabelled",
         "backgrounds": "generator, unlabelled",
+        "self_train": "generator, unlabelled",
         "write_subjects": "data",
     }
     data: Annotated[str | None, Opt(argument=True, metavar="KIND:WHERE|FOLDER")] = Field(

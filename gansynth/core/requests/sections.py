@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
+from pydantic import Field
+
 from gansynth.core.requests.base import Opt, Request, Root, Text, Texts, Values
 from gansynth.runtime.sizes import bytes_of
 
@@ -98,6 +100,11 @@ class SampleSection(EditSection):
     )
     """Share of samples in unlabelled scans: own (none), unlabelled (all), or 0 to 1. Default: 0.5,
     half of them."""
+    self_train: Annotated[float, Opt(metavar="SHARE", needs="unlabelled")] = Field(
+        default=0, ge=0, le=1
+    )
+    """Share of samples that are unlabelled scans as they are, with the labels of their maps, which
+    a first training predicts: see gansynth predict --sure. [default: none]"""
     prevalence: Annotated[Text, Opt(metavar="real|SHARE")] = "real"
     """Share of samples with a lesion: real, that of the training cases, or 0 to 1."""
     lesions: Annotated[str | None, Opt(metavar="swap|add|in-place,KEY=VALUE,...")] = None
