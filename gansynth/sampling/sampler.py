@@ -163,6 +163,8 @@ class Sampler:
         return sample
 
     def _drawn(self, which: Sequence[int]) -> list[Sample]:
+        if not which:  # which no network would take
+            return []
         conditions = [self._condition(index) for index in which]
         samples = []
         for drawn, condition in zip(self._generated(conditions), conditions, strict=True):
