@@ -114,15 +114,6 @@ def gan_step(doc: dict[str, Any]) -> list[str]:
     ]
 
 
-def before_after(doc: dict[str, Any]) -> list[str]:
-    """What a change costs on the CPU."""
-    commits = doc["commits"]
-    return [
-        f"| {part}, {commits['after']} / {commits['before']}: time | {interval(found)} | |"
-        for part, found in doc["after_over_before"].items()
-    ]
-
-
 def equal_seconds(doc: dict[str, Any]) -> list[str]:
     """Quality after so many seconds of training, each side."""
     rows = []
@@ -252,19 +243,6 @@ def throttle(doc: dict[str, Any]) -> list[str]:
     ]
 
 
-def resampling(doc: dict[str, Any]) -> list[str]:
-    """Resampling in a fixed order over one by matrix products."""
-    results = doc["different_results"]
-    rows = [
-        "| resampling: different results over threads and kernels, in a fixed order (by matrix "
-        f"products) | {results['fixed order']} ({results['matrix products']}) | 1 |"
-    ]
-    for name, found in doc["sizes"].items():
-        over = interval(found["fixed_order_over_products"])
-        rows.append(f"| resampling, {name}: CPU seconds / those of matrix products | {over} | |")
-    return rows
-
-
 def loading(doc: dict[str, Any]) -> list[str]:
     """What the threads of a fit need for a step's batch, and a core for a sample."""
     rows = []
@@ -284,7 +262,6 @@ def loading(doc: dict[str, Any]) -> list[str]:
 MAKERS = {
     "deepmedic": deepmedic,
     "detector": detector,
-    "before_after": before_after,
     "draws": draws,
     "equal_seconds": equal_seconds,
     "gan_step": gan_step,
@@ -296,7 +273,6 @@ MAKERS = {
     "loading": loading,
     "reads": reads,
     "realism": realism,
-    "resample": resampling,
     "soak": soak,
     "statistics": statistics,
     "throttle": throttle,
@@ -305,7 +281,6 @@ ELSEWHERE = (
     "cohort",
     "evaluate.json",
     "faults.json",
-    "fluid.json",
     "fuzz.json",
     "grain_",
     "guard.json",
@@ -313,13 +288,8 @@ ELSEWHERE = (
     "kills.json",
     "signals.json",
     "copies.json",
-    "crops.json",
-    "dual_path",
     "gpu_",
     "label_places",
-    "lesion_length",
-    "lesion_air",
-    "lesion_looks",
     "newcomer.json",
     "papers_",
     "places",
