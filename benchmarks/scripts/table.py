@@ -148,33 +148,6 @@ def growth(doc: dict[str, Any]) -> list[str]:
     return rows
 
 
-def reads(doc: dict[str, Any]) -> list[str]:
-    """Patches per second."""
-    rows = []
-    for found in doc["results"]:
-        channels, edge = found["volume"][:2]
-        rates = ", ".join(f"{k} {v:.0f}" for k, v in found["reads_per_second"].items())
-        rows.append(
-            f"| random patches of {found['patch'][0]}^3 from {channels} x {edge}^3, per second "
-            f"| {rates} | |"
-        )
-    return rows
-
-
-def label_recovery(doc: dict[str, Any]) -> list[str]:
-    """Dice of a segmenter trained on real cases, on samples."""
-    rows = []
-    for name, found in doc["results"].items():
-        bars = ">= 0.6 and >= 3" if name == "moved" else ""
-        rows.append(
-            f"| label recovery, {doc['dataset'].partition(':')[2]}, conditions {name}: Dice real, "
-            f"samples, shuffled | {found['real']:.3f}, {found['synthetic']:.3f}, "
-            f"{found['shuffled']:.3f} = {found['synthetic_over_real']:.2f} x real, "
-            f"{found['synthetic_over_shuffled']:.2f} x shuffled | {bars} |"
-        )
-    return rows
-
-
 def realism(doc: dict[str, Any]) -> list[str]:
     """Distances to real slices in spectrum and intensities."""
     rows = []
@@ -267,11 +240,9 @@ MAKERS = {
     "gan_step": gan_step,
     "growth": growth,
     "injection": injection,
-    "label_recovery": label_recovery,
     "lesion": lesion,
     "live": live,
     "loading": loading,
-    "reads": reads,
     "realism": realism,
     "soak": soak,
     "statistics": statistics,
