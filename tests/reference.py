@@ -1,8 +1,8 @@
 """Numbers that must stay as they are, in ``reference.json`` beside the tests that make them.
 
 Samples are replayed from records that older versions wrote. ``GANSYNTH_REFERENCE=add`` writes what
-is not there yet, and holds the rest against it. After a change that is meant to change what is drawn
-(say so in the changelog), ``GANSYNTH_REFERENCE=write pytest FOLDER -k NAME`` writes that anew.
+is not there yet, and holds the rest against it. After a change that is meant to change samples
+(say so in the changelog), ``GANSYNTH_REFERENCE=write pytest FOLDER -k NAME`` writes them anew.
 """
 
 import json
