@@ -1,7 +1,8 @@
 """Numbers that must stay as they are, in ``reference.json`` beside the tests that make them.
 
-Samples are replayed from records that older versions wrote. After a change that is meant to change
-what is drawn (say so in the changelog), make it anew: GANSYNTH_REFERENCE=write pytest FOLDER
+Samples are replayed from records that older versions wrote. ``GANSYNTH_REFERENCE=add`` writes what
+is not there yet, and holds the rest against it. After a change that is meant to change samples
+(say so in the changelog), ``GANSYNTH_REFERENCE=write pytest FOLDER -k NAME`` writes them anew.
 """
 
 import json
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-WRITES = os.environ.get("GANSYNTH_REFERENCE") == "write"
+MODE = os.environ.get("GANSYNTH_REFERENCE")
 
 
 def summary(value: Any) -> Any:
@@ -65,15 +66,19 @@ def assert_close(found: Any, known: Any) -> None:
 def unchanged(request: pytest.FixtureRequest) -> Iterator[Callable[[str, Any], None]]:
     """``unchanged(name, value)``: the value is what it was."""
     path = request.path.with_name("reference.json")
-    known = {} if WRITES else json.loads(path.read_text(encoding="utf-8"))
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     made: dict[str, Any] = {}
 
     def check(name: str, value: Any) -> None:
-        made[name] = json.loads(json.dumps(summary(value)))
-        if not WRITES:
-            assert_close(made[name], known[name])
+        found = json.loads(json.dumps(summary(value)))
+        if MODE == "write" or (MODE == "add" and name not in known):
+            made[name] = found
+            return
+        assert name in known, f"{path} has no {name!r}: GANSYNTH_REFERENCE=add pytest writes it"
+        assert_close(found, known[name])
 
     yield check
-    if WRITES:
-        lines = [f"{json.dumps(name)}: {json.dumps(made[name])}" for name in sorted(made)]
+    if made:
+        known |= made
+        lines = [f"{json.dumps(name)}: {json.dumps(known[name])}" for name in sorted(known)]
         path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

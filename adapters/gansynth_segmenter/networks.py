@@ -57,15 +57,17 @@ STYLE = UNetStyle(
     noise=False,
 )
 PIX2PIX: Mapping[str, Any] = {
-    "norm": "instance",
-    "down": "strided4",
-    "up": "transposed",
-    "skip": "concat",
-    "g_stem": False,
+    # Of style=pix2pix, with one convolution more before the output.
+    "style": {
+        "down": "strided4",
+        "up": "transposed",
+        "skip": "concat",
+        "g_stem": False,
+        "d_norm": "instance",
+        "d_down": "strided4",
+        "d_stem": False,
+    },
     "noise": False,
-    "d_norm": "instance",
-    "d_down": "strided4",
-    "d_stem": False,
     "spectral_norm": False,
     "texture_head": False,
     "loss": "nonsaturating",

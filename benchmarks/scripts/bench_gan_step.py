@@ -46,17 +46,19 @@ TOLERANCE = 0.05
 
 PIX2PIX = {
     "levels": 4,
-    "g_stem": False,
-    "blocks": "residual",
+    "style": {
+        "g_stem": False,
+        "blocks": "residual",
+        "d_stem": False,
+        "d_down": "strided4",
+        "d_norm": "instance",
+    },
     "d_levels": 4,
-    "d_stem": False,
-    "d_down": "strided4",
-    "d_norm": "instance",
     "spectral_norm": False,
     "texture_head": False,
 }
-TEXTURE = {"levels": 4, "d_levels": 3, "g_stem": True, "d_stem": True, "texture_head": True}
-STRIDED = {**TEXTURE, "g_stem": False, "d_stem": False, "texture_head": False}
+TEXTURE = {"levels": 4, "d_levels": 3, "texture_head": True}
+STRIDED = TEXTURE | {"style": {"g_stem": False, "d_stem": False}, "texture_head": False}
 SHAPES: dict[str, dict[str, Any]] = {"pix2pix": PIX2PIX, "texture": TEXTURE, "strided": STRIDED}
 
 

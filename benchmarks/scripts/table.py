@@ -114,15 +114,6 @@ def gan_step(doc: dict[str, Any]) -> list[str]:
     ]
 
 
-def before_after(doc: dict[str, Any]) -> list[str]:
-    """What a change costs on the CPU."""
-    commits = doc["commits"]
-    return [
-        f"| {part}, {commits['after']} / {commits['before']}: time | {interval(found)} | |"
-        for part, found in doc["after_over_before"].items()
-    ]
-
-
 def equal_seconds(doc: dict[str, Any]) -> list[str]:
     """Quality after so many seconds of training, each side."""
     rows = []
@@ -153,33 +144,6 @@ def growth(doc: dict[str, Any]) -> list[str]:
         rows.append(
             f"| growth of a GAN step's {key} with voxels, {what}: exponent, cgan3d and MONAI "
             f"| {ours:.2f}, {peer:.2f} | |"
-        )
-    return rows
-
-
-def reads(doc: dict[str, Any]) -> list[str]:
-    """Patches per second."""
-    rows = []
-    for found in doc["results"]:
-        channels, edge = found["volume"][:2]
-        rates = ", ".join(f"{k} {v:.0f}" for k, v in found["reads_per_second"].items())
-        rows.append(
-            f"| random patches of {found['patch'][0]}^3 from {channels} x {edge}^3, per second "
-            f"| {rates} | |"
-        )
-    return rows
-
-
-def label_recovery(doc: dict[str, Any]) -> list[str]:
-    """Dice of a segmenter trained on real cases, on samples."""
-    rows = []
-    for name, found in doc["results"].items():
-        bars = ">= 0.6 and >= 3" if name == "moved" else ""
-        rows.append(
-            f"| label recovery, {doc['dataset'].partition(':')[2]}, conditions {name}: Dice real, "
-            f"samples, shuffled | {found['real']:.3f}, {found['synthetic']:.3f}, "
-            f"{found['shuffled']:.3f} = {found['synthetic_over_real']:.2f} x real, "
-            f"{found['synthetic_over_shuffled']:.2f} x shuffled | {bars} |"
         )
     return rows
 
@@ -252,19 +216,6 @@ def throttle(doc: dict[str, Any]) -> list[str]:
     ]
 
 
-def resampling(doc: dict[str, Any]) -> list[str]:
-    """Resampling in a fixed order over one by matrix products."""
-    results = doc["different_results"]
-    rows = [
-        "| resampling: different results over threads and kernels, in a fixed order (by matrix "
-        f"products) | {results['fixed order']} ({results['matrix products']}) | 1 |"
-    ]
-    for name, found in doc["sizes"].items():
-        over = interval(found["fixed_order_over_products"])
-        rows.append(f"| resampling, {name}: CPU seconds / those of matrix products | {over} | |")
-    return rows
-
-
 def loading(doc: dict[str, Any]) -> list[str]:
     """What the threads of a fit need for a step's batch, and a core for a sample."""
     rows = []
@@ -284,19 +235,15 @@ def loading(doc: dict[str, Any]) -> list[str]:
 MAKERS = {
     "deepmedic": deepmedic,
     "detector": detector,
-    "before_after": before_after,
     "draws": draws,
     "equal_seconds": equal_seconds,
     "gan_step": gan_step,
     "growth": growth,
     "injection": injection,
-    "label_recovery": label_recovery,
     "lesion": lesion,
     "live": live,
     "loading": loading,
-    "reads": reads,
     "realism": realism,
-    "resample": resampling,
     "soak": soak,
     "statistics": statistics,
     "throttle": throttle,
@@ -305,7 +252,6 @@ ELSEWHERE = (
     "cohort",
     "evaluate.json",
     "faults.json",
-    "fluid.json",
     "fuzz.json",
     "grain_",
     "guard.json",
@@ -313,13 +259,8 @@ ELSEWHERE = (
     "kills.json",
     "signals.json",
     "copies.json",
-    "crops.json",
-    "dual_path",
     "gpu_",
     "label_places",
-    "lesion_length",
-    "lesion_air",
-    "lesion_looks",
     "newcomer.json",
     "papers_",
     "places",

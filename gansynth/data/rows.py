@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from gansynth.core.source import Finding
+from gansynth.core.volumes import volume_stem
 from gansynth.data.listing import VolumeSet
 
 FEWEST = 6
@@ -52,15 +53,19 @@ def rows_mixed_up(listing: VolumeSet) -> Iterator[Finding]:
 
 def _words(paths: Sequence[Path]) -> list[set[str]]:
     """Return the words of each path but those that all have, numbers without leading zeros."""
-    places = [os.path.abspath(path) for path in paths]
+    places = [os.path.abspath(path.with_name(_stem(path))) for path in paths]
     home = os.path.commonpath([os.path.dirname(place) for place in places])
-    texts = [place[len(home) :].removesuffix(".gz").rpartition(".")[0] for place in places]
+    texts = [place[len(home) :] for place in places]
     parts = [set(_WORD.findall(text)) for text in texts]
     words = []
     for own in [each - set.intersection(*parts) for each in parts]:
         numbers = [str(int(number)) for part in own for number in re.findall(r"\d+", part)]
         words.append({part.casefold() for part in own if not part.isdecimal()} | {*numbers})
     return words
+
+
+def _stem(path: Path) -> str:
+    return volume_stem(path.name, listed=False) or path.name
 
 
 def _own_words(paths: Sequence[Path]) -> list[set[str]]:
@@ -96,7 +101,7 @@ def _sorted_apart(images: Sequence[Path], files: Sequence[Path]) -> bool:
 
 def _numbered(paths: Sequence[Path]) -> bool:
     """Return whether names count their cases one by one."""
-    ends = [re.findall(r"\d+", path.name.partition(".nii")[0])[-1:] for path in paths]
+    ends = [re.findall(r"\d+", _stem(path))[-1:] for path in paths]
     numbers = [int(end[0]) for end in ends if end]
     steps = {later - number for number, later in pairwise(numbers)}
     return len(numbers) == len(paths) and steps == {1}

@@ -100,7 +100,8 @@ class NearestSearch:
                 blocks = pool(image, self.factors)
                 starts = self._matches(small[numbers], blocks)[1]
                 for number, start in zip(numbers, starts, strict=True):
-                    distance, corner = self._refine(queries[number].image, image, blocks, start)
+                    query = queries[number].image
+                    distance, corner = self._refine(query, small[number], image, blocks, start)
                     by_subject[number].setdefault(person, []).append(distance)
                     if distance < nearest[number][0]:
                         at = [c + o for c, o in zip(corner, origin, strict=False)]
@@ -120,10 +121,10 @@ class NearestSearch:
                 squared[:, number] = np.minimum(squared[:, number], distances)
                 self.compared += 1
             tick()
-        return np.asarray(np.sqrt(np.maximum(squared, 0) / small.shape[1]), np.float32)
+        return np.asarray(np.sqrt(np.maximum(squared, 0) / small[0].size), np.float32)
 
     def _pooled(self, queries: Sequence[SearchQuery]) -> FloatArray:
-        return np.stack([pool(query.image, self.factors).ravel() for query in queries])
+        return np.stack([pool(query.image, self.factors) for query in queries])
 
     def _planes(self, case: Case) -> Sequence[int | None]:
         """Slice numbers to search; None stands for the whole case."""
@@ -141,11 +142,12 @@ class NearestSearch:
     def _matches(
         self, small: FloatArray, blocks: FloatArray
     ) -> tuple[npt.NDArray[np.float64], list[tuple[int, ...]]]:
-        """Compare coarse queries (Q, features) with all windows of a coarse image.
+        """Compare coarse queries (Q, C, *blocks) with all windows of a coarse image.
 
         Returns:
             The least squared distance of each query (Q), and the corner of that window.
         """
+        small = small.reshape(len(small), -1)
         squares = (small.astype(np.float64) ** 2).sum(axis=1)
         least = np.full(len(small), np.inf)
         nearest: list[tuple[int, ...]] = [()] * len(small)
@@ -180,10 +182,14 @@ class NearestSearch:
             yield np.stack(picked).reshape(len(part), -1), part
 
     def _refine(
-        self, query: FloatArray, image: FloatArray, blocks: FloatArray, start: tuple[int, ...]
+        self,
+        query: FloatArray,
+        small: FloatArray,
+        image: FloatArray,
+        blocks: FloatArray,
+        start: tuple[int, ...],
     ) -> tuple[float, tuple[int, ...]]:
         """Smallest distance of a query to an image near a coarse corner, and its corner."""
-        small = pool(query, self.factors)
         around = product(*[range(c - REACH, c + REACH + 1) for c in start])
         start = min(around, key=lambda corner: gap(small, blocks, corner))
         best = tuple(c * f for c, f in zip(start, self.factors, strict=True))

@@ -31,6 +31,8 @@ from gansynth.runtime.files import disk_errors, elsewhere, refuse_unwritable
 from gansynth.runtime.version import build
 
 if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
     from gansynth.core.case_pool import CaseCheck, CaseReader
     from gansynth.core.generator import Generator
 
@@ -118,18 +120,23 @@ def _check_content(
 
 def check_lockable(folder: Path) -> None:
     """Refuse a folder that ``locked`` would refuse, and write nothing."""
-    import fcntl
-
-    lock = folder / ".lock"
-    if lock.exists():
-        with lock.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise _held(folder) from None
-            except OSError as error:
-                raise _not_lockable(folder, error) from error
     refuse_unwritable(folder)
+    if (folder / ".lock").exists():
+        _acquired(folder).release()
+
+
+def _acquired(folder: Path, hint: str | None = None) -> BaseFileLock:
+    """Return the folder's lock, which this process now has."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise _held(folder, hint) from None
+    except OSError as error:
+        raise _not_lockable(folder, error, hint) from error
+    return lock
 
 
 def _held(folder: Path, hint: str | None = None) -> EnvironmentFault:
@@ -159,8 +166,6 @@ def _not_lockable(folder: Path, error: OSError, hint: str | None = None) -> Envi
 @contextlib.contextmanager
 def locked(folder: Path, hint: str | None = None) -> Iterator[None]:
     """Lock a run folder for this process alone; ``hint`` is another way out than another -o."""
-    from filelock import FileLock, Timeout
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -169,14 +174,7 @@ def locked(folder: Path, hint: str | None = None) -> Iterator[None]:
             f"{folder}: cannot be made ({error.strerror}), expected a writable place; "
             f"{hint or 'name one with -o'}",
         ) from error
-    holder = folder / ".holder"
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise _held(folder, hint) from None
-    except OSError as error:
-        raise _not_lockable(folder, error, hint) from error
+    holder, lock = folder / ".holder", _acquired(folder, hint)
     try:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         with disk_errors(holder):

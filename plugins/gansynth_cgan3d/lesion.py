@@ -74,7 +74,7 @@ class CGAN3DLesion(CGAN):
     def new_generator(self) -> UNetGenerator:
         """Return a generator's network, whose differences are 0 at first."""
         net = super().new_generator()
-        if self.options.draws_difference and not self.options.g_spectral_norm:
+        if self.options.draws_difference and not self.options.layers.g_spectral_norm:
             for parameter in net.image.parameters():  # normed, 0 would be divided by 0
                 nn.init.zeros_(parameter)
         return net

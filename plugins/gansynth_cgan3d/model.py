@@ -280,18 +280,19 @@ class CGAN(Generator):
     def new_generator(self) -> UNetGenerator:
         """Return an untrained generator's network."""
         o = self.options
+        layers = o.layers
         style = UNetStyle(
-            norm=o.norm,
-            down=o.down,
-            up=o.up,
-            blocks=o.blocks,
-            double=o.double,
-            activation=o.activation,
-            skip=o.skip,
-            narrow=o.narrow,
-            head=o.g_head,
-            stem=o.g_stem,
-            spectral=o.g_spectral_norm,
+            norm=layers.norm,
+            down=layers.down,
+            up=layers.up,
+            blocks=layers.blocks,
+            double=layers.double,
+            activation=layers.activation,
+            skip=layers.skip,
+            narrow=layers.narrow,
+            head=layers.g_head,
+            stem=layers.g_stem,
+            spectral=layers.g_spectral_norm,
             noise=o.noise,
             dropout=o.dropout,
             checkpointing=o.checkpointing,
@@ -304,6 +305,7 @@ class CGAN(Generator):
     def new_discriminator(self) -> PatchDiscriminator:
         """Return an untrained discriminator."""
         o = self.options
+        layers = o.layers
         return PatchDiscriminator(
             self.schema.ndim,
             len(self.target_channels) + len(self.discriminator_conditions),
@@ -311,11 +313,11 @@ class CGAN(Generator):
             self.strides[: o.d_levels - 1],
             spectral=o.spectral_norm,
             texture_head=o.texture_head,
-            norm=o.d_norm,
-            act=o.d_activation,
-            down=o.d_down,
-            stem=o.d_stem,
-            double=o.d_double,
+            norm=layers.d_norm,
+            act=layers.d_activation,
+            down=layers.d_down,
+            stem=layers.d_stem,
+            double=layers.d_double,
             checkpointing=o.checkpointing,
         )
 
@@ -460,13 +462,10 @@ class CGAN(Generator):
         (real, condition), (fake, fake_condition) = of_real, of_fake
         real, condition = self.augment(step, real, condition)
         fake, fake_condition = self.augment(step, fake, fake_condition)
-        if self.options.d_norm == "batch":
-            reals, fakes = judge(real, condition)[0], judge(fake, fake_condition)[0]
-        else:
-            # One pass over real and synthetic pairs: twice the batch costs less than two passes.
-            logits, _ = judge(torch.cat((real, fake)), torch.cat((condition, fake_condition)))
-            halves = [head.float().chunk(2) for head in logits]
-            reals, fakes = [h[0] for h in halves], [h[1] for h in halves]
+        # One pass over real and synthetic pairs: twice the batch costs less than two passes.
+        logits, _ = judge(torch.cat((real, fake)), torch.cat((condition, fake_condition)))
+        halves = [head.float().chunk(2) for head in logits]
+        reals, fakes = [h[0] for h in halves], [h[1] for h in halves]
         if not judge.prefix:
             self.augment.observe(reals)
         terms = {"adversarial": self.loss.discriminator(reals, fakes)}

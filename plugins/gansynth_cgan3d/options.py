@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from gansynth import GeneratorOptions, Needs
 from gansynth.nn.diff_augment import ChangeName
 from gansynth.nn.losses import ADVERSARIAL, AdversarialName
-from gansynth.nn.networks.blocks import Activation, Blocks, Down, Norm
-from gansynth.nn.networks.resize import Up
-from gansynth.nn.networks.unet import Narrow, Skip
+from gansynth_cgan3d.styles import STYLES, Layers
 
 Names = tuple[str, ...]
 
@@ -21,24 +20,13 @@ class CGANOptions(GeneratorOptions):
 
     needs: ClassVar[Needs] = {"augment_p": "augment"}
 
+    style: Literal["own", "pix2pix", "mmgan", "unet3d", "doncenco"] | Layers = Field(
+        "own", description="layers of both networks: own, pix2pix, mmgan, unet3d or doncenco"
+    )
     # -- generator
     width: int = Field(16, ge=4, le=4096, description="generator features at its finest level")
     max_width: int = Field(256, ge=4, le=16384, description="most generator features of any level")
     levels: int = Field(4, ge=1, le=7, description="resolutions of the generator's U-Net")
-    norm: Norm = Field("instance", description="the generator's normalisation")
-    down: Down = Field("strided", description="the generator's downsampling; strided4: 4 wide")
-    up: Up = Field("trilinear", description="the generator's upsampling")
-    blocks: Blocks = Field("plain", description="residual: two convolutions more, with a shortcut")
-    double: bool = Field(False, description="one more convolution (or residual block) per level")
-    activation: Activation = Field("leaky_relu", description="the generator's activation")
-    g_stem: bool = Field(True, description="begin and end at full resolution; off: at half of it")
-    g_head: bool = Field(True, description="one more convolution before the output")
-    skip: Skip = Field("add", description="how the encoder's features join the decoder's")
-    narrow: Narrow = Field(
-        "before",
-        description="where the decoder reduces features, at upsampling; none: after skip=concat",
-    )
-    g_spectral_norm: bool = Field(False, description="spectral normalisation of the generator")
     noise: bool = Field(True, description="noise at every level; off: one sample for a condition")
     dropout: float = Field(
         0, ge=0, lt=1, description="dropout of the coarse decoder levels, also when sampling"
@@ -46,15 +34,11 @@ class CGANOptions(GeneratorOptions):
     # -- discriminator
     d_width: int = Field(16, ge=4, le=4096, description="discriminator features at full resolution")
     d_levels: int = Field(3, ge=1, le=6, description="resolutions of the discriminator")
-    d_norm: Norm = Field("none", description="the discriminator's normalisation")
-    d_down: Down = Field(
-        "strided",
-        description="the discriminator's downsampling; strided4: pix2pix's last layers, too",
+    spectral_norm: bool = Field(
+        True,
+        description="spectral normalisation of the discriminator; of both networks with "
+        "style=mmgan and doncenco",
     )
-    d_activation: Activation = Field("leaky_relu", description="the discriminator's activation")
-    d_stem: bool = Field(True, description="begin at full resolution; off: at half of it")
-    d_double: bool = Field(False, description="one more convolution per discriminator level")
-    spectral_norm: bool = Field(True, description="spectral normalisation of the discriminator")
     texture_head: bool = Field(True, description="a discriminator head for texture, five voxels")
     checkpointing: bool = Field(False, description="recompute features: less memory, more time")
     # -- losses
@@ -81,6 +65,29 @@ class CGANOptions(GeneratorOptions):
         0, ge=0, description="edge of sampling tiles; 0: of large volumes only"
     )
 
+    @property
+    def layers(self) -> Layers:
+        """Layers of both networks."""
+        if isinstance(self.style, Layers):
+            return self.style
+        chosen = STYLES[self.style]
+        return (
+            chosen if self.spectral_norm else chosen.model_copy(update={"g_spectral_norm": False})
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _layers_by_name(cls, values: Any) -> Any:
+        """Read the options of a run from before styles, which have each layer's choice apart."""
+        if not isinstance(values, Mapping):
+            return values
+        layers = {key: value for key, value in values.items() if key in Layers.model_fields}
+        if not layers:
+            return values
+        others = {key: value for key, value in values.items() if key not in layers}
+        usual = Layers.model_validate(layers) == STYLES["own"]
+        return others | {"style": "own" if usual else layers}
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         for message, applies in self.conflicts().items():
@@ -90,15 +97,11 @@ class CGANOptions(GeneratorOptions):
 
     def conflicts(self) -> dict[str, bool]:
         """Return messages about options that contradict each other, and whether they do here."""
-        several, batch_norm = self.n_critic > 1, self.d_norm == "batch"
+        several = self.n_critic > 1
         no_origin = self.augment_p == "adaptive" and ADVERSARIAL[self.loss].midpoint is None
-        joins = self.skip == "concat" and self.up != "transposed"
         return {
             "alternate: updates each player in turn; use n_critic=1": self.alternate and several,
-            "gp: penalises each sample alone; use another d_norm than batch": self.gp > 0
-            and batch_norm,
             "augment_p=adaptive: needs logits with an origin, wgan has none": no_origin,
-            "narrow=none: use skip=concat, not up=transposed": self.narrow == "none" and not joins,
         }
 
 

@@ -1,5 +1,7 @@
+import json
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,16 +9,22 @@ import pytest
 import torch
 
 from gansynth.core.generator import ContextOf, Stage
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE, Case, Condition
+from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches, CaseCache
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
 from gansynth_cgan3d import model
 from gansynth_cgan3d.context import ContextClusters, automatic
 from gansynth_cgan3d.options import CGAN3DOptions
+from gansynth_cgan3d.styles import Layers
 from gansynth_cgan3d.whole import CGAN3D
+from tests.offered import offered
 from tests.plugins import toys
-from tests.plugins.toys import SCHEMA, cases, maps, step
+from tests.plugins.toys import SCHEMA, Toys, cases, fit_toys, maps, step
 
 build = partial(toys.build, "cgan3d")
 
@@ -29,6 +37,30 @@ def draw(generator: CGAN3D, *seeds: int) -> Any:
 def losses_of(generator: CGAN3D) -> dict[str, float]:
     now = step(generator, cases(2))
     return {k: v.item() for k, v in generator.phases()[0].loss(now).items()}
+
+
+# -- styles ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers", [{"up": "cubic", "d_norm": "group"}, {}], ids=["own", "usual"])
+def test_a_run_from_before_styles_draws_what_it_drew(layers, tmp_path):
+    """Its manifest has an option for each layer."""
+    run, data, tiny = tmp_path / "run", SourceRequest("unseen", "3"), toys.CGAN
+    with offered("unseen", sources={"unseen": Toys}):
+        fit_toys("cgan3d", data, run, steps=1, style=layers or "own", **tiny)
+        before = drawn_by(run)
+        path = run / "manifest.json"
+        manifest = json.loads(path.read_text())
+        del manifest["options"]["style"], manifest["digest"]
+        manifest["options"] |= Layers.model_validate(layers).model_dump(mode="json")
+        path.write_text(json.dumps(manifest))
+        assert np.array_equal(drawn_by(run), before)
+
+
+def drawn_by(run: Path) -> Any:
+    data = Toys(SourceRequest("unseen", "3"))
+    (sample,) = Sampler(load_run(run, "cpu"), data, SampleRequest(seed=5)).draw(0, 1)
+    return sample.image
 
 
 # -- terms and turns -------------------------------------------------------------------------------

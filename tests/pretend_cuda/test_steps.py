@@ -81,7 +81,7 @@ TRAININGS = {
     "cgan3d, bf16": Training(CGAN3D, loop={"precision": "bf16"}),
     "cgan3d, fp16": Training(CGAN3D, loop={"precision": "fp16"}),
     "cgan3d, perceptual": Training(CGAN3D, {"perceptual": 1}),
-    "cgan3d, cubic": Training(CGAN3D, {"up": "cubic"}),
+    "cgan3d, cubic": Training(CGAN3D, {"style": {"up": "cubic"}}),
     "dcgan": Training(DCGAN, period=5),
     "cpggan": Training(CPGGAN, {"stage_images": 2, "fade_images": 0}),
 }

@@ -42,6 +42,7 @@ from gansynth.core.geometry import (
     pull_labels,
     random_direction,
 )
+from gansynth.core.registry import installed
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Mask, Schema, keep_outside
 from gansynth.core.small_matrices import product
 from gansynth.core.space import Placement, Space
@@ -170,7 +171,11 @@ class _Move(NamedTuple):
 
 def maps_space(edit: Edit) -> TypeGuard[WarpEdit]:
     """Whether an edit moves labels and image alike, through one map of space."""
-    return isinstance(edit, WarpEdit) and type(edit).apply is WarpEdit.apply
+    return _maps_space(type(edit))
+
+
+def _maps_space(kind: type[Edit]) -> bool:
+    return issubclass(kind, WarpEdit) and kind.apply is WarpEdit.apply
 
 
 def warp_labels(
@@ -578,10 +583,12 @@ def check_warp(generator: str, edits: Sequence[Edit]) -> None:
         chosen = getattr(edit.options, "classes", None) is not None
         if chosen or not maps_space(edit):
             option = f"{edit.name}:classes=..." if chosen else edit.name
+            known = installed()
+            moving = [name for name in known.names("edits") if _maps_space(known.edit(name))]
             raise UsageFault(
                 "conditions.edit-not-whole-image",
-                f"--edit {option}: {generator} moves real images whole, expected edits that do so: "
-                "elastic, flip, rotate, scale or shift, of all classes",
+                f"--edit {option}: {generator} moves real images whole, expected edits that do so, "
+                f"of all classes: {', '.join(moving)}",
             )
 
 

@@ -1,6 +1,6 @@
 """Weights and crops of the dual-path network that do not depend on torch's random numbers.
 
-``benchmarks/scripts/bench_dual_path.py`` gave them to the network of the torch engine, whose
+``bench_dual_path.py`` of commit d7e6febd gave them to the network of the torch engine, whose
 numbers were DeepMedic's, and wrote its outputs to ``reference/dual_path.json``.
 """
 
