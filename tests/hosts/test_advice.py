@@ -43,7 +43,8 @@ def scans(folder: Path, *, rim: bool = False) -> str:
 
 def of_few(data: Path, folder: Path, subjects: str) -> str:
     """Pictures of 15 people of a data set, a fifth of whom is held out."""
-    person = {path.name: re.search(subjects, path.name)[1] for path in (data / "images").iterdir()}
+    names = [path.name for path in (data / "images").iterdir()]
+    person = {name: re.findall(subjects, name)[0] for name in names}
     chosen = evenly_chosen(sorted(set(person.values())), 15)
     for kind in ("images", "labels"):
         (folder / kind).mkdir(parents=True)
