@@ -88,8 +88,8 @@ def _contents(checked: CheckReport) -> Iterator[str]:
         return
     try:
         schema, generator = source.schema, suggested_generator(source)
-        labelled = schema.foreground or schema.box_classes
-        advice = str(advice_for(describe_source(source))) if labelled else ""
+        told = checked.will_it_harm or not (schema.foreground or schema.box_classes)
+        advice = "" if told else str(advice_for(describe_source(source)))
     except GansynthError:  # of a case that cannot be read any more
         return
     if advice:
