@@ -66,7 +66,8 @@ def _new_lines(document: Mapping[str, Any]) -> Iterator[str]:
     arms = document["with_samples"]
     others = f"no arm has samples; --generator {document['generator']} adds one"
     chosen = f"arms with samples: {', '.join(arms)}" if arms else others
-    yield f"the data are {document['contents']}, so as in augment, {chosen}"
+    yield f"the data are {document['contents']}: {document['advice']}"
+    yield chosen
     yield then("benchmark", document["plan"], "--dry-run")
 
 

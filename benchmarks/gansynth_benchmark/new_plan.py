@@ -27,7 +27,7 @@ from gansynth_benchmark.subject_split import DEVELOPMENT
 def write_new(request: BenchmarkRequest) -> dict[str, Any]:
     """Write a plan for a data set; it is read and opened as a benchmark would.
 
-    Target, plans, generator and ratio are those that ``gansynth augment`` chooses for the data.
+    Target, plans and generator are those that ``gansynth augment`` chooses for the data.
 
     Raises:
         GansynthError: there is a file already, or nothing can be trained on the data.
@@ -92,17 +92,19 @@ def write_new(request: BenchmarkRequest) -> dict[str, Any]:
         "alone": len(subjects) == len(cases) and request.subjects is None,
         "target": target,
         "contents": rule.data,
+        "advice": str(decision.advice),
         "generator": rule.generator,
         "with_samples": [arm["name"] for arm in arms],
     }
 
 
 def _arms(decision: Decision, request: BenchmarkRequest) -> Iterator[dict[str, Any]]:
-    """Yield the arms with samples: of the rule's generator, if it draws any, and of the asked one.
+    """Yield the arms with samples: of lesions' generator, if there are any, and of the asked one.
 
     The first one that can draws into the unlabelled scans, too.
     """
-    chosen = [] if decision.fit is None else [decision.fit.generator]
+    # Whether samples help lesions is what a plan asks, also where augment would draw none.
+    chosen = [decision.found.rule.generator] if decision.found.kind == "lesions" else []
     names = dict.fromkeys([*chosen, *filter(None, [request.generator])])
     folder, into = request.file.parent, list(request.unlabelled)
     for name in names:

@@ -34,6 +34,7 @@ from gansynth.data.held_out import recurring_people
 from gansynth.data.listing import files_not_read, read_by
 from gansynth.data.look_alikes import write_merged_subjects
 from gansynth.hosts import doctor as checks
+from gansynth.hosts.advice import advice_for, describe_source
 from gansynth.hosts.study_plan import subjects_of
 from gansynth.runtime.errors import GansynthError, UsageFault, describe_error
 from gansynth.runtime.machine import DoctorLine
@@ -189,13 +190,19 @@ def run_check(request: CheckRequest) -> CheckReport:
             source_of_fit = open_moved(run, data, root)
         sampler = Sampler(run, source_of_fit, samples, reporter, learn=False)
         report = report or CheckReport(sampler.source.name, 0, ())
-        return replace(report, will_it_harm=check_run(sampler, reporter))
+        return replace(report, will_it_harm=_harm(check_run(sampler, reporter), source_of_fit))
     assert report is not None, "there is a data set"
     if bank is None:
         return report
     from gansynth.bank.api import check_bank
 
-    return replace(report, will_it_harm=check_bank(Path(bank), open_source(asked), reporter))
+    source = open_source(asked)
+    return replace(report, will_it_harm=_harm(check_bank(Path(bank), source, reporter), source))
+
+
+def _harm(found: Mapping[str, Any], source: CaseSource) -> dict[str, Any]:
+    """Return what is said of samples, and of what they did to sets like the data."""
+    return {**found, "sets": str(advice_for(describe_source(source)))}
 
 
 def _description_unread(source: SourceRequest) -> Finding | None:

@@ -217,7 +217,8 @@ def harm_lines(document: Mapping[str, Any]) -> list[str]:
     """Return what a plan or a check says of harm, the answer last; nothing without samples."""
     harm = document.get("will_it_harm") or {}
     alone = harm.get("real_alone") or {}
-    return [*harm.get("lines", ()), *filter(None, (alone.get("words"), harm.get("answer")))]
+    last = (alone.get("words"), harm.get("sets"), harm.get("answer"))
+    return [*harm.get("lines", ()), *filter(None, last)]
 
 
 def say_harm(session: Session) -> None:

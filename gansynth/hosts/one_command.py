@@ -1,7 +1,8 @@
 """``gansynth augment KIND:WHERE``: what is left out is decided, and said, as an expert would.
 
-Target, plans, generator, ratio and length follow from the data and the machine, by rules that are
-printed. The generator is fitted, or gone on with, in a folder that the same command finds again.
+Target, plans, generator and length follow from the data and the machine, the ratio from what
+samples did to sets like the data. The generator is fitted, or gone on with, in a folder that the
+same command finds again.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ from gansynth.data.folds import unnamed_subjects
 from gansynth.data.organs import evenly_chosen
 from gansynth.data.read_options import import_command
 from gansynth.fitting.api import run_fit
+from gansynth.hosts.advice import Advice, advice_for, describe_source
 from gansynth.hosts.choices import Choice
 from gansynth.hosts.host import framework, target_of_kind
 from gansynth.hosts.study_plan import subjects_of
-from gansynth.hosts.suggestion import RULES, Contents, contents_of
+from gansynth.hosts.suggestion import Contents, contents_of
 from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.run_source import open_source
@@ -49,6 +51,7 @@ class Decision:
     request: AugmentRequest
     source: CaseSource
     found: Contents
+    advice: Advice
     fit: FitRequest | None
     prepare: str = ""
 
@@ -81,13 +84,15 @@ def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
     text = unnamed_subjects(source.request.subjects, subjects, cases)
     if text:
         reporter.warn(text)
-    rule = found.rule
-    ratio, why = rule.ratio, f"the data are {rule.data} ({rule.evidence})"
+    rule, advice = found.rule, advice_for(describe_source(source, found))
+    ratio, why = advice.ratio, str(advice)
     if request.compare:
+        reporter.say(why)
         ratio, why = "1:1", "a comparison needs samples"
-    elif ratio == "1:0":
-        why += ", so no gain is to be expected"
-    decided.choose(Choice("ratio", ratio, why, "--ratio 1:1" if ratio == "1:0" else "--ratio 1:0"))
+    other = "--ratio 1:1" if ratio == "1:0" else "--ratio 1:0"
+    if decided.choose(Choice("ratio", ratio, why, other)) and ratio == "1:0":
+        compared = request.replace(compare=True, without=("dry_run",)).command_line
+        reporter.say(f"whether samples help these data: {shlex.join(['gansynth', *compared])}")
     drawn = Ratio.parse(str(decided.value("ratio"))).p > 0
     fit = None
     if drawn and request.generator is None and request.bank is None:
@@ -99,7 +104,7 @@ def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
         )
         decided.fields["generator"] = fit.out
     whole = decided.request.replace(set=decided.settings, **decided.fields)
-    return Decision(whole, source, found, fit, prepare)
+    return Decision(whole, source, found, advice, fit, prepare)
 
 
 class _Decided:
@@ -155,13 +160,6 @@ def planned_fit(fit: FitRequest) -> dict[str, Any]:
         "generator": f"{fit.generator}, to be fitted in {fit.out}",
         "fit_hours": round(cost["estimated_minutes"] / 60, 3),
     }
-
-
-def rules_table() -> list[tuple[str, ...]]:
-    """Return the rules as rows of a table."""
-    rows: list[tuple[str, ...]] = [("data", "ratio", "generator", "evidence")]
-    rows += [(rule.data, rule.ratio, rule.generator, rule.evidence) for rule in RULES.values()]
-    return rows
 
 
 def suited_preparation(data: str) -> dict[str, str]:

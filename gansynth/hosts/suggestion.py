@@ -19,20 +19,17 @@ NO_GAIN = (
 
 @dataclass(frozen=True)
 class Rule:
-    """What is done with data of one kind, and the evidence for it (docs/results.md)."""
+    """What is fitted on data of one kind; ``data``: in words."""
 
     data: str
     generator: str
-    ratio: str
-    evidence: str
 
 
 RULES: Mapping[str, Rule] = {
     str(kind): Rule(**rule)
     for kind, rule in yaml.safe_load(Path(__file__).with_name("rules.yaml").read_text()).items()
 }
-"""Kind of the data -> what ``gansynth augment KIND:WHERE`` chooses. At 1:0 no sample is drawn, and
-the generator is that of a ratio which the user names."""
+"""Kind of the data -> the generator that ``gansynth augment KIND:WHERE`` fits, if it draws any."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ def _of_label_maps(source: CaseSource) -> Contents:
 
 
 def suggested_generator(source: CaseSource) -> Suggestion:
-    """Return the generator that suits a data set, by ``RULES``; organs alone get a warning."""
+    """Return the generator that suits a data set, by its kind; organs alone get a warning."""
     # Label maps say more than boxes, unless boxes of them are asked for.
     boxes = not source.schema.foreground or "boxes" in source.request.read
     found = contents_of(source) if boxes else _of_label_maps(source)

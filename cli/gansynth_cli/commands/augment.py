@@ -63,9 +63,9 @@ def show(request: AugmentRequest, done: Augmented, out: Output) -> None:
         elif done.document["drawn_synthetic"]:
             lines.append(out.again(compare=True))
     if request.undecided and request.dry_run:
-        from gansynth.hosts.one_command import rules_table
+        from gansynth.hosts.advice import evidence_table
 
-        lines += ["", "rules, whose evidence is in gansynth help results:", *table(rules_table())]
+        lines += ["", "what was measured (gansynth help results):", *table(evidence_table())]
     out.result(done.document, lines)
     done.refuse_missing()
 

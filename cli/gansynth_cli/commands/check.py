@@ -76,6 +76,7 @@ command = request_command(
 def _contents(checked: CheckReport) -> Iterator[str]:
     """Yield what a data set without errors holds, and the next command."""
     from gansynth.core.registry import installed
+    from gansynth.hosts.advice import advice_for, describe_source
     from gansynth.hosts.suggestion import suggested_generator
     from gansynth.runtime.errors import GansynthError
 
@@ -87,8 +88,12 @@ def _contents(checked: CheckReport) -> Iterator[str]:
         return
     try:
         schema, generator = source.schema, suggested_generator(source)
+        told = checked.will_it_harm or not (schema.foreground or schema.box_classes)
+        advice = "" if told else str(advice_for(describe_source(source)))
     except GansynthError:  # of a case that cannot be read any more
         return
+    if advice:
+        yield advice
     labels = [name for name, value in schema.labels.items() if value > 0]
     kinds = {"channels": schema.channels, "labels": labels, "boxes": schema.box_classes}
     yield "; ".join([f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names])

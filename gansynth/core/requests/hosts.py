@@ -108,8 +108,8 @@ class AugmentRequest(
     framework's own command line.
 
     Data alone are enough: gansynth augment nnunet:004 decides the rest, and says why. It prepares
-    the data, fits the generator that the rules name, and trains. Where no gain is to be expected,
-    it trains on real cases alone. Of a folder without KIND, the kind is found.
+    the data, fits the generator that suits them, and trains. Where samples have not helped data
+    like these, it trains on real cases alone. Of a folder without KIND, the kind is found.
     """
 
     command: ClassVar[str] = "augment"
