@@ -210,11 +210,13 @@ def test_limits_hold_for_every_format(tmp_path, form):
         read_volume(path)
 
 
-@pytest.mark.parametrize("ending", [".nrrd", ".mha"])
+@pytest.mark.parametrize("ending", [".nrrd", ".mha", ".nii"])
 def test_channels_come_last(tmp_path, ending):
     array = volume(channels=2)
     both = sitk.Compose(*[image_of(array[..., channel]) for channel in range(2)])
     sitk.WriteImage(both, str(tmp_path / f"x{ending}"))
+    if ending == ".nii":  # with time before channels, as ITK writes vectors
+        save(tmp_path / "x.nii", array[:, :, :, None])
     assert np.array_equal(read_volume(tmp_path / f"x{ending}", ndim=(4,)).array, array)
 
 
