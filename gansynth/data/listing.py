@@ -396,6 +396,17 @@ def described(file: Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def objects_named_in(listing: VolumeSet) -> Path | None:
+    """Return a file beside a label map that says which class each of its objects has."""
+    for entry in listing.entries[:3]:
+        if entry.labels is not None:
+            file = entry.labels.with_name(f"{entry.case}.json")
+            with suppress(GansynthError):
+                if isinstance(described(file).get("instances"), Mapping):
+                    return file
+    return None
+
+
 def _odd(path: Path, key: str, value: object, expected: str) -> DataFault:
     return DataFault(
         "listing.entry-invalid",
