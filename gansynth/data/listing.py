@@ -11,6 +11,7 @@ import csv
 import io
 import os
 import re
+import shlex
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -1275,6 +1276,7 @@ _CURES = {
     ".json": "of labelme, perhaps: convert them to COCO's JSON, which coco:FOLDER reads",
     ".geojson": "of QuPath, perhaps: export masks from it, as PNG",
     ".zip": "regions of ImageJ, perhaps: make masks of them there, as PNG; else unpack them",
+    ".nii.zip": "unpack them: find FOLDER -name '*.nii.zip' -execdir unzip {} ';'",
     ".xml": f"of Pascal VOC, perhaps: {_TO_BOXES}",
     ".csv": f"a table: name it if it lists files, as nifti:FILE.csv; {_TO_BOXES}",
     ".txt": _TO_BOXES,
@@ -1306,9 +1308,11 @@ def files_not_read(folder: Path, read: Collection[str]) -> Iterator[str]:
         for path in below:
             name = path.name.lower()
             if not (path in known or path.parent in series or name in OWN or _TALK.match(name)):
-                found[path.suffix.lower()].append(path)
+                packed = ".nii.zip" if name.endswith(".nii.zip") else path.suffix.lower()
+                found[packed].append(path)
     for ending, files in sorted(found.items(), key=lambda item: -len(item[1])):
+        cure = _CURES.get(ending, _TO_VOLUMES).replace("FOLDER", shlex.quote(str(folder)))
         yield (
             f"{folder}: {len(files)} {ending or 'nameless'} file(s) are not read, such as "
-            f"{files[0]}: {_CURES.get(ending, _TO_VOLUMES)}"
+            f"{files[0]}: {cure}"
         )
