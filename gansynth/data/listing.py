@@ -1306,8 +1306,8 @@ def files_not_read(folder: Path, read: Collection[str]) -> Iterator[str]:
         known |= {path.with_name(name) for path in known for name in names_beside(path)}
         series = {home for home in {path.parent for path in below} if is_series(home)}
         for path in below:
-            name = path.name.lower()
-            if not (path in known or path.parent in series or name in OWN or _TALK.match(name)):
+            name, read_whole = path.name.lower(), not series.isdisjoint((path, path.parent))
+            if not (path in known or read_whole or name in OWN or _TALK.match(name)):
                 packed = ".nii.zip" if name.endswith(".nii.zip") else path.suffix.lower()
                 found[packed].append(path)
     for ending, files in sorted(found.items(), key=lambda item: -len(item[1])):
