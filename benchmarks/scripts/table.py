@@ -317,6 +317,7 @@ ELSEWHERE = (
     "dual_path",
     "gpu_",
     "label_places",
+    "wild.json",
     "lesion_length",
     "lesion_air",
     "lesion_looks",
