@@ -47,11 +47,13 @@ def describes(kind: str, folder: Path) -> bool:
     if is_preprocessed(folder):
         return kind == "nnunet"
     keys = set(described(folder / "dataset.json"))
-    numbered = next((folder / "imagesTr").glob("*_0000.*"), None) is not None
-    v1 = {"modality", "training"} <= keys and numbered  # which is refused, with the way out
-    v2 = {"channel_names", "file_ending"} <= keys
+    firsts = (folder / PARTS[0]).glob("*_0000.*")
+    numbered = any(not (folder / PARTS[1] / file.name).exists() for file in firsts)
     here = "dataset" in keys or (folder / "imagesTr").is_dir()
-    return kind == "nnunet-raw" and (v1 or (v2 and here))
+    v2 = {"channel_names", "file_ending"} <= keys and here
+    # Of version 1, or without file_ending: refused, with the way out.
+    lacking = bool(keys & {"modality", "channel_names"}) and numbered
+    return kind == "nnunet-raw" and (v2 or lacking)
 
 
 def is_preprocessed(folder: Path) -> bool:
@@ -186,7 +188,7 @@ def _meant(folder: Path) -> list[Path]:
     if folder.name in (*PARTS, *TESTS):
         folders = [folder.parent]
     elif around.name in VARIABLES[:2]:
-        folders = sorted(around.glob("Dataset*"))
+        folders = sorted(around.iterdir())
     return [folder for folder in folders if (folder / "dataset.json").is_file()]
 
 
@@ -327,10 +329,12 @@ def raw_set(root: NnunetRoot, dataset: str) -> RawSet:
             f"convert it: nnUNetv2_convert_old_nnUNet_dataset {folder} {new}. Where one file has "
             f"all channels, it is of the Decathlon: msd:{folder}",
         )
+    usual = _usual_ending(folder)
     if not isinstance(ending, str) or not ending.startswith("."):
         raise DataFault(
             "nnunet.file-ending-invalid",
-            f"{path}: file_ending is {ending!r}, expected for example '.nii.gz'",
+            f'{path}: file_ending is {ending!r}, expected "file_ending": "{usual}" as most of its '
+            "images have; write it there",
         )
     if ending.lower() not in endings(listed=False):
         raise DataFault(
@@ -384,12 +388,9 @@ def raw_set(root: NnunetRoot, dataset: str) -> RawSet:
     )
     if not listing.entries:
         refuse_closed(folder / "imagesTr")
-        firsts = (folder / "imagesTr").glob("?*_0000.*")
-        others = Counter([file.name.partition("_0000")[2] for file in firsts])
         hint = ""
-        if others:
-            other, count = others.most_common(1)[0]
-            hint = f"; {count} images there end in {other}: name that, file_ending in {path.name}"
+        if usual != ending:
+            hint = f"; images there end in {usual}: name that, file_ending in {path.name}"
         raise DataFault(
             "nnunet.no-training-cases",
             f"{folder}: no training cases, expected imagesTr/CASE_0000{ending} and "
@@ -402,6 +403,14 @@ def raw_set(root: NnunetRoot, dataset: str) -> RawSet:
         one_subject=one_subject(root, dataset),
     )
     return RawSet(doc, ending, listing, hidden)
+
+
+def _usual_ending(folder: Path) -> str:
+    """Return what most first channels of a raw data set end in; nnU-Net's own without any."""
+    firsts = (folder / PARTS[0]).glob("?*_0000.*")
+    found = Counter([".nii.gz", *[file.name.partition("_0000")[2] for file in firsts]])
+    found[".nii.gz"] -= 1
+    return found.most_common(1)[0][0]
 
 
 # -- subjects and folds ----------------------------------------------------------------------------

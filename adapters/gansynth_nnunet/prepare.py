@@ -44,14 +44,14 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
     """
     source, name = request.request, request.request.plans or DEFAULT_PLANS
     root, dataset = NnunetRoot.of(source.where, source.root)
-    number, folder = int(dataset[7:10]), root.preprocessed / dataset
+    folder = root.preprocessed / dataset
     named = replace(source, plans=name)
     seconds: dict[str, float] = {}  # of each step; 0.0 if it had been done before
     with stepping(request.reporter) as progress:
         with _timed(seconds, "check"):
             report = check_raw(source, lambda done, total: progress("check", done, total))
             raise_on_errors(report.findings)
-        raw = raw_set(root, dataset)
+        raw, number = raw_set(root, dataset), int(dataset[7:10])
         files = [file for entry in raw.listing.entries for file in entry.files]
         changes = [file.stat().st_mtime for file in [*files, raw.listing.where]]
         newest = max(changes)

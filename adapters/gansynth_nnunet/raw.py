@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ from gansynth.data.folds import absolute
 from gansynth.data.listing import channel_places
 from gansynth_nnunet.cases import PreprocessedArrays, hashes_of
 from gansynth_nnunet.dataset import (
+    NAME,
     NnunetRoot,
     RawSet,
     describes,
@@ -92,13 +94,20 @@ def check_raw(request: SourceRequest, progress: Callable[[int, int], None]) -> C
     raw = raw_set(root, name)
     listing = raw.listing
     report = check_volumes(listing, request, options, progress)
-    own = _check_set(raw, prepares=request.kind != "nnunet-raw")
+    own = _check_set(root, raw, prepares=request.kind != "nnunet-raw")
     return replace(report, name=name, findings=in_order([*report.findings, *own]))
 
 
-def _check_set(raw: RawSet, prepares: bool) -> Iterator[Finding]:
+def _check_set(root: NnunetRoot, raw: RawSet, prepares: bool) -> Iterator[Finding]:
     listing, path, volumes = raw.listing, raw.listing.where, raw.ending in endings()
     level: Literal["error", "warning"] = "error" if prepares else "warning"
+    if not NAME.fullmatch(path.parent.name):
+        new = f"Dataset{root.free_id(1):03d}_{re.sub('[^A-Za-z0-9_.-]', '_', path.parent.name)}"
+        text = (
+            f"{path.parent}: its name is none that nnU-Net finds, expected DatasetNNN_NAME; rename "
+            f"it: mv {shlex.quote(str(path.parent))} {shlex.quote(str(path.parent.with_name(new)))}"
+        )
+        yield Finding(level, None, path.parent, text)
     code = json.detect_encoding(path.read_bytes())
     if code != "utf-8":
         text = (

@@ -261,6 +261,7 @@ ELSEWHERE = (
     "copies.json",
     "gpu_",
     "label_places",
+    "wild.json",
     "newcomer.json",
     "papers_",
     "places",

@@ -112,7 +112,8 @@ def read_volume(
             f"{path}: scl_slope is {header.slope:g} and scl_inter {header.inter:g}, which "
             "change every label, expected 1 and 0; store the labels themselves",
         )
-    array = _asked(reader, path, lambda: _plain_axes(np.asarray(reader.read(path))))
+    array = _asked(reader, path, lambda: np.asarray(reader.read(path)))
+    array = array.reshape(_plain(array.shape))
     if array.shape != header.shape or array.dtype.kind not in NUMBERS:
         raise DataFault(
             "nifti.voxels-not-as-announced",
@@ -234,20 +235,17 @@ def _header(
 
 def _complete(found: Announced) -> VolumeHeader:
     """Return what a reader has found, with what it leaves out: the affine says the rest."""
-    kept = list(map(int, found[0]))
-    while len(kept) > 3 and kept[-1] == 1:  # which says nothing
-        kept.pop()
+    kept = _plain(tuple(map(int, found[0])))
     if isinstance(found, VolumeHeader):
-        return found._replace(shape=tuple(kept))
+        return found._replace(shape=kept)
     affine = np.array(found[2], np.float64).reshape(4, 4)
     x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
-    return VolumeHeader(tuple(kept), np.dtype(found[1]), affine, (x, y, z), affine)
+    return VolumeHeader(kept, np.dtype(found[1]), affine, (x, y, z), affine)
 
 
-def _plain_axes(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    while array.ndim > 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    return array
+def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Leave out what says nothing: axes of one entry after the third."""
+    return (*shape[:3], *[length for length in shape[3:] if length != 1])
 
 
 def _refuse_absurd(path: Path, layout: VolumeHeader, max_bytes: int, ndim: Collection[int]) -> None:

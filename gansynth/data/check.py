@@ -35,7 +35,7 @@ from gansynth.data.grid import (
 )
 from gansynth.data.label_files import read_label_map
 from gansynth.data.label_judge import Held, judge, likely_labels, odd_labels
-from gansynth.data.listing import CaseFiles, VolumeSet, described, missing
+from gansynth.data.listing import CaseFiles, VolumeSet, missing, objects_named_in
 from gansynth.data.plausibility import Chosen, Place
 from gansynth.data.read_options import VolumeOptions
 from gansynth.data.rows import rows_mixed_up
@@ -450,33 +450,14 @@ class _VolumeCheck:
             self.say("warning", None, where, f"{text} them")
         judged = judge(self.held, pictures=False) if any(self.values) and self.held else None
         if self.allowed is None and not likely_labels(self.values, self.listing.likely):
-            problem, objects = odd_labels(self.values, self.held), self._objects_named_in()
+            objects = objects_named_in(self.listing)
+            problem = odd_labels(self.values, self.held, objects)
             if problem:
                 self.say("error", None, where, problem)
-            elif objects is not None or (judged is not None and judged.kind == "objects"):
-                said = "" if objects is None else f", as {objects} says"
-                names = ",".join(
-                    [f"label {value}:{value}" for value in sorted(self.values) if value]
-                )
-                text = (
-                    f"label values seem to count objects{said}, expected classes; write a map of "
-                    f"their classes, or name them if they are: --read labels='{names}'"
-                )
-                self.say("error", None, where, text)
             else:
                 self._held_out_labels()
         if judged is not None and judged.kind == "inverted":
             self.say("warning", None, where, f"label value {judged.reason}, if it is background")
-
-    def _objects_named_in(self) -> Path | None:
-        """Return a file beside a label map that says which class each of its objects has."""
-        for entry in self.listing.entries[:3]:
-            if entry.labels is not None:
-                file = entry.labels.with_name(f"{entry.case}.json")
-                with suppress(GansynthError):
-                    if isinstance(described(file).get("instances"), Mapping):
-                        return file
-        return None
 
     def _spacings(self) -> None:
         if self.options.spacing is not None or not self.spacing:

@@ -190,15 +190,26 @@ def _names(numbers: Collection[int]) -> list[str]:
     return [f"label {number}:{number}" for number in sorted(numbers)]
 
 
-def odd_labels(files: Mapping[int, Path], maps: Sequence[Held] = ()) -> str | None:
-    """Describe unnamed numbers of volumes that are not 0, 1, 2, ...; None if they are.
+def odd_labels(
+    files: Mapping[int, Path], maps: Sequence[Held] = (), objects: Path | None = None
+) -> str | None:
+    """Describe unnamed numbers of volumes that are not classes 0, 1, 2, ...; None if they are.
 
-    ``files``: number -> a file that has it.
+    Args:
+        files: number -> a file that has it.
+        maps: what is held by those that are known.
+        objects: a file that says which class each number of a map is of, if there is one.
     """
     ordered = sorted({0, *files})
     gaps = [value for number, value in enumerate(ordered) if value != number]
     if not gaps:
-        return None
+        if objects is None and not counts_objects(maps):
+            return None
+        said = "" if objects is None else f", as {objects} says"
+        return (
+            f"label values seem to count objects{said}, expected classes; write a map of their "
+            f"classes, or name them if they are: --read labels='{','.join(_names(ordered[1:]))}'"
+        )
     found = judge(maps or [Held(dict.fromkeys(ordered, 0.0), {}, frozenset(), frozenset())],
                   pictures=False)  # fmt: skip
     text = (

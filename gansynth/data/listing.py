@@ -11,6 +11,7 @@ import csv
 import io
 import os
 import re
+import shlex
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -394,6 +395,17 @@ def described(file: Path) -> Mapping[str, Any]:
     """Return what a JSON file says, if it is there and a dictionary; DataFault: no JSON."""
     found = read_json(file, hint="see: gansynth help sources") if file.is_file() else None
     return found if isinstance(found, dict) else {}
+
+
+def objects_named_in(listing: VolumeSet) -> Path | None:
+    """Return a file beside a label map that says which class each of its objects has."""
+    for entry in listing.entries[:3]:
+        if entry.labels is not None:
+            file = entry.labels.with_name(f"{entry.case}.json")
+            with suppress(GansynthError):
+                if isinstance(described(file).get("instances"), Mapping):
+                    return file
+    return None
 
 
 def _odd(path: Path, key: str, value: object, expected: str) -> DataFault:
@@ -1264,6 +1276,7 @@ _CURES = {
     ".json": "of labelme, perhaps: convert them to COCO's JSON, which coco:FOLDER reads",
     ".geojson": "of QuPath, perhaps: export masks from it, as PNG",
     ".zip": "regions of ImageJ, perhaps: make masks of them there, as PNG; else unpack them",
+    ".nii.zip": "unpack them: find FOLDER -name '*.nii.zip' -execdir unzip {} ';'",
     ".xml": f"of Pascal VOC, perhaps: {_TO_BOXES}",
     ".csv": f"a table: name it if it lists files, as nifti:FILE.csv; {_TO_BOXES}",
     ".txt": _TO_BOXES,
@@ -1293,11 +1306,13 @@ def files_not_read(folder: Path, read: Collection[str]) -> Iterator[str]:
         known |= {path.with_name(name) for path in known for name in names_beside(path)}
         series = {home for home in {path.parent for path in below} if is_series(home)}
         for path in below:
-            name = path.name.lower()
-            if not (path in known or path.parent in series or name in OWN or _TALK.match(name)):
-                found[path.suffix.lower()].append(path)
+            name, read_whole = path.name.lower(), not series.isdisjoint((path, path.parent))
+            if not (path in known or read_whole or name in OWN or _TALK.match(name)):
+                packed = ".nii.zip" if name.endswith(".nii.zip") else path.suffix.lower()
+                found[packed].append(path)
     for ending, files in sorted(found.items(), key=lambda item: -len(item[1])):
+        cure = _CURES.get(ending, _TO_VOLUMES).replace("FOLDER", shlex.quote(str(folder)))
         yield (
             f"{folder}: {len(files)} {ending or 'nameless'} file(s) are not read, such as "
-            f"{files[0]}: {_CURES.get(ending, _TO_VOLUMES)}"
+            f"{files[0]}: {cure}"
         )

@@ -90,7 +90,12 @@ def read_pattern(text: str, *, of_labels: bool = False) -> NamePattern:
     """Parse a pattern; ValueError: it is none. ``of_labels``: a case may have several files."""
     whole = "".join([part[0] for part in _PART.finditer(text)]) == text
     pattern = NamePattern(text)
-    if not whole or "{case" not in text or (pattern.several and not of_labels):
+    if whole and pattern.several and not of_labels:
+        raise ValueError(
+            "{label}, {rater} and {part} join label maps of volumes, which pictures are read as "
+            "with the same keys by slices:nifti:FOLDER"
+        )
+    if not whole or "{case" not in text:
         raise ValueError(
             "expected a pattern of paths with {case} in it, such as volume-{case}.nii.gz or "
             "{case}/{channel}.nii.gz"

@@ -61,7 +61,7 @@ from gansynth.data.grid import (
     whole_labels,
 )
 from gansynth.data.label_files import read_label_map
-from gansynth.data.label_judge import likely_labels, odd_labels
+from gansynth.data.label_judge import FEWEST_OBJECTS, Held, likely_labels, odd_labels
 from gansynth.data.listing import (
     CaseFiles,
     VolumeSet,
@@ -70,6 +70,7 @@ from gansynth.data.listing import (
     list_manifest,
     list_msd,
     located,
+    objects_named_in,
     places_of_channels,
 )
 from gansynth.data.read_options import (
@@ -423,17 +424,20 @@ class VolumeSource(CaseSource):
         if labels is not None:
             return labels
         values: dict[int, Path] = {}
+        maps: list[Held] = []
         for case in self._train:
             entry = self.entry(case)
             if entry.labels is not None:
                 drawn = [each.file for each in entry.drawn]
                 store = CaseStore.of(case, drawn, self.listing.root, beside=False)
-                found = store.arrays("values", partial(self._values_in, entry))["values"].tolist()
+                held = store.arrays("held", partial(self._held_in, entry))
+                found, single = [set(map(int, held[name])) for name in ("values", "single")]
                 values = dict.fromkeys(found, entry.labels) | values
+                maps.append(Held(dict.fromkeys(found, 0.0), {}, frozenset(single), frozenset()))
         likely = likely_labels(values, self.listing.likely)
         if likely is not None:
             return likely
-        problem = odd_labels(values)
+        problem = odd_labels(values, maps, objects_named_in(self.listing))
         if problem:
             raise DataFault("nifti.label-values-odd", f"{self.listing.where}: {problem}")
         named = {"background": 0}
@@ -441,8 +445,12 @@ class VolumeSource(CaseSource):
             named[f"label {value}"] = value
         return named
 
-    def _values_in(self, entry: CaseFiles) -> Mapping[str, npt.NDArray[Any]]:
-        return {"values": values_of(self._label_map(entry)[0])}
+    def _held_in(self, entry: CaseFiles) -> Mapping[str, npt.NDArray[Any]]:
+        """Return the numbers of a label map, and those that are one connected part."""
+        array = self._label_map(entry)[0]
+        values = values_of(array)
+        single = Held.of(array, values).single if values[-1] >= FEWEST_OBJECTS else ()
+        return {"values": values, "single": np.array(sorted(single), np.int32)}
 
     @cached_property
     def intensities(self) -> tuple[ChannelNormalisation, ...]:

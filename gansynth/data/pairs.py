@@ -6,6 +6,7 @@ the same case in it. Names like those of label maps count only where contents le
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections import Counter, defaultdict
@@ -154,11 +155,13 @@ class FoundLayout:
 
     ``keys``: of ``--read``. ``whole``: whether it reads at least three quarters of the files, each
     as what it is. ``subjects``: an expression of people who have several cases, else empty.
+    ``count``: how many files it reads.
     """
 
     keys: Mapping[str, str]
     whole: bool
     subjects: str = ""
+    count: int = 0
 
     @property
     def joins(self) -> bool:
@@ -171,18 +174,6 @@ class FoundLayout:
         words = [f"--read {shlex.quote(f'{key}={text}')}" for key, text in self.keys.items()]
         words += [f"--subjects {shlex.quote(self.subjects)}"] if self.subjects else []
         return " ".join(words)
-
-
-def paired_patterns(
-    folder: Path, endings: tuple[str, ...], *, channels: bool = True
-) -> dict[str, str]:
-    """Return ``--read`` keys ``image`` and ``label`` that fit a folder's files; empty for none.
-
-    Those of the only layout of ``found_layouts``, if it reads most files.
-    """
-    found = found_layouts(folder, endings, channels=channels)
-    told = len(found) == 1 and found[0].whole and not found[0].subjects
-    return dict(found[0].keys) if told else {}
 
 
 def found_layouts(
@@ -296,6 +287,8 @@ def _layout(
 ) -> FoundLayout | None:
     """Return the layout of label maps of some kinds, the first of most cases; None: of none."""
     cases, images = kinds[drawn[0]], _images_of(kinds, drawn[0])
+    if not channels:
+        images = _nearest(images, drawn[0])
     image = _joined(images, "channel") if images else None
     if image is None or (len(images) > 1 and not channels):
         return None
@@ -322,12 +315,13 @@ def _layout(
     if names < files_of.keys():
         numbered = [f"{name}:{number}" for number, name in enumerate(sorted(names), start=1)]
         keys["labels"] = ",".join(numbered)
+    count = len(shown) + len(of_labels)
     whole = (
-        4 * (len(shown) + len(of_labels)) >= 3 * len(files)
+        4 * count >= 3 * len(files)
         and {found.case for found in of_images.values()} == cases.keys()
         and {*of_labels} == {*cases.values()}
     )
-    return FoundLayout(keys, whole, _people(cases, shown))
+    return FoundLayout(keys, whole, _people(cases, shown), count)
 
 
 def _people(cases: Collection[str], files: Iterable[Path]) -> str:
@@ -394,6 +388,12 @@ def _images_of(kinds: Kinds, label: str) -> list[str]:
     ]
     depths = Counter([kind.count("/") for kind in fitting])
     return [kind for kind in fitting if kind.count("/") == depths.most_common(1)[0][0]]
+
+
+def _nearest(images: Sequence[str], label: str) -> list[str]:
+    """Return the kinds of images that share most folders, from the first on, with label maps."""
+    shared = [len(os.path.commonpath([image, label])) for image in images]
+    return [image for image, length in zip(images, shared, strict=True) if length == max(shared)]
 
 
 def _on_grid(labels: Mapping[str, Path], images: Mapping[str, Path]) -> bool:

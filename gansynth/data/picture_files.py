@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -39,8 +40,9 @@ def read_picture(path: Path, use: Use = "image") -> npt.NDArray[Any]:
     """Decode a picture: (H, W) or (H, W, 3), dtype as stored.
 
     An image may be grey (8, 16, 32 bits, floats) or 8-bit RGB; a mask has whole numbers, of a
-    palette its indices. Turned as its EXIF orientation says, and every viewer shows it. Raises
-    DataFault: naming what was found and expected; EnvironmentFault: unreadable.
+    palette its indices, and of RGB one number where all three are equal. Turned as its EXIF
+    orientation says, and every viewer shows it. Raises DataFault: naming what was found and
+    expected; EnvironmentFault: unreadable.
     """
     from PIL import ImageOps
 
@@ -73,6 +75,15 @@ def read_picture(path: Path, use: Use = "image") -> npt.NDArray[Any]:
             f"{path}: no {kind} file, or a damaged one: {words}; {COPY_AGAIN}",
         ) from error
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if use == "mask" and array.ndim == 3:
+        coloured = array[(array != array[..., :1]).any(axis=-1)]
+        if len(coloured):
+            raise DataFault(
+                "picture-files.mode-unsupported",
+                f"{path}: mode RGB, with colours such as {tuple(coloured[0].tolist())}, expected "
+                "one grey channel of label numbers; save it with a number for each colour",
+            )
+        array = array[..., 0]
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataFault(
             "picture-files.not-finite",
@@ -104,7 +115,7 @@ def _refuse_other(path: Path, picture: Any, data: bytes, use: Use) -> None:
             "NIfTI",
         )
     deep = picture.mode == "RGB" and _bits(picture, data) > 8
-    modes = (*GREY, "RGB") if use == "image" else ("1", "L", "P", *GREY[1:-1])
+    modes = (*GREY, "RGB") if use == "image" else ("1", "L", "P", *GREY[1:-1], "RGB")
     if picture.mode not in modes or deep:
         mode = "RGB of 16 bits, which Pillow cuts to 8" if deep else f"mode {picture.mode}"
         expected = "grey or 8-bit RGB" if use == "image" else "one grey channel of label numbers"
@@ -155,6 +166,16 @@ def picture_header(path: Path) -> PictureHeader:
             f"{path}: no {kind} file, or a damaged one: {words}; {COPY_AGAIN}",
         ) from error
     return PictureHeader((int(height), int(width)), mode, turned)
+
+
+def frames_of(path: Path) -> int:
+    """Return how many pictures a TIFF file holds; 1 of other files, and of damaged ones."""
+    from PIL import Image
+
+    if SUFFIXES[path.suffix.lower()] == "TIFF":
+        with suppress(OSError, SyntaxError, ValueError), Image.open(path) as picture:
+            return int(getattr(picture, "n_frames", 1))
+    return 1
 
 
 def _has_exif(path: Path, kind: str) -> bool:

@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, Field
 
 from gansynth.core.fingerprint import Prints, prints_of
 from gansynth.core.identity import neighbours
+from gansynth.core.requests.samples import CheckRequest
 from gansynth.core.resample import resampling_record
 from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.core.source import (
@@ -52,14 +53,15 @@ from gansynth.data.listing import located, picture_keys
 from gansynth.data.name_patterns import LIKE_LABELS, NamePattern, Pattern, files_fitting
 from gansynth.data.pairs import (
     are_label_maps,
+    found_layouts,
     label_maps_among,
-    paired_patterns,
 )
 from gansynth.data.picture_files import (
     MAX_PIXELS,
     SUFFIXES,
     PixelSpacing,
     Windows,
+    frames_of,
     full_range,
     per_channel,
     picture_header,
@@ -218,13 +220,13 @@ class PictureSet:
     spare: list[Path] = field(default_factory=list)
 
 
-def pair_keys(folder: Path) -> dict[str, str]:
+def pair_keys(folder: Path) -> Mapping[str, str]:
     """``--read`` keys that say where the masks of a folder are, by its files and their names.
 
     Empty without masks for half of the images, and where ``images`` and ``masks`` say it already.
 
     Raises:
-        DataFault: there are masks of several kinds.
+        DataFault: there are masks of several kinds, or in a layout that has to be chosen.
     """
     homes = {p.name: p for p in sorted(folder.iterdir()) if p.is_dir() and p.name[0] != "."}
     drawn = [name for name in homes if name in MASKS or LIKE_LABELS.search(name)]
@@ -260,7 +262,17 @@ def pair_keys(folder: Path) -> dict[str, str]:
                 "expected one kind; move the others to another folder",
             )
         return {"mask_suffix": suffix}
-    return paired_patterns(folder, tuple(SUFFIXES), channels=False)
+    layouts = found_layouts(folder, tuple(SUFFIXES), channels=False)
+    if len(layouts) == 1 and layouts[0].whole and not layouts[0].subjects:
+        return layouts[0].keys
+    if 4 * sum([layout.count for layout in layouts]) >= 3 * len(_files(folder)) > 0:
+        ways = " or ".join([layout.typed for layout in layouts])
+        raise DataFault(
+            "pictures.layout-undecided",
+            f"{folder}: masks of several kinds, or several of one person, expected to be told what "
+            f"is meant; choose: {ways}",
+        )
+    return {}
 
 
 def _shared_suffix(images: Collection[str], masks: Collection[str]) -> str | None:
@@ -364,6 +376,15 @@ def _by_patterns(
             )
         into.setdefault(found.case, path)
     return dict(sorted(files.items())), drawn
+
+
+def _pattern_of(file: Path, case: str, folder: Path) -> str:
+    """Return the pattern of a file of a case below a folder."""
+    above, name = file.relative_to(folder).parent, Path(case).name
+    below = above.as_posix().removesuffix(Path(case).parent.as_posix()).strip("/")
+    home = f"{below}/" if below not in (".", "") else ""
+    wild = "**/" if "/" in case else ""
+    return f"{home}{wild}{file.name.replace(name, '{case}', 1)}"
 
 
 def _further(name: str, drawn: dict[str, Path]) -> tuple[Path, ...]:
@@ -549,9 +570,25 @@ class PictureSource(CaseSource):
         self.options = parse_read(PictureOptions, request)
         self.request = absolute(request, folder)
         self.found = list_pictures(folder, self.options)
+        self._refuse_stacks()
         self.numbers, self.threshold = BINARY, self.options.threshold
         if self._named is not None:
             self.numbers = {n: label for label, n in enumerate(self._named.values())}
+
+    def _refuse_stacks(self) -> None:
+        """Raise DataFault where the first file holds several pictures, as volumes of ImageJ do."""
+        for first in list(self.found.pictures.values())[:1]:
+            frames = frames_of(first.image)
+            if frames > 1:
+                named = {"image": first.image, "label": first.mask}
+                read = {key: _pattern_of(file, first.case, self.found.folder)
+                        for key, file in named.items() if file is not None}  # fmt: skip
+                there = replace(self.request, kind="nifti", read=read)
+                raise DataFault(
+                    "pictures.volumes",
+                    f"{first.image}: holds {frames} pictures, expected one; read such files as "
+                    f"volumes: {there.command(CheckRequest)}",
+                )
 
     def faults(self) -> Sequence[Fault]:
         """Return what is found without decoding a picture; opening raises the first."""

@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter, label
 
 from tests.data import sets
+from tests.expected import raises_fault
 
 SHAPE, CASES = (72, 96), 6
 
@@ -176,6 +177,8 @@ def test_values_of_volumes_are_read_as_check_proposes(tmp_path, kind, says):
     volumes(tmp_path, MASKS[kind][0])
     message = sets.only(tmp_path).message
     assert re.search(says, message)
+    with raises_fault("nifti.label-values-odd", names=message[message.index("--read") :]):
+        _ = sets.opened(tmp_path).schema  # which a fit asks for
     assert list(sets.check(tmp_path, **proposed(message)).findings) == []
 
 
@@ -191,6 +194,8 @@ def test_objects_whose_classes_lie_beside_them_are_asked_about(tmp_path):
     assert list(sets.check(tmp_path).findings) == []
     (tmp_path / "labels/p0.json").write_text(json.dumps({"instances": {"1": 0}}))
     assert f"as {tmp_path}/labels/p0.json says" in sets.only(tmp_path).message
+    with raises_fault("nifti.label-values-odd", names=f"as {tmp_path}/labels/p0.json says"):
+        _ = sets.opened(tmp_path).schema
 
 
 @pytest.mark.parametrize("values", [(1, 2), (1, 2, 3, 4)])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.data.sets import save, save_picture
 
@@ -105,6 +106,50 @@ def test_masks_of_several_kinds_are_not_taken_for_images(tmp_path, refuse, names
     made(tmp_path, names, "_r|_b|_mask", ".png")
     says = ["masks end in", "expected one kind; move the others to another folder"]
     refuse("check", f"pictures:{tmp_path}", code=3, says=says, keep=[tmp_path])
+
+
+def test_masks_in_rgb_are_found_and_of_two_copies_one_is_chosen(tmp_path, run_cli, succeed):
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        shown, mask = rng.integers(0, 255, (24, 32), np.uint8), np.zeros((24, 32), np.uint8)
+        mask[4 : 8 + number, 4:9] = 255
+        for kind in ("png", "tif"):
+            for part, array in (("Original", shown), ("Ground Truth", mask)):
+                file = tmp_path / kind.upper() / part / f"{number}.{kind}"
+                save_picture(file, np.stack([array] * 3, -1))
+    told = run_cli("check", tmp_path)
+    assert told.exit_code == 3
+    ways = re.findall(r"--read '(.*?)' --read '(.*?)'", told.stderr)
+    assert len(ways) == 2
+    for image, label in ways:
+        done = succeed("check", tmp_path, "--read", image, "--read", label)
+        assert "4 cases; files: 0 error(s), 0 warning(s)" in done.stdout
+
+
+def test_stacks_are_read_by_the_command_that_is_told(tmp_path, run_cli, succeed):
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        for part, high in (("images", 4000), ("masks", 2)):
+            pages = [Image.fromarray(a) for a in rng.integers(0, high, (9, 24, 32), np.uint16)]
+            file = tmp_path / f"study/{part}/{number}.tif"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pages[0].save(file, save_all=True, append_images=pages[1:])
+    told = run_cli("check", tmp_path / "study")
+    way = shlex.split(told.stderr.partition("gansynth ")[2].rpartition(" [")[0])
+    assert "4 cases; files: 0 error(s)" in succeed(*way).stdout
+
+
+def test_files_of_labels_are_joined_for_pictures_as_slices_of_volumes(tmp_path, refuse, succeed):
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        save_picture(tmp_path / f"images/{number}.png", rng.integers(0, 255, (24, 32), np.uint8))
+        for first, label in enumerate(("core", "rim")):
+            mask = np.zeros((24, 32), np.uint8)
+            mask[4 : 9 + number, 4 + 5 * first : 9 + 5 * first] = 255
+            save_picture(tmp_path / f"masks/{number}_{label}.png", mask)
+    keys = ["--read", "image=images/{case}.png", "--read", "label=masks/{case}_{label}.png"]
+    refuse("check", f"pictures:{tmp_path}", *keys, code=2, says=["slices:nifti:FOLDER"])
+    assert "labels: core, rim" in succeed("check", f"slices:nifti:{tmp_path}", *keys).stdout
 
 
 def drawn(number: int, *, shift: int = 0, size: int = 3) -> np.ndarray:

@@ -210,11 +210,13 @@ def test_limits_hold_for_every_format(tmp_path, form):
         read_volume(path)
 
 
-@pytest.mark.parametrize("ending", [".nrrd", ".mha"])
+@pytest.mark.parametrize("ending", [".nrrd", ".mha", ".nii"])
 def test_channels_come_last(tmp_path, ending):
     array = volume(channels=2)
     both = sitk.Compose(*[image_of(array[..., channel]) for channel in range(2)])
     sitk.WriteImage(both, str(tmp_path / f"x{ending}"))
+    if ending == ".nii":  # with time before channels, as ITK writes vectors
+        save(tmp_path / "x.nii", array[:, :, :, None])
     assert np.array_equal(read_volume(tmp_path / f"x{ending}", ndim=(4,)).array, array)
 
 
@@ -237,6 +239,9 @@ def test_series_are_found_by_a_pattern_of_folders(tmp_path):
     read = {"folds": "2", "image": "{case}/MR", "label": "{case}/outline.nii.gz"}
     assert not check(tmp_path, **read).findings
     assert opened(tmp_path, **read).header("p1").shape == SHAPE[::-1]
+    for number in range(4):
+        write(tmp_path / f"alone/images/p{number}", volume(number).astype(np.int16))
+    assert "has no label maps" in only(tmp_path / "alone", folds="2").message
 
 
 def test_a_nifti_file_is_read_by_its_bytes_and_a_wrong_name_is_told(tmp_path):

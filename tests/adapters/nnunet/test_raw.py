@@ -160,6 +160,17 @@ def test_a_dataset_json_that_cannot_be_used_stops_the_check(toy_copy, changes, e
         check(toy_copy)
 
 
+def test_a_data_set_of_another_name_or_without_its_ending_is_known_by_its_folder(
+    toy_copy, refuse, run_cli
+):
+    other = toy_copy.raw.rename(toy_copy.raw.with_name("ours"))
+    told = run_cli("check", other)
+    assert (told.exit_code, "rename it: mv" in told.stdout) == (0, True)
+    refuse("prepare", f"nnunet:{other}", code=3, says=["DatasetNNN_NAME", "mv"])
+    edit(other, file_ending=None)
+    refuse("check", other, code=3, says=['"file_ending": ".nii.gz"'])
+
+
 def test_cases_listed_in_dataset_json_are_found(toy_copy):
     listed = {}
     for case in ("p1_left", "p2_left"):
