@@ -26,6 +26,7 @@ from gansynth.data.case_writer import NiftiWriter
 from gansynth.data.check import check_volumes, in_order
 from gansynth.data.folds import absolute
 from gansynth.data.listing import channel_places
+from gansynth.hosts.prediction import axes_of
 from gansynth_nnunet.cases import PreprocessedArrays, hashes_of
 from gansynth_nnunet.dataset import (
     NnunetRoot,
@@ -37,7 +38,6 @@ from gansynth_nnunet.dataset import (
     read_labels,
 )
 from gansynth_nnunet.plans import check_plans, preparing
-from gansynth_nnunet.scans import axes_of
 
 
 @register_read_options(VolumeOptions)
