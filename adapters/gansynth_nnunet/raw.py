@@ -170,11 +170,11 @@ def _check_arrays(root: NnunetRoot, dataset: str) -> Iterator[Finding]:
                 yield Finding.of(file.stem.removesuffix("_seg"), file, fault)
 
 
-def raise_on_errors(findings: Sequence[Finding]) -> None:
-    """Stop if a check found errors."""
+def raise_on_errors(findings: Sequence[Finding], request: SourceRequest) -> None:
+    """Stop if a check of a request's data found errors."""
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
-        note = f" ({len(errors)} errors in all; see: gansynth check)" if len(errors) > 1 else ""
+        note = f" ({len(errors)} errors in all; see: {request.check()})" if len(errors) > 1 else ""
         raise DataFault("nnunet.raw-data-faulty", f"{errors[0].message}{note}")
 
 

@@ -184,8 +184,8 @@ class PreprocessedScans(CaseSource):
                 words = " ".join(str(error).split())
                 raise DataFault(
                     "nnunet.unlabelled-image-not-preprocessed",
-                    f"{images[0]}: nnU-Net does not preprocess it: {words:.300}; see: gansynth "
-                    f"check {self.request.kind}:{self.request.where}",
+                    f"{images[0]}: nnU-Net does not preprocess it: {words:.300}; see: "
+                    f"{self.request.check()}",
                 ) from error
 
     def _turned(self, case_id: str, scratch: Path) -> tuple[list[str], str | None]:
