@@ -130,7 +130,7 @@ def boxed_import(source: CaseSource, target: str) -> str:
         asked = replace(asked, kind="slices", where=where, read=known)
     if asked.kind == "slices" and len(schema.channels) not in (1, 3):
         read["channels"] = schema.channels[0]
-    return import_command(replace(asked, read={**asked.read, **read}), target)
+    return import_command(replace(asked, read=dict(asked.read) | read), target)
 
 
 def _fit(
