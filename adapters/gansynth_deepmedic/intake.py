@@ -50,8 +50,8 @@ class DeepMedicIntake(Intake):
                     f"{option}: samples are inserted into DeepMedic's training cases, expected "
                     f"conditions of these cases alone. Leave {option} out",
                 )
-        generator, space, why = run.manifest["generator"], run.space, ""
-        again = f"gansynth fit cgan3d --data deepmedic:{self.source.request.where}"
+        generator, space, why, data = run.manifest["generator"], run.space, "", self.source.request
+        again = run.fit_again(data, generator="cgan3d")
         if space.grid == "slice" or (space.size and len(space.size) != 3):
             why = f"{generator} generates slices, expected a generator of volumes: {again}"
         elif space.grid == "crop" and "labels" not in run.capabilities.takes:
@@ -63,7 +63,8 @@ class DeepMedicIntake(Intake):
         elif space.grid == "crop" and any(n < m for n, m in zip(space.size, SMALLEST, strict=True)):
             why = (
                 f"samples have {space.size} voxels, expected at least {SMALLEST}: a smaller one is "
-                "mostly faded border. Fit the generator at a larger size: --read size="
+                "mostly faded border. Fit the generator at a larger size: "
+                f"{run.fit_again(data, SMALLEST)}"
             )
         if why:
             raise UsageFault("deepmedic.run-samples-not-insertable", f"{run.folder}: {why}")

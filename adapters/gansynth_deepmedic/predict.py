@@ -15,21 +15,23 @@ from gansynth import (
     open_source,
 )
 from gansynth.hosts.launch import device_of
-from gansynth.hosts.prediction import place_labels, raw_files
+from gansynth.hosts.prediction import axes_of, place_labels, raw_files
 from gansynth.runtime.files import replace_text
 from gansynth_deepmedic.layout import list_text
 from gansynth_deepmedic.program import checkpoint_in, find_program, run_test
+from gansynth_deepmedic.source import DeepMedicSource
 
 SESSION, LOG = "predict", "gansynth_prediction.log"
 
 
 def predict_images(job: PredictJob) -> list[Path]:
-    """Predict each case; its images are used as they are stored, as those of the training were.
+    """Predict each case, turned along the axes of the training's files if these lie alike.
 
     Raises:
         UsageFault: no checkpoint, other channels, or no volumes. TrainingFault: DeepMedic failed.
     """
     source = open_source(SourceRequest.from_json(job.session["source"]))
+    assert isinstance(source, DeepMedicSource)
     images = job.opened(source.schema.channels)
     if not isinstance(images, VolumeSource):
         raise UsageFault(
@@ -40,12 +42,14 @@ def predict_images(job: PredictJob) -> list[Path]:
     program = find_program(*job.session["program"])
     job.begin(target="deepmedic", labels=dict(source.schema.labels), checkpoint=checkpoint)
     cases = images.train_ids
+    known = [source.entry(case).images[0] for case in source.train_ids]
+    axes = axes_of(filter(Path.is_file, known))
     with job.scratch() as home:
         rows = []
         for number, case in enumerate(cases):
             own = home / f"case_{number}"
             own.mkdir()
-            rows.append(raw_files(images, case, len(source.schema.channels), own))
+            rows.append(raw_files(images, case, len(source.schema.channels), own, axes))
         config = write_test(home, rows, job.session["settings"])
         device = device_of(job.device).replace(":", "")
         arguments = ["-model", job.session["model"], "-test", str(config), "-dev", device]
@@ -63,6 +67,7 @@ def predict_images(job: PredictJob) -> list[Path]:
                     f"DeepMedic predicts nothing: {last}; see {job.out / LOG}",
                 )
             files.append(place_labels(images, case, predicted, job.out))
+    job.say_turned(images, axes)
     return files
 
 

@@ -30,6 +30,8 @@ from gansynth import (
     FloatArray,
     Item,
     LabelArray,
+    PrepareRequest,
+    SourceRequest,
     UsageFault,
     Writer,
     write_json_atomic,
@@ -221,7 +223,7 @@ class MixedWriter(_ExportWriter):
         for part in (source.folder.name, TRUTH):
             (folder / part).mkdir()
         for file in source.files_of((*export.real, *export.held_out)):
-            _link(source.plans.folder / file, folder / file)
+            _link(source.plans.folder / file, folder / file, source.request)
 
     def add(self, item: Item) -> None:
         """Write a case by nnU-Net's own function, as its preprocessing does."""
@@ -285,7 +287,7 @@ class RawWriter(_ExportWriter):
             write_volume(path, turned, self.affine, synthetic=True)
 
 
-def _link(file: Path, target: Path) -> None:
+def _link(file: Path, target: Path, request: SourceRequest) -> None:
     file = file.resolve()
     try:
         with contextlib.suppress(OSError):
@@ -296,7 +298,7 @@ def _link(file: Path, target: Path) -> None:
         raise DataFault(
             "nnunet.export-file-missing",
             f"{file}: missing, expected it from nnU-Net's preprocessing: its trainer reads it; "
-            "run: gansynth prepare --force",
+            f"run: {request.command(PrepareRequest, force=True)}",
         ) from None
 
 

@@ -63,7 +63,7 @@ def import_raw(request: ImportRequest) -> CommandReport:
     if not there and wanted.kind in installed().names("checks"):
         with counting(request.reporter, "check") as progress:
             findings = installed().check(wanted.kind)(wanted, progress).findings
-        raise_on_errors(findings)
+        raise_on_errors(findings, wanted)
         for finding in findings:
             request.reporter.warn(finding.message)
     source, folds = _opened(wanted, named="fold" in request.reading)

@@ -12,16 +12,12 @@ from typing import Any
 import numpy as np
 
 from gansynth import (
-    CaseSource,
     DataFault,
     PredictJob,
-    VolumeSource,
     read_json,
 )
-from gansynth.core.lineage import some_names
-from gansynth.core.volumes import endings, read_volume
-from gansynth.data.grid import whole_labels
-from gansynth.hosts.prediction import place_labels, raw_files, write_labels
+from gansynth.core.volumes import endings
+from gansynth.hosts.prediction import axes_of, place_labels, raw_files
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.child import limit_threads
 from gansynth_nnunet.converter import REORIENT
@@ -32,7 +28,6 @@ from gansynth_nnunet.dataset import (
 )
 from gansynth_nnunet.launch import find_variant
 from gansynth_nnunet.results import VALIDATION
-from gansynth_nnunet.scans import axes_of, turned_along
 
 
 def predict_images(job: PredictJob, checkpoint: str) -> list[Path]:
@@ -66,25 +61,15 @@ def predict_images(job: PredictJob, checkpoint: str) -> list[Path]:
         job.scratch() as scratch,
         job.reporter.task(len(images.train_ids), "case") as task,
     ):
-        turned = []
         for case in images.train_ids:
-            raw = raw_files(images, case, len(channels), scratch)
-            own = axes_of(raw[:1])
-            turned += [f"{case} ({own})"] if axes not in ("", own) else []
-            for number, file in enumerate(raw):
-                raw[number] = turned_along(file, axes, scratch / f"turned_{number}.nii.gz")
+            raw = raw_files(images, case, len(channels), scratch, axes)
             predicted = scratch / f"predicted{ending}"
             _predict(predictor, raw, predicted, ending, probabilities=job.sure is not None)
             if job.sure is not None and ignore is not None:
                 _mark_unsure(job, predicted, ending, ignore, regions=bool(read.regions))
-            back = turned_along(predicted, own, scratch / "turned_back.nii.gz")
-            files.append(_place(images, case, back, job.out))
+            files.append(place_labels(images, case, predicted, job.out))
             task.advance(1)
-    if turned:
-        job.reporter.say(
-            f"{some_names(turned)}: not stored along the axes of the training cases, {axes}; "
-            "turned to be predicted, and back"
-        )
+    job.say_turned(images, axes)
     return files
 
 
@@ -151,11 +136,3 @@ def _mark_unsure(
         probabilities = held["probabilities"]  # (K, D, H, W); each its own where there are regions
     foreground = range(0 if regions else 1, len(probabilities))
     job.mark_unsure(predicted, probabilities, foreground, ignore)
-
-
-def _place(source: CaseSource, case: str, predicted: Path, folder: Path) -> Path:
-    """Bring a prediction to its place, on the grid of its image and named after its case."""
-    if isinstance(source, VolumeSource):
-        return place_labels(source, case, predicted, folder)
-    labels = whole_labels(predicted, read_volume(predicted, labels=True).array)
-    return write_labels(source, case, labels[..., 0].T, folder)

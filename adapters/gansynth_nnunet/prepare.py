@@ -50,7 +50,7 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
     with stepping(request.reporter) as progress:
         with _timed(seconds, "check"):
             report = check_raw(source, lambda done, total: progress("check", done, total))
-            raise_on_errors(report.findings)
+            raise_on_errors(report.findings, source)
         raw, number = raw_set(root, dataset), int(dataset[7:10])
         files = [file for entry in raw.listing.entries for file in entry.files]
         changes = [file.stat().st_mtime for file in [*files, raw.listing.where]]

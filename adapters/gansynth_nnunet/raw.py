@@ -27,6 +27,7 @@ from gansynth.data.case_writer import NiftiWriter
 from gansynth.data.check import check_volumes, in_order
 from gansynth.data.folds import absolute
 from gansynth.data.listing import channel_places
+from gansynth.hosts.prediction import axes_of
 from gansynth_nnunet.cases import PreprocessedArrays, hashes_of
 from gansynth_nnunet.dataset import (
     NAME,
@@ -39,7 +40,6 @@ from gansynth_nnunet.dataset import (
     read_labels,
 )
 from gansynth_nnunet.plans import check_plans, preparing
-from gansynth_nnunet.scans import axes_of
 
 
 @register_read_options(VolumeOptions)
@@ -179,11 +179,11 @@ def _check_arrays(root: NnunetRoot, dataset: str) -> Iterator[Finding]:
                 yield Finding.of(file.stem.removesuffix("_seg"), file, fault)
 
 
-def raise_on_errors(findings: Sequence[Finding]) -> None:
-    """Stop if a check found errors."""
+def raise_on_errors(findings: Sequence[Finding], request: SourceRequest) -> None:
+    """Stop if a check of a request's data found errors."""
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
-        note = f" ({len(errors)} errors in all; see: gansynth check)" if len(errors) > 1 else ""
+        note = f" ({len(errors)} errors in all; see: {request.check()})" if len(errors) > 1 else ""
         raise DataFault("nnunet.raw-data-faulty", f"{errors[0].message}{note}")
 
 

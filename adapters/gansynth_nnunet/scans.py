@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +34,7 @@ from gansynth import (
     VolumeSource,
     disk_errors,
 )
-from gansynth.core.volumes import endings, read_volume, read_volume_header
+from gansynth.core.volumes import endings
 from gansynth.hosts.prediction import raw_files
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth_nnunet.cases import PreprocessedArrays
@@ -184,56 +184,16 @@ class PreprocessedScans(CaseSource):
                 words = " ".join(str(error).split())
                 raise DataFault(
                     "nnunet.unlabelled-image-not-preprocessed",
-                    f"{images[0]}: nnU-Net does not preprocess it: {words:.300}; see: gansynth "
-                    f"check {self.request.kind}:{self.request.where}",
+                    f"{images[0]}: nnU-Net does not preprocess it: {words:.300}; see: "
+                    f"{self.request.check()}",
                 ) from error
 
     def _turned(self, case_id: str, scratch: Path) -> tuple[list[str], str | None]:
         """Return a case's files, one for each channel, and its label map's, if there is one."""
-        files = raw_files(self._scans, case_id, len(self._scans.channels), scratch)
-        chosen = [files[place] for place in self._places]
-        labels = self._scans.entry(case_id).labels
-        chosen += [] if labels is None else [labels]
-        turned = [
-            str(turned_along(file, self._own.axes, scratch / f"turned_{number}.nii.gz"))
-            for number, file in enumerate(chosen)
-        ]
-        return (turned, None) if labels is None else (turned[:-1], turned[-1])
-
-
-def axes_of(files: Iterable[Path]) -> str:
-    """Return along which axes files are stored, as ``RAS``; "" if they differ, or none is there."""
-    found = {axes_in(read_volume_header(file).affine) for file in files}
-    return found.pop() if len(found) == 1 else ""
-
-
-def axes_in(affine: npt.NDArray[np.float64]) -> str:
-    """Return the anatomical directions of a file's axes, as ``RAS``."""
-    from nibabel import aff2axcodes
-
-    return "".join(aff2axcodes(affine))
-
-
-def turned_along(file: Path, axes: str, copy: Path) -> Path:
-    """Return a file as NIfTI along other axes: itself, if it is and lies so, or a copy.
-
-    Without ``axes`` it keeps its own.
-    """
-    import nibabel
-    from nibabel import orientations
-
-    own = axes_in(read_volume_header(file).affine)
-    along = axes in ("", own)
-    if along and file.name.lower().endswith((".nii", ".nii.gz")):
-        return file
-    volume = read_volume(file)
-    array = volume.array.astype("u1") if volume.array.dtype == bool else volume.array
-    image: Any = nibabel.Nifti1Image(array, volume.affine, dtype=array.dtype)
-    if not along:
-        turns = orientations.ornt_transform(*map(orientations.axcodes2ornt, (own, axes)))
-        image = image.as_reoriented(turns)
-    nibabel.save(image, copy)
-    return copy
+        count, along = len(self._scans.channels), self._own.axes
+        files = raw_files(self._scans, case_id, count, scratch, along, labels=True)
+        labels = str(files[count]) if len(files) > count else None
+        return [str(files[place]) for place in self._places], labels
 
 
 def _encoded(array: npt.NDArray[Any]) -> bytes:

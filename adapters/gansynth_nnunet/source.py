@@ -199,7 +199,7 @@ class NnunetSource(PatchSource):
 
         "" if they differ, or are not at hand.
         """
-        from gansynth_nnunet.scans import axes_of
+        from gansynth.hosts.prediction import axes_of
 
         if self.ending not in endings() or not (self.root.raw / self.dataset).is_dir():
             return ""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from gansynth import CropHost, FloatArray, Job, LabelArray, UsageFault
-from gansynth.hosts.sample_source import fit_again
 from gansynth.hosts.training_data import CentredCrops, Pair, padding_values
 from gansynth.runtime.child import WARNING
 from gansynth.runtime.option_kinds import size_text
@@ -84,7 +83,7 @@ class SegmenterHost(CropHost):
         run = self.request.run if self.request.mix.synthetic else None
         way_out = f"name a larger one: --patch {edge}"
         if run is not None and run.space.cuts and min(run.space.size) < edge:
-            again = fit_again(run, self.source.request, (edge,))
+            again = run.fit_again(self.source.request, (edge,))
             way_out = f"samples of {run.folder} are as small: {again}; then name its run here"
         raise UsageFault(
             "segmenter.deepmedic-crops-too-small",

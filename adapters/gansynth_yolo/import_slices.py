@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,8 @@ from gansynth import (
     open_source,
 )
 from gansynth.data.folds import table_text
-from gansynth.data.read_options import refuse_idle_read
+from gansynth.data.read_options import import_command, refuse_idle_read
+from gansynth.data.slices import inner_read
 from gansynth.runtime.files import new_or_same
 from gansynth.runtime.progress import ProgressTask
 from gansynth.sampling.png_writer import PictureOptions
@@ -71,8 +73,8 @@ def import_slices(request: ImportRequest, options: ImportSettings) -> CommandRep
     if schema.axes != "HW" or not schema.box_classes:
         raise UsageFault(
             "yolo.import-not-slices-with-boxes",
-            f"{source.name}: expected slices with boxes: slices:KIND:WHERE --read boxes=yes, or "
-            "for example --read boxes=tumour:1+2+4",
+            f"{source.name}: expected slices with boxes, as by: "
+            f"{boxed_import(source, request.target)}",
         )
     YoloWriter.check(schema, PictureOptions.model_validate({"bits": options.bits}))
     if not source.held_out_ids:
@@ -115,6 +117,20 @@ def import_slices(request: ImportRequest, options: ImportSettings) -> CommandRep
     document.update(written)
     document["data"] = data
     return CommandReport(document, then=then, already=again)
+
+
+def boxed_import(source: CaseSource, target: str) -> str:
+    """Return the command that makes a YOLO data set of cases, of slices where they are volumes.
+
+    Of channels that no detector takes, the first one is chosen.
+    """
+    asked, schema, read = source.request, source.schema, {"boxes": "yes"}
+    if schema.axes == "DHW":
+        where, known = f"{asked.kind}:{asked.where}", inner_read(asked.read)
+        asked = replace(asked, kind="slices", where=where, read=known)
+    if asked.kind == "slices" and len(schema.channels) not in (1, 3):
+        read["channels"] = schema.channels[0]
+    return import_command(replace(asked, read=dict(asked.read) | read), target)
 
 
 def _fit(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from gansynth import CaseSource, Intake, Space, UsageFault
+from gansynth_yolo.import_slices import boxed_import
 from gansynth_yolo.source import YoloSource
 
 
@@ -18,12 +19,11 @@ class YoloIntake(Intake):
 
     def __init__(self, source: CaseSource, target: str, space: Space | None = None) -> None:
         if not isinstance(source, YoloSource):
-            slices = "" if source.schema.axes == "HW" else "slices:"
-            data = f"{source.request.kind}:{source.request.where}"
+            asked = source.request
             raise UsageFault(
                 "yolo.data-not-for-detectors",
-                f"--data {data}: detectors train on YOLO and COCO data sets, expected "
-                "yolo:data.yaml or coco:FOLDER; make one: gansynth import "
-                f"{slices}{data} yolo:FOLDER --read boxes=yes, and fit the generator on it",
+                f"--data {asked.kind}:{asked.where}: detectors train on YOLO and COCO data sets, "
+                "expected yolo:data.yaml or coco:FOLDER; make one: "
+                f"{boxed_import(source, 'yolo:NEW')}, and fit the generator on yolo:NEW/data.yaml",
             )
         super().__init__(source, target, space)

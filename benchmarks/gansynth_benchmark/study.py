@@ -324,7 +324,7 @@ class BenchmarkStudy:
             door = Door(
                 f"--{option.replace('_', '-')}",
                 f"Leave these cases out, or name others: {option}: in the plan",
-                f"{option}_read: [subjects={{}}]",
+                f"{option}_read: [subjects='{{}}']".format,
                 "subjects: FILE in the plan",
             )
             opened = open_source(inherited_request(request, self.request))

@@ -51,13 +51,13 @@ class Door:
     Attributes:
         name: e.g. ``generator`` or ``--unlabelled``.
         hint: the way out, if a held-out case was seen.
-        naming: how its cases get subjects; ``{}`` is the rule.
+        naming: returns how its cases get subjects by a rule, as it is typed.
         own_naming: how the cases of the fold's own data set get theirs.
     """
 
     name: str = "generator"
     hint: str = "Fit a generator on this fold: gansynth fit ... --fold FOLD"
-    naming: str = "gansynth fit ... --subjects {}"
+    naming: Callable[[str], str] = "gansynth fit ... --subjects '{}'".format
     own_naming: str = "--subjects FILE"
 
 
@@ -133,7 +133,7 @@ def _way_out(found: _Comparison, held_out: HeldOut, door: Door) -> str:
         )
     if found.same is False and kinds == {"subject"}:
         rule = held_out.naming if _is_expression(held_out.naming) else "(.*)"
-        prefixed = door.naming.format(f"'other:{rule.partition(':')[2] or rule}'")
+        prefixed = door.naming(f"other:{rule.partition(':')[2] or rule}")
         return (
             f"{door.hint}. If they are other people of the same number, give these a prefix: "
             f"{prefixed}"
@@ -319,7 +319,7 @@ def _warnings(found: _Comparison, held_out: HeldOut, door: Door) -> list[str]:
         of, ways = found.name, [door.own_naming.replace("FILE", recurring.rule)]
         if found.same is False:
             of = f"{door.name} {of}"
-            ways.append(door.naming.format(recurring.rule))
+            ways.append(door.naming(recurring.expression))
         way_out = " and ".join(ways)
         texts.append(f"{of}: {recurring}. If they are one person's, name people: {way_out}")
     return texts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -151,6 +151,21 @@ class RunFolder(RunDescription):
         run = cls(folder)
         vars(run)["manifest"] = manifest
         return run
+
+    def fit_again(
+        self, request: SourceRequest, size: Sequence[int] = (), generator: str = ""
+    ) -> str:
+        """Return the command that fits its generator, or another one, on the data of a request.
+
+        ``size``: of the crops, (D, H, W) voxels; by default that of the request.
+        """
+        from gansynth.core.requests.fit import FitRequest
+
+        read, out = dict(request.read), f"{self.folder}_again"
+        if size:
+            read["size"] = ",".join(map(str, size))
+        fitted = generator or self.manifest["generator"]
+        return replace(request, read=read).command(FitRequest, generator=fitted, out=out)
 
     def __str__(self) -> str:
         return str(self.folder)

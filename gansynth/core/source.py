@@ -110,6 +110,12 @@ class SourceRequest(Document, optional=("synthetic",)):
         """Return the command of ``words`` as it is pasted."""
         return shlex.join(["gansynth", *self.words(model, **fields)])
 
+    def check(self, **fields: Any) -> str:
+        """Return the command that finds what is wrong with these data; see ``command``."""
+        from gansynth.core.requests.samples import CheckRequest
+
+        return self.command(CheckRequest, **fields)
+
 
 @dataclass(frozen=True)
 class Finding:

@@ -25,6 +25,7 @@ READERS = {
     "analyze": "gansynth.data.readers.nibabel_formats:Analyze",
     "analyze-img": "gansynth.data.readers.nibabel_formats:AnalyzeVoxels",
     "dicom": "gansynth.data.readers.dicom:DicomSeries",
+    "dicom-seg": "gansynth.data.readers.dicom_seg:DicomSegmentation",
     "itk": "gansynth.data.readers.itk:Itk",
     "mgh": "gansynth.data.readers.nibabel_formats:FreeSurfer",
     "nifti": "gansynth.data.readers.nibabel_formats:Nifti",

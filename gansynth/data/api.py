@@ -66,7 +66,7 @@ def _not_one(where: str, kinds: Sequence[str]) -> GansynthError:
             "source.files-unreadable", f"no kind of source opens it: {'; '.join(unread)}"
         )
     found = f"can be read as {' or '.join(kinds)}" if kinds else "no kind of source opens it"
-    example = f"gansynth check {[*kinds, 'nifti'][0]}:{where}"
+    example = SourceRequest([*kinds, "nifti"][0], where).check()
     return UsageFault("source.kind-undecided", f"{where}: {found}; name its kind, as in {example}")
 
 

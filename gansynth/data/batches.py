@@ -19,6 +19,7 @@ from gansynth.core.case_pool import PlacedCase, TrainingCases
 from gansynth.core.case_store import Arrays
 from gansynth.core.foreground import ForegroundIndex
 from gansynth.core.lineage import CaseRecord
+from gansynth.core.requests.data import CacheRequest
 from gansynth.core.schema import Boxes, Case, LabelArray, Schema, known_labels
 from gansynth.core.source import (
     CaseHeader,
@@ -251,14 +252,13 @@ class CaseCache:
         self._again += 1
         if self._again == READ_AGAIN:
             self._again += 1
-            name = f"{self.source.request.kind}:{self.source.request.where}"
             log.warning(
                 "%s: its cases take more than the %.3g GB of memory there is for them, so they are "
-                "read again and again, which takes time; a file of them is read in parts: gansynth "
-                "cache %s -o FILE.h5, then --data h5:FILE.h5",
+                "read again and again, which takes time; a file of them is read in parts: %s, then "
+                "--data h5:cases.h5",
                 self.source.name,
                 self.max_bytes / 1e9,
-                name,
+                self.source.request.command(CacheRequest, out="cases.h5"),
             )
 
     def __getstate__(self) -> dict[str, Any]:

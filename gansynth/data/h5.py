@@ -29,6 +29,7 @@ from gansynth.core.case_store import CaseStore
 from gansynth.core.fingerprint import Prints
 from gansynth.core.foreground import ForegroundIndex, PlaneIndex
 from gansynth.core.lineage import CaseRecord, Lineage, guard_split
+from gansynth.core.requests.data import CacheRequest
 from gansynth.core.schema import OUTSIDE, Boxes, Case, LabelArray, Schema, content_hash
 from gansynth.core.source import (
     CaseHeader,
@@ -675,12 +676,11 @@ class H5Source(PatchSource):
 
     def _refuse_other(self) -> None:
         request, made = self.request, self.index.request
-        again = f"make another cache: gansynth cache {made.get('kind')}:{made.get('where')} -o FILE"
         if request.fold != self.index.fold:
             raise UsageFault(
                 "h5.fold-differs",
                 f"{self.path}: --fold {request.fold}: the cache holds fold {self.index.fold}, "
-                f"expected --fold {self.index.fold}; or {again} --fold {request.fold}",
+                f"expected --fold {self.index.fold}; or {self._with(fold=request.fold)}",
             )
         for key in ("configuration", "plans", "subjects"):
             value, cached = getattr(request, key), made.get(key)
@@ -688,8 +688,14 @@ class H5Source(PatchSource):
                 raise UsageFault(
                     "h5.option-differs",
                     f"{self.path}: --{key} {value}: the cache was made with {cached}; leave it "
-                    f"out, or {again} --{key} {value}",
+                    f"out, or {self._with(**{key: value})}",
                 )
+
+    def _with(self, **changes: Any) -> str:
+        """Return what is typed for a cache of the same cases with such changes."""
+        other = self.path.with_stem(f"{self.path.stem}_other")
+        made = replace(SourceRequest.from_json(self.index.request), **changes)
+        return f"make another: {made.command(CacheRequest, out=other)}; and name it: h5:{other}"
 
     def files(self, case_id: str) -> StoredCase | None:
         """Files of the original source; None where they are gone, or never were."""

@@ -504,7 +504,7 @@ class VolumeSource(CaseSource):
 
     @property
     def _way_out(self) -> str:
-        return f"see all that is wrong: gansynth check {self.request.kind}:{self.request.where}"
+        return f"see all that is wrong: {self.request.check()}"
 
 
 # -- intensities ---------------------------------------------------------------------------------

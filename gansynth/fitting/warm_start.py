@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,11 @@ def extend_lineage(source: CaseSource, lineage: Lineage, parent_run: ParentRun) 
 
     Reads the source's held-out cases. Raises IntegrityFault: the ancestor has seen one of them.
     """
-    door = Door(f"run {parent_run.run_id}", naming="gansynth fit ... --subjects {}")
+
+    def named(rule: str) -> str:
+        return parent_run.fit_again(replace(parent_run.request, subjects=rule))
+
+    door = Door(f"run {parent_run.run_id}", naming=named)
     compared = refuse_seen(parent_run.lineage, held_out_of(unwrap(source)), door)
     for text in compared.warnings:
         log.warning("--init-from %s: %s", parent_run.folder, text)

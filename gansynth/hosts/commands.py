@@ -213,7 +213,7 @@ def _description_unread(source: SourceRequest) -> Finding | None:
         return None
     text = (
         f"{where}: says what it holds, and {source.kind}: does not read that; to have its names "
-        f"and labels, read it as {others[0]}:{source.where}"
+        f"and labels: {replace(source, kind=others[0], read={}).check()}"
     )
     return Finding("warning", None, where, text)
 

@@ -22,7 +22,6 @@ from gansynth.hosts.host import Framework, FrameworkOptions
 from gansynth.hosts.job import CHECKPOINTS, Job
 from gansynth.hosts.mixer import MixerConfig
 from gansynth.hosts.prediction import PredictJob, write_labels
-from gansynth.hosts.sample_source import fit_again
 from gansynth.hosts.training_data import Pair, TrainingData, misfit, on_own_grid, training_space
 from gansynth.metrics.segmentation.evaluation import asked_regions, headline
 from gansynth.runtime.errors import UsageFault
@@ -65,7 +64,7 @@ class CropIntake(Intake):
             raise UsageFault(
                 "hosts.run-samples-misfit-crops",
                 f"{run.folder}: {why}; train on smaller crops (--set patch=), or fit the generator "
-                f"in the space of the training: {fit_again(run, self.source.request, own_size)}",
+                f"in the space of the training: {run.fit_again(self.source.request, own_size)}",
             )
 
     def check_sample(self, sample: Sample) -> None:

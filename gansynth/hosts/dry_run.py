@@ -204,7 +204,9 @@ def will_it_harm(session: Session, sampler: Sampler | None) -> dict[str, Any]:
             return check_bank(Path(request.bank), session.source, session.reporter)
         return {} if sampler is None else check_run(sampler, session.reporter)
 
-    why: object = "that takes too long here; gansynth check --generator RUN does it"
+    samples = {"bank": request.bank} if request.bank else {"generator": request.generator}
+    typed = session.source.request.check(**samples)
+    why: object = f"that takes too long here; {typed} does it"
     try:
         found = measuring().part("will it harm", compared)
     except GansynthError as fault:

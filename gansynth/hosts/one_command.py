@@ -217,7 +217,7 @@ def describe(source: CaseSource, found: Contents, subjects: int) -> str:
         raise UsageFault(
             "hosts.neither-label-maps-nor-boxes",
             f"{source.name}: has neither label maps nor boxes, expected some to train on; see "
-            "what there is: gansynth check",
+            f"what there is: {source.request.check()}",
         )
     if found.kind == "boxes":
         line += f"; boxes: {', '.join(schema.box_classes)}"

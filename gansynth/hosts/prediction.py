@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gansynth.core.identity import HeldOut, LineageMatch, matches
 from gansynth.core.lineage import read_lineage, some_names
@@ -116,6 +117,18 @@ class PredictJob:
         labels = whole_labels(file, oriented(volume.array, volume.affine))
         levels = oriented(levels_of(probabilities, foreground).T, volume.affine)
         write_volume(file, self.with_unsure(labels, levels, ignore), volume.affine)
+
+    def say_turned(self, images: CaseSource, axes: str) -> None:
+        """Say which images are turned along the axes of a training's files, if these are known."""
+        turned = list[str]()
+        for case in images.train_ids if axes else ():
+            own = _own_axes(images, case)
+            turned += [f"{case} ({own})"] if own != axes else []
+        if turned:
+            self.reporter.say(
+                f"{some_names(turned)}: not stored along the axes of the training cases, {axes}; "
+                "turned to be predicted, and back"
+            )
 
     def _refuse_other_files(self) -> None:
         there = sorted(self.out.iterdir()) if self.out.is_dir() else []
@@ -264,8 +277,30 @@ def write_labels(
     return written
 
 
-def raw_files(source: CaseSource, case: str, channels: int, scratch: Path) -> list[Path]:
-    """Return a file of three axes for each channel: the case's own, or written to ``scratch``."""
+def raw_files(
+    source: CaseSource,
+    case: str,
+    channels: int,
+    scratch: Path,
+    axes: str = "",
+    *,
+    labels: bool = False,
+) -> list[Path]:
+    """Return a NIfTI file of three axes for each channel: its own, or written to ``scratch``.
+
+    Args:
+        axes: along which they are stored, as those of a training; by default along their own.
+        labels: whether the file of the case's label map comes last, if it has one.
+    """
+    files = _channel_files(source, case, channels, scratch)
+    if labels and isinstance(source, VolumeSource):
+        truth = source.entry(case).labels
+        files += [] if truth is None else [truth]
+    turned = [scratch / f"turned_{number:04d}{ENDING}" for number in range(len(files))]
+    return [turned_along(*each) for each in zip(files, [axes] * len(files), turned, strict=True)]
+
+
+def _channel_files(source: CaseSource, case: str, channels: int, scratch: Path) -> list[Path]:
     if isinstance(source, VolumeSource):
         own = source.entry(case).images
         if len(own) == channels and all(
@@ -289,13 +324,63 @@ def raw_files(source: CaseSource, case: str, channels: int, scratch: Path) -> li
     return files
 
 
-def place_labels(source: VolumeSource, case: str, predicted: Path, folder: Path) -> Path:
-    """Bring a predicted NIfTI file to its place, in its image's format and named after its case."""
+def place_labels(source: CaseSource, case: str, predicted: Path, folder: Path) -> Path:
+    """Bring a predicted file to its place, in its image's format and named after its case.
+
+    It is turned back along the axes of the image.
+    """
+    back = turned_along(predicted, _own_axes(source, case), predicted.with_name(f"back{ENDING}"))
+    if not isinstance(source, VolumeSource):
+        labels = whole_labels(back, read_volume(back, labels=True).array)
+        return write_labels(source, case, labels[..., 0].T, folder)
     target = folder / f"{own_name(case)}{written_ending(source.entry(case).images[0])}"
     with disk_errors(target):
-        if target.name.endswith(ENDING) and named_as_packed(predicted):
-            predicted.replace(target)
+        if target.name.endswith(ENDING) and named_as_packed(back):
+            back.replace(target)
             return target
-    volume = read_volume(predicted, labels=True)
-    labels = whole_labels(predicted, oriented(volume.array, volume.affine))
+    volume = read_volume(back, labels=True)
+    labels = whole_labels(back, oriented(volume.array, volume.affine))
     return write_volume(target, labels, volume.affine)
+
+
+# -- along which axes files lie ------------------------------------------------------------------
+
+
+def axes_of(files: Iterable[Path]) -> str:
+    """Return along which axes files are stored, as ``RAS``; "" if they differ, or none is there."""
+    found = {_axes_in(read_volume_header(file).affine) for file in files}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _axes_in(affine: npt.NDArray[np.float64]) -> str:
+    from nibabel import aff2axcodes
+
+    return "".join(aff2axcodes(affine))
+
+
+def _own_axes(source: CaseSource, case: str) -> str:
+    if isinstance(source, VolumeSource):
+        return axes_of(source.entry(case).images[:1])
+    return _axes_in(affine_of(source.schema.spacing))
+
+
+def turned_along(file: Path, axes: str, copy: Path) -> Path:
+    """Return a file as NIfTI along other axes: itself, if it is and lies so, or a copy.
+
+    Without ``axes`` it keeps its own.
+    """
+    import nibabel
+    from nibabel import orientations
+
+    own = _axes_in(read_volume_header(file).affine)
+    along = axes in ("", own)
+    if along and file.name.lower().endswith((".nii", ENDING)):
+        return file
+    volume = read_volume(file)
+    array = volume.array.astype("u1") if volume.array.dtype == bool else volume.array
+    image: Any = nibabel.Nifti1Image(array, volume.affine, dtype=array.dtype)
+    if not along:
+        turns = orientations.ornt_transform(*map(orientations.axcodes2ornt, (own, axes)))
+        image = image.as_reoriented(turns)
+    nibabel.save(image, copy)
+    return copy

@@ -5,7 +5,6 @@ A training is refused that would see held-out cases, another space or other unit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,11 +12,10 @@ from gansynth.bank.reader import BankReader
 from gansynth.core.identity import Compared, HeldOut
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import such_as
-from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.source import CaseSource
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.deidentify import real_parts
@@ -49,15 +47,6 @@ class SampleSource:
         if self.run is not None:
             return real_parts(self.run)
         return None if self.bank is None else self.bank.spec.real
-
-
-def fit_again(run: RunFolder, request: SourceRequest, size: Sequence[int] = ()) -> str:
-    """Return the command that fits a run's generator on a training's data, in crops of a size."""
-    read = dict(request.read)
-    if size:
-        read["size"] = ",".join(map(str, size))
-    fields = {"generator": run.manifest["generator"], "out": f"{run.folder}_again"}
-    return replace(request, read=read).command(FitRequest, **fields)
 
 
 def find_sample_source(request: AugmentRequest) -> SampleSource:

@@ -301,6 +301,9 @@ class Session:
         fit = where.command(FitRequest, generator=name, fold=where.fold, out="NEW")
         hint = f"Fit a generator on the training cases of this fold: {fit}"
         door = Door(kind, hint, own_naming=self.host.one_subject)
+        if run is not None:
+            own = run.request
+            door = replace(door, naming=lambda rule: run.fit_again(replace(own, subjects=rule)))
         found = replace(found, compared=refuse_seen(lineage, self.held_out, door))
         if run is not None:
             intake.check_run(run, request.samples)

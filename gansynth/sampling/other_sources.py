@@ -75,7 +75,7 @@ class OtherSources:
                 option,
                 "Leave these cases out: name the others in a file of splits, "
                 f"{option}-read splits=FILE, with {option}-read fold=0; or move their files away",
-                f"{option}-read subjects={{}}",
+                f"{option}-read subjects='{{}}'".format,
             )
             compared = compared.joined(refuse_seen(lineage, held_out, door))
         texts = [test_images_of(scans.request, own) for scans in self.scans]

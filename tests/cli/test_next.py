@@ -1,5 +1,6 @@
 """The line ``next:`` of a command is one command, which works as it is pasted."""
 
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from gansynth.core.run_folder import RunFolder
 from gansynth.metrics.detection.record import FILE, write_detections
 from gansynth_cli.results import then_cure
 from tests.cli.conftest import READ
+from tests.flat_sets import pictures
 from tests.metrics.detection.simulated import drawn
 from tests.yolo_sets import toy_yolo
 
@@ -37,12 +39,13 @@ CHAINS = {
 @pytest.fixture
 def home(world, toys, tmp_path, monkeypatch):
     """A folder with what the commands are about."""
-    for part in ("ill", "toy"):
+    for part in ("ill", "free", "toy"):
         shutil.copytree(world / part, tmp_path / part)
     found = drawn(1, 60, per_subject=4)
     write_detections(tmp_path / "real" / FILE, found)
     write_detections(tmp_path / "both" / FILE, found)
     toy_yolo(tmp_path / "boxes", train=4, val=2, test=0, size=16)
+    pictures(tmp_path / "flat")
     monkeypatch.chdir(tmp_path)
 
 
@@ -61,6 +64,32 @@ def test_the_next_command_works_as_it_is_pasted(home, first, run_cli, cheap_nnun
         typed += beside
     result = run_cli(*typed)
     assert result.exit_code == 0, (typed, result.stderr)
+
+
+MIX = "augment --generator toy --ratio 1:1 --target"
+WAYS_OUT = {
+    "fit means --data h5:ill.h5 --fold 1 -o run": "h5.fold-differs",
+    "fit means --data h5:ill.h5 --subjects '(.)' -o run": "h5.option-differs",
+    f"{MIX} yolo --data nifti:ill": "yolo.data-not-for-detectors",
+    f"{MIX} yolo --data pictures:flat": "yolo.data-not-for-detectors",
+    "import slices:nifti:ill yolo:OUT --read inner.channels=T1,FLAIR": (
+        "yolo.import-not-slices-with-boxes"
+    ),
+    f"{MIX} nnunet --data nifti:ill --subjects '(.)'": "nnunet.data-of-other-kind",
+    "augment nifti:free": "hosts.neither-label-maps-nor-boxes",
+}
+"""A command that is refused -> why."""
+TYPED = re.compile(r"gansynth (?:cache|check|fit|import) .+?(?=; |, |\. | \[|$)")
+
+
+@pytest.mark.parametrize("first", WAYS_OUT)
+def test_the_way_out_of_a_message_works_as_it_is_pasted(home, first, run_cli):
+    run_cli("cache", "nifti:ill", "-o", "ill.h5", *READ)
+    refused = run_cli(*shlex.split(first))
+    assert f"[{WAYS_OUT[first]}]" in refused.stderr, refused.stderr
+    (way_out,) = TYPED.findall(refused.stderr.splitlines()[-1])
+    typed = run_cli(*shlex.split(way_out)[1:])
+    assert typed.exit_code == 0, (way_out, typed.stderr)
 
 
 def pasted(line: str) -> list[str]:

@@ -73,7 +73,6 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     "import msd:folder deepmedic:x": "has no such command, expected one of: nnunet, yolo",
     "import msd:folder nnunet:": "import 'nnunet:': expected KIND:WHERE",
     "import nifti:{ill} nnunet:1 --fold 0": "--fold: has no effect",
-    SLICES: "expected slices with boxes: slices:KIND:WHERE --read boxes=yes",
     f"{SLICES} {BOXES} --fold all": "nothing is held out",
     f"{SLICES} {BOXES} --folds 2": "say --read folds=2",
     f"{SLICES} {BOXES} --set=bits=9": "--set bits=9: expected 8 or 16 (of a pixel)",

@@ -91,6 +91,7 @@ def write_series(folder: Path, image: Any, direction: Array, series: str = "1.2.
             "0008|0060": "MR",
             "0020|000d": "1.2",
             "0020|000e": series,
+            "0020|0052": "1.2.9",
             "0020|0013": f"{count - number}",
             "0020|0032": "\\".join(map(str, place)),
             "0020|0037": "\\".join(map(str, (*direction[:, 0], *direction[:, 1]))),
@@ -242,6 +243,68 @@ def test_series_are_found_by_a_pattern_of_folders(tmp_path):
     for number in range(4):
         write(tmp_path / f"alone/images/p{number}", volume(number).astype(np.int16))
     assert "has no label maps" in only(tmp_path / "alone", folds="2").message
+
+
+def write_segments(path: Path, series: Path, drawn: Array, kind: str) -> None:
+    """Write labels 1 and 2 of a map (x, y, z) as segments, in frames of any order."""
+    highdicom = pytest.importorskip("highdicom", reason="needs the extra dev: highdicom")
+    from pydicom import dcmread
+    from pydicom.sr.codedict import codes
+
+    slices = [dcmread(file) for file in sorted(series.iterdir())]
+    asked = ("PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime")
+    for one in slices:
+        one.update(dict.fromkeys((*asked, "AccessionNumber"), ""))
+        one.PatientID, one.PatientName, one.SliceThickness = "p", "p^p", SPACING[2]
+    across = np.cross(*np.reshape(slices[0].ImageOrientationPatient, (2, 3)))
+    places = [np.dot(across, one.ImagePositionPatient) for one in slices]
+    frames = drawn.T[np.argsort(np.argsort(places))]
+    if kind != "LABELMAP":
+        frames = np.stack([frames == 1, frames == 2], -1) * (1.0 if kind == "FRACTIONAL" else True)
+    described = [
+        highdicom.seg.SegmentDescription(
+            number, name, codes.SCT.Tissue, codes.SCT.Liver, algorithm_type="MANUAL"
+        )
+        for number, name in ((1, "liver"), (2, "tumour, large"))
+    ]
+    path.parent.mkdir(exist_ok=True)
+    made = ("1.2.77", 9, "1.2.77.1", 1, "m", "m", "1", "1")
+    written = highdicom.seg.Segmentation(slices, frames, kind, described, *made)
+    if kind != "BINARY":  # of a byte for each voxel, so that frames are easily turned round
+        count = int(written.NumberOfFrames)
+        pixels = np.frombuffer(written.PixelData, "u1")[: count * drawn[..., 0].size]
+        written.PixelData = pixels.reshape(count, -1)[::-1].tobytes()
+        written.PerFrameFunctionalGroupsSequence = written.PerFrameFunctionalGroupsSequence[::-1]
+    written.save_as(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize(
+    ("kind", "label"), [("BINARY", "seg.dcm"), ("FRACTIONAL", "SEG"), ("LABELMAP", "SEG")]
+)
+def test_segments_lie_where_they_were_drawn_on_their_series(tmp_path, direction, kind, label):
+    """Frames without a voxel are not in the file, so it has another size."""
+    axes = DIRECTIONS[direction]
+    drawn = lesion()
+    for number in range(2):
+        home = tmp_path / f"p{number}"
+        home.mkdir()
+        image = image_of(volume(number).astype(np.int16), axes)
+        write_series(home / "MR", image, axes, series=f"1.2.{number + 3}")
+        file = home / label / "1-1.dcm" if label == "SEG" else home / label
+        write_segments(file, home / "MR", drawn, kind)
+    read = {"folds": "2", "image": "{case}/MR", "label": f"{{case}}/{label}"}
+    (found,) = check(tmp_path, **read).findings
+    assert "labels=liver:1,tumour_large:2" in found.message
+    segments, grid = read_volume(file), read_volume(home / "MR")
+    assert np.array_equal(segments.array, drawn)
+    assert np.allclose(segments.affine, grid.affine)
+    with raises_fault("readers.dicom-file-no-segmentation"):
+        read_volume(next((home / "MR").iterdir()))
+    shutil.rmtree(home / "MR")
+    with raises_fault("readers.dicom-seg-without-series", names="segimage2itkimage"):
+        read_volume(file)
 
 
 def test_a_nifti_file_is_read_by_its_bytes_and_a_wrong_name_is_told(tmp_path):

@@ -20,6 +20,7 @@ class CacheRequest(CaseData):
     records, outlines, backgrounds, and arrays that do not fit into memory.
     """
 
+    command = "cache"
     settings = ""
     needs = {
         **dict.fromkeys(("dtype", "compression", "chunk", "dry_run"), "out"),

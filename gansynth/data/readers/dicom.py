@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.volumes import FOLDER, VolumeReader
+from gansynth.core.volumes import (
+    FOLDER,
+    Announced,
+    VolumeReader,
+    read_volume,
+    read_volume_header,
+)
 from gansynth.data.readers.itk import (
     TO_RAS,
     asked,
@@ -22,28 +30,48 @@ from gansynth.data.readers.itk import (
 from gansynth.runtime.errors import DataFault
 
 APART = 0.02  # share of their distance by which neighbouring slices may lie elsewhere
+DRAWN = re.compile(rb"\x08\x00\x60\x00(?:CS..|....)(?:SEG |RTSTRUCT)", re.DOTALL)  # its modality
 WAY_OUT = "convert it: dcm2niix -z y -o OUT {}"
 
 
 class DicomSeries(VolumeReader):
-    """Slices of one size and direction at equal distances; anything else is refused."""
+    """Slices of one size and direction at equal distances, or one segmentation of such slices."""
 
     endings = (FOLDER,)
 
-    def header(self, path: Path) -> tuple[tuple[int, ...], Any, npt.NDArray[np.float64]]:
+    def header(self, path: Path) -> Announced:
         """Read the headers of all slices."""
-        _, shape, dtype, affine = _slices(path, path.stat().st_mtime_ns)
+        drawn = _drawn_in(path)
+        if drawn is not None:
+            return read_volume_header(drawn)
+        _, shape, dtype, affine = slices_of(path)
         return shape, dtype, affine
 
     def read(self, path: Path) -> npt.NDArray[Any]:
         """Read the slices, rescaled as their headers say (Hounsfield units)."""
-        files, *_ = _slices(path, path.stat().st_mtime_ns)
+        drawn = _drawn_in(path)
+        if drawn is not None:
+            return read_volume(drawn, labels=True).array
+        files, *_ = slices_of(path)
         return voxels_of(asked(lambda: quiet_itk().ReadImage(files)))
+
+
+def _drawn_in(folder: Path) -> Path | None:
+    """Return the only file of a folder, if labels are drawn in it: archives keep each in one."""
+    files = list(islice(folder.iterdir(), 2))
+    if len(files) == 1 and files[0].is_file():
+        with files[0].open("rb") as stream:
+            return files[0] if DRAWN.search(stream.read(4096)) else None
+    return None
+
+
+def slices_of(folder: Path) -> tuple[list[str], tuple[int, ...], str, Any]:
+    """Return the files of a folder's slices from first to last, and what they announce."""
+    return _slices(folder, folder.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
 def _slices(folder: Path, stamp: int) -> tuple[list[str], tuple[int, ...], str, Any]:
-    """Return the files of a folder's slices from first to last, and what they announce."""
     itk, way_out = quiet_itk(), WAY_OUT.format(folder)
     series = itk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if len(series) != 1:
