@@ -13,7 +13,6 @@ from gansynth_evaluate.turing.api import turing_test as turing_test
 
 from .bank.api import fill_bank as fill_bank
 from .bank.api import live_bank as live_bank
-from .bank.draw_log import summarise as summarise
 from .bank.producer import ProducerConfig as ProducerConfig
 from .bank.reader import BankReader as BankReader
 from .bank.store import BankSample as BankSample
@@ -195,6 +194,7 @@ from .testing import check_filter as check_filter
 from .testing import check_generator as check_generator
 from .testing import check_host as check_host
 from .testing import check_metric as check_metric
+from .testing import check_reader as check_reader
 from .testing import check_source as check_source
 from .testing import check_writer as check_writer
 from .testing.demonstration import demo as demo

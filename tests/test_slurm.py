@@ -71,7 +71,7 @@ def test_a_training_goes_on_in_the_next_job_and_a_finished_one_is_kept(
     assert epochs() == [first, second]
     said = (tmp_path / "log").read_text()
     assert "it goes on in a job of the same number" in said
-    assert "is finished in" in said
+    assert "is finished: " in said
 
 
 def test_a_benchmark_ends_with_a_line_if_ray_does_not_start(slurm):

@@ -267,12 +267,9 @@ def _warnings(document: Mapping[str, Any], matrices: Matrices) -> list[str]:
         warnings.append(f"in {len(missing)} trainings some synthetic samples were missing")
     if set(document["subjects"]) == set(document["subjects"].values()):
         warnings.append("every case counts as one subject: no subjects were given for the cases")
-    unequal = [run["unequal_alarms"] for run in document["runs"] if run.get("unequal_alarms")]
+    unequal = _unequal(document)
     if unequal:
-        warnings.append(
-            f"in {len(unequal)} trainings {unequal[0]}, for one: what is headed at equal false "
-            "alarms is there at those of the nearest threshold"
-        )
+        warnings.append(f"in {len(unequal)} trainings {unequal[0]}, for one")
     warnings += _unlearnt(document, matrices)
     draws, trainings = document["draws"], document["draws"] * document["seeds"]
     few = []
@@ -283,6 +280,11 @@ def _warnings(document: Mapping[str, Any], matrices: Matrices) -> list[str]:
     if few:
         warnings.append(f"too few to generalise to other training sets: {'; '.join(few)}")
     return warnings
+
+
+def _unequal(document: Mapping[str, Any]) -> list[str]:
+    """Return of each training whose alarms are not those of the control, how far."""
+    return [run["unequal_alarms"] for run in document["runs"] if run.get("unequal_alarms")]
 
 
 def _unlearnt(document: Mapping[str, Any], matrices: Matrices) -> list[str]:
@@ -315,8 +317,12 @@ def _measures(document: Mapping[str, Any], matrices: Matrices) -> dict[str, dict
             unit = document.get("data", {}).get("unit", unit) if unit else ""
         title = TITLES.get(name, name.replace("_", " "))
         if key in AT_ALARMS:
-            title += " at equal false alarms"
-            says += " At the threshold where an arm raises as many false alarms as the control."
+            apart = bool(_unequal(document))
+            title += f" at {'the nearest' if apart else 'equal'} false alarms"
+            says += (
+                " At the threshold where an arm raises as many false alarms as the control"
+                f"{', or as nearly as there is one' if apart else ''}."
+            )
         measures[key] = {
             "title": title,
             "region": named.get(region, region) or None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from gansynth.core.requests.base import function_of
 from gansynth.core.run_folder import RunFolder
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Schema
 from gansynth.core.space import Space
 from gansynth.fitting.run_report import write_run_report
@@ -28,8 +29,15 @@ from gansynth.metrics.comparison import (
 )
 from gansynth.metrics.distances import BANDS, BINS, HistogramMetric, Spectrum, edges_of, frequencies
 from gansynth.runtime.child import keep_to_cores
-from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import disk_errors, refuse_unwritable, write_json_atomic
+from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
+from gansynth.runtime.files import (
+    digest_of,
+    disk_errors,
+    read_json,
+    refuse_unwritable,
+    sha256_file,
+    write_json_atomic,
+)
 from gansynth.runtime.version import build
 from gansynth.sampling.evaluation_data import EvaluationData, folder_kind
 from gansynth.sampling.request_checks import read_real, read_request
@@ -87,7 +95,6 @@ def assess(
 ) -> EvaluationResult:
     """Evaluate gathered images."""
     from gansynth_evaluate.memorisation import measure_memory
-    from gansynth_evaluate.summary import alarms, differing_counts, sentences
 
     clock = clock or Timer()
     document: dict[str, Any] = {"version": VERSION, "gansynth": build()}
@@ -115,13 +122,19 @@ def assess(
     if "maps" in options.parts:
         with clock("maps"):
             document["maps"], pictures = _maps(gathered, comparison, judges, options)
-    document["differs"] = differing_counts(figures)
-    document["alarms"] = alarms(document, figures)
-    document["words"] = sentences(document, figures)
+    _conclude(document, figures)
     document["seconds"] = {name: round(value, 2) for name, value in clock.seconds.items()}
     if not options.pictures:
         return EvaluationResult(document, {}, (), {})
     return EvaluationResult(document, pictures, pairs, _strip(comparison, gathered.space))
+
+
+def _conclude(document: dict[str, Any], figures: Sequence[Estimate]) -> None:
+    from gansynth_evaluate.summary import alarms, differing_counts, sentences
+
+    document["differs"] = differing_counts(figures)
+    document["alarms"] = alarms(document, figures)
+    document["words"] = sentences(document, figures)
 
 
 def _strip(comparison: Comparison, space: Space) -> dict[str, list[bytes]]:
@@ -324,7 +337,9 @@ def _rounded(value: float | None) -> float | None:
     return float(f"{value:.5g}")
 
 
-DOCUMENT = "evaluation.json"
+DOCUMENT, BANK = "evaluation.json", "bank.json"
+MEASURES = ("curves", "faithfulness", "memorisation", "identity", "maps")
+"""Keys of the document that are measures, besides the metrics' figures."""
 
 
 def run_evaluation(request: EvaluateRequest) -> dict[str, Any]:
@@ -372,15 +387,61 @@ def run_evaluation(request: EvaluateRequest) -> dict[str, Any]:
         )
         comparison = gathered.comparison(n, asked.seed, options.effort, device, reporter)
     assessed = assess(gathered, comparison, metrics, options, clock)
+    document = assessed.document
+    document["origin"] = _origin(folder, document["data"], asked)
+    whole = with_earlier(document, target / DOCUMENT)
     if (target / "report.html").exists():
-        reporter.say(f"{target}: the report of an earlier evaluation is replaced; -o keeps both")
-    files = _write(assessed, comparison.schema, target, oriented=gathered.space.oriented)
+        kept = f"; of it stay: {', '.join(whole['kept'])}" if whole["kept"] else ""
+        reporter.say(
+            f"{target}: the report of an earlier evaluation is replaced{kept}; -o keeps both"
+        )
+    files = _write(
+        replace(assessed, document=whole),
+        comparison.schema,
+        target,
+        oriented=gathered.space.oriented,
+    )
     if gathered.kind == "run" and target == usual:
         write_run_report(RunFolder(folder), reporter)  # the measures go into its card
-    return dict(assessed.document, files=files)
+    return dict(document, files=files)
 
 
 evaluate = function_of(EvaluateRequest, run_evaluation, "evaluate")
+
+
+def _origin(folder: Path, data: Mapping[str, Any], asked: SampleRequest) -> str:
+    """Return a digest of what samples are drawn by, and compared with; not of their seed."""
+    bank = folder_kind(folder) == "bank"
+    state = sha256_file(folder / BANK) if bank else RunFolder(folder).manifest_sha256
+    return digest_of({"state": state, "data": data, "asked": replace(asked, seed=0).to_json()})
+
+
+def with_earlier(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return a document with the measures of an earlier one that it has not made again.
+
+    Those of another ``origin`` are left out: they say nothing of these samples. ``kept`` names the
+    others, and how many samples they are of.
+    """
+    earlier: dict[str, Any] = {}
+    with suppress(GansynthError):  # a file that is no report is replaced
+        earlier = read_json(path) if path.is_file() else {}
+    whole = dict(document, kept={})
+    if earlier.get("origin") != document["origin"]:
+        return whole
+    rows = ("figures", "left_out")
+    made = {row["metric"] for key in rows for row in document.get(key, ())}
+    names = [key for key in MEASURES if key in earlier and key not in document]
+    whole |= {key: earlier[key] for key in names}
+    for key in rows:
+        kept = [row for row in earlier.get(key, ()) if row["metric"] not in made]
+        names += [row["metric"] for row in kept]
+        if key in earlier or key in document:
+            whole[key] = [*kept, *document.get(key, ())]
+    of = "{samples} samples, seed {seed}".format_map(earlier["images"])
+    whole["kept"] = {name: earlier["kept"].get(name, of) for name in names}
+    estimates = [{k: v for k, v in row.items() if k != "finding"} for row in whole.get(rows[0], ())]
+    _conclude(whole, [Estimate(**each) for each in estimates])
+    return whole
 
 
 def _usual_folder(folder: Path) -> Path:

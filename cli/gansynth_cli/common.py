@@ -8,7 +8,6 @@ import math
 import shlex
 import shutil
 import sys
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gansynth.runtime.progress import for_terminal, from_here
+from gansynth.runtime.progress import for_terminal, from_here, rows_of
 from gansynth_cli.help import complete_keys
 
 if TYPE_CHECKING:
@@ -195,8 +194,7 @@ def table(rows: Iterable[Sequence[object]], most: int | None = None) -> list[str
 
 def _wrapped(row: Sequence[str], room: int) -> Iterator[list[str]]:
     *first, last = row
-    lines = textwrap.wrap(last, room, break_long_words=False, break_on_hyphens=False)
-    for line in lines or [""]:
+    for line in rows_of(last, room) or [""]:
         yield [*first, line]
         first = [""] * len(first)
 

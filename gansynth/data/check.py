@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -59,7 +59,11 @@ def check_volumes(
 ) -> CheckReport:
     """Read every file to its last byte and list all faults, errors first."""
     check = _VolumeCheck(listing, options, request)
-    check.findings += [Finding.of(f.case, f.file, f.error) for f in listing.faults]
+    for fault in listing.faults:
+        finding = Finding.of(fault.case, fault.file, fault.error)
+        mended = {"read": {**request.read, **fault.read}, "subjects": fault.subjects}
+        cure = {name: value for name, value in mended.items() if fault.read and value}
+        check.findings.append(replace(finding, cure=cure))
     check.findings += few_cases(listing.where, len(listing.entries))
     check.findings += rows_mixed_up(listing)
     if listing.entries and not listing.labelled:

@@ -96,11 +96,16 @@ class CaseFiles:
 
 @dataclass(frozen=True)
 class ListingFault:
-    """A fault found without reading files, and the error that opening the source raises."""
+    """A fault found without reading files, and the error that opening the source raises.
+
+    ``read`` and ``subjects``: of a request, which mend it.
+    """
 
     case: str | None
     file: Path
     error: GansynthError
+    read: Mapping[str, str] = field(default_factory=dict)
+    subjects: str = ""
 
 
 @dataclass(frozen=True)
@@ -557,7 +562,8 @@ def _undecided(folder: Path, tried: Sequence[tuple[FoundLayout, VolumeSet]]) -> 
         ways.append(f"{found.typed} ({len(listing.entries)} cases{joined})")
     kinds = "label maps of several kinds" if len(ways) > 1 else "a layout of its own"
     text = f"{folder}: {kinds}, expected to be told which is meant; choose: {' or '.join(ways)}"
-    return ListingFault(None, folder, DataFault("listing.layout-undecided", text))
+    fault, [first, *_] = DataFault("listing.layout-undecided", text), [found for found, _ in tried]
+    return ListingFault(None, folder, fault, first.keys, first.subjects)
 
 
 def _list_known(name: str, collector: Collector, options: FileOptions) -> VolumeSet:

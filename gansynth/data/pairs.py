@@ -29,6 +29,7 @@ from gansynth.runtime.errors import GansynthError
 
 FEW_VALUES = 16
 """Most values of what is a label map by its content."""
+_GRAINY = 0.03  # least share of neighbours that differ in images of few values
 _ROUNDED = 1e-4  # how far from a whole number a label may be, of files that scale
 _SOME_VOXELS = 10**5  # are looked at before all are
 _ASKED, _OPENED = 3, 12  # files of one kind that must agree, and that are opened at most
@@ -73,16 +74,20 @@ def _holds_labels(file: Path) -> bool | None:
 
 @lru_cache(maxsize=4096)
 def _holds_labels_now(file: Path, stamp: int) -> bool | None:
-    picture = file.suffix.lower() in SUFFIXES
     try:  # whoever reads all files says what is wrong with one
-        array = (read_picture(file, "mask") if picture else read_volume(file).array).ravel()
+        array = _pixels(file).ravel()
     except GansynthError as fault:
         return False if fault.id == "picture-files.mode-unsupported" else None
     for some in (array[:: 1 + array.size // _SOME_VOXELS], array):
         values = np.unique(some)
         if values.size > FEW_VALUES or np.any(np.abs(values - np.rint(values)) > _ROUNDED):
-            return picture and _is_soft(array)
+            return file.suffix.lower() in SUFFIXES and _is_soft(array)
     return None if values.size == 1 else True
+
+
+def _pixels(file: Path) -> npt.NDArray[Any]:
+    picture = file.suffix.lower() in SUFFIXES
+    return read_picture(file, "mask") if picture else read_volume(file).array
 
 
 def _is_soft(array: npt.NDArray[Any]) -> bool:
@@ -138,7 +143,36 @@ def _are_drawn(kinds: Kinds, kind: str, beside: Iterable[str]) -> bool:
     """Return whether a kind of files are label maps, and some files beside them are not."""
     if not are_label_maps(kinds[kind].values()):
         return False
-    return not all([are_label_maps(_others(kinds, kind, other)) for other in beside])
+    return bool(_images_among(kinds, kind, beside))
+
+
+def _images_among(kinds: Kinds, kind: str, beside: Iterable[str]) -> list[str]:
+    """Return the kinds beside some label maps that are no label maps themselves.
+
+    Where all hold few whole numbers, these are images of few grey values, if any: they hold more
+    values than the label maps, which change from voxel to voxel.
+    """
+    beside = list(beside)
+    images = [other for other in beside if not are_label_maps(_others(kinds, kind, other))]
+    return images or [other for other in beside if _change_more(kinds[other], kinds[kind])]
+
+
+def _change_more(files: Mapping[str, Path], drawn: Mapping[str, Path]) -> bool:
+    """Return whether files change more often, and hold more values, than label maps of theirs."""
+    cases = [case for case in drawn if files.get(case, drawn[case]) is not drawn[case]][:_ASKED]
+    (values, changes), (least, seldom) = (
+        np.sum([_variety(kind[case]) for case in cases], axis=0) if cases else (0, 0)
+        for kind in (files, drawn)
+    )
+    return bool(values > least and changes > max(2 * seldom, _GRAINY * len(cases)))
+
+
+def _variety(file: Path) -> tuple[int, float]:
+    """Return how many values a file has, and the share of neighbours that differ."""
+    with suppress(GansynthError):
+        array = _pixels(file)
+        return np.unique(array).size, float(np.mean(array[1:] != array[:-1]))
+    return 0, 0.0
 
 
 def _others(kinds: Kinds, kind: str, other: str) -> list[Path]:
@@ -377,10 +411,10 @@ def _of_raters(kinds: Sequence[Mapping[str, Path]]) -> bool:
 def _images_of(kinds: Kinds, label: str) -> list[str]:
     """Return the kinds of images of some label maps, on their grid: one, or one per channel."""
     images: dict[frozenset[Path], str] = {}
-    for kind in sorted(_beside(kinds, label), key=lambda kind: len(kinds[kind])):
-        others = _others(kinds, label, kind)
-        if 2 * len(others) >= len(kinds[label]) and not are_label_maps(others):
-            images.setdefault(frozenset(others), kind)
+    beside = {kind: _others(kinds, label, kind) for kind in _beside(kinds, label)}
+    many = [kind for kind, others in beside.items() if 2 * len(others) >= len(kinds[label])]
+    for kind in sorted(_images_among(kinds, label, many), key=lambda kind: len(kinds[kind])):
+        images.setdefault(frozenset(beside[kind]), kind)
     fitting = [
         kind
         for files, kind in images.items()

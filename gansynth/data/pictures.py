@@ -255,7 +255,8 @@ def pair_keys(folder: Path) -> Mapping[str, str]:
     for suffix in suffixes:
         drawn = [n for n in files if re.search(rf"{re.escape(suffix)}(_\d+)?\Z", n)]
         unmasked = [n for n in files if n not in drawn and f"{n}{suffix}" not in files]
-        if are_label_maps([files[name] for name in unmasked]):
+        masked = [path for n, path in files.items() if n not in (*drawn, *unmasked)]
+        if are_label_maps([files[name] for name in unmasked]) and not are_label_maps(masked):
             raise DataFault(
                 "pictures.masks-of-several-kinds",
                 f"{files[unmasked[0]]}: holds few numbers as masks do, but masks end in {suffix}, "

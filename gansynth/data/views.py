@@ -35,6 +35,7 @@ from gansynth.core.space import Space
 from gansynth.data.folds import class_numbers
 from gansynth.data.read_options import options_of
 from gansynth.runtime.errors import UsageFault, did_you_mean
+from gansynth.runtime.measuring import measuring
 
 HOME = "home"
 
@@ -246,4 +247,6 @@ def open_plain(request: SourceRequest) -> CaseSource:
     """Open a source whose labels no generator draws; ``sampling.opening`` opens any other."""
     opener: Callable[[SourceRequest], CaseSource] = installed().load("sources", request.kind)
     options_of(opener, request)
-    return open_view(opener(replace(request, view={})), request.view)
+    plain = replace(request, view={})
+    opened = measuring().opened(f"{request.kind}:{request.where}", lambda: opener(plain))
+    return open_view(opened, request.view)

@@ -94,12 +94,12 @@ class TrainingFolder:
     def __str__(self) -> str:
         at = f"{self.unit} {self.done}" + ("" if self.total is None else f" of {self.total}")
         if self.finished:
-            return f"is finished in {self.path}: nothing is trained again"
+            return "is finished: nothing is trained again"
         if self.done:
-            return f"goes on at {at} in {self.path}"
+            return f"goes on at {at}"
         if self.begun:
-            return f"starts anew in {self.path}: it has no checkpoint yet"
-        return f"starts in {self.path}"
+            return "starts anew: it has no checkpoint yet"
+        return "starts"
 
 
 def mix_name(request: AugmentRequest) -> str:

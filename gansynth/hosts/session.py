@@ -504,7 +504,8 @@ class Session:
                 f"folder: {elsewhere(self.host.results)}",
             )
         begun = checked is not None and checked.begun
-        job.say(f"the training {TrainingFolder(job.folder, job.first, job.steps, unit, begun)}")
+        state = TrainingFolder(job.folder, job.first, job.steps, unit, begun)
+        job.say(f"{job.folder}: the training {state}")
 
     def _train(self, job: Job) -> None:
         try:

@@ -12,10 +12,14 @@ from contextvars import ContextVar
 from types import FrameType
 from typing import TypeVar
 
+from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.progress import ProgressTask, Reporter
 
 BOUND = 60.0
 """Seconds from its beginning after which a dry run measures nothing more. Its checks are made."""
+OPENING = 60.0
+"""Seconds within which a dry run opens a data set."""
+CHECKS = "checks"
 T = TypeVar("T")
 
 
@@ -52,7 +56,7 @@ class Measuring:
     def __init__(self, bound: float = math.inf) -> None:
         self.began = time.monotonic()
         self.missing = list[str]()
-        self.now = "checks"
+        self.now = CHECKS
         self._ends = self.began + bound
 
     @property
@@ -85,6 +89,28 @@ class Measuring:
             return None
         finally:
             self.now = before
+
+    def opened(self, what: str, work: Callable[[], T]) -> T:
+        """Return what ``work`` opens; what opens other data, or is measured, has one end for both.
+
+        Raises:
+            EnvironmentFault: a dry run's takes longer than ``OPENING``.
+        """
+        if self.now != CHECKS or not math.isfinite(self._ends):
+            return work()
+        self.now = f"opening {what}"
+        try:
+            with _alarm(OPENING):
+                return work()
+        except OutOfTime:
+            raise EnvironmentFault(
+                "measuring.data-not-opened",
+                f"--dry-run: {what} is not open after {OPENING:g} s, so nothing is known of what "
+                "takes longer; expected faster files, on a disk of this machine. Without --dry-run "
+                "there is no such end",
+            ) from None
+        finally:
+            self.now = CHECKS
 
     @contextmanager
     def within(self, share: float) -> Iterator[None]:

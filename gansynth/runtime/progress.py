@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+_WORD = r"--[\w-]+ (?:'[^']*'|\S+)"
+_TYPED = re.compile(f"{_WORD}(?: {_WORD})*")
 PLAIN_SECONDS = 10.0  # without a terminal a line is printed after this many seconds, ...
 PLAIN_SHARE = 0.1  # ... later after this share of the time since the start, ...
 PART_SECONDS = 600.0  # ... at most after these, also within a unit such as a long epoch
@@ -48,9 +50,16 @@ def for_terminal(text: str, stream: TextIO) -> str:
     width = max(2, shutil.get_terminal_size().columns)
     if not stream.isatty() or len(text) <= width or text.startswith("next: "):
         return text
-    rows = textwrap.wrap(text, width - 1, break_long_words=False, break_on_hyphens=False)
+    rows = rows_of(text, width - 1)
     full = [row.ljust(width * (len(row) // width + 1)) for row in rows[:-1]]
     return "".join([*full, rows[-1]])
+
+
+def rows_of(text: str, width: int) -> list[str]:
+    """Return rows of whole words; an option and its value, or several of these, stay in one row."""
+    held = _TYPED.sub(lambda typed: typed[0].replace(" ", "\0"), text)
+    rows = textwrap.wrap(held, width, break_long_words=False, break_on_hyphens=False)
+    return [row.replace("\0", " ") for row in rows]
 
 
 def write_stderr(text: str) -> None:

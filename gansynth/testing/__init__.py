@@ -8,6 +8,7 @@ from gansynth.testing.case_readers import check_edit, check_filter
 from gansynth.testing.generators import check_generator
 from gansynth.testing.hosts import check_host
 from gansynth.testing.metrics import check_metric
+from gansynth.testing.readers import check_reader
 from gansynth.testing.report import Check, ConformanceReport
 from gansynth.testing.sources import check_source
 from gansynth.testing.toy import ToySource
@@ -22,6 +23,7 @@ __all__ = [
     "check_generator",
     "check_host",
     "check_metric",
+    "check_reader",
     "check_source",
     "check_writer",
 ]

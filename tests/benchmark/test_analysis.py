@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.generator import Generator
+from gansynth.metrics.segmentation.measures import DICE_AT_ALARMS
 from gansynth.metrics.statistics import holm
 from gansynth_benchmark.analysis import analysed, matrices_of
 from tests.offered import offered
@@ -154,7 +155,7 @@ ALONE = {"subjects": {"a1": "a1", "b1": "b1"}}
         (HALF, {"seeds": 1}, ["too few .* sets: 3 training.s. of an arm, expected at least 6$"]),
         (HALF, {"draws": 6, "seeds": 1}, []),
         (FEW, {}, ["in 1 trainings some synthetic samples were missing"]),
-        (APART, {}, [re.escape(f"in 1 trainings {UNEQUAL}, for one: ")]),
+        (APART, {}, [re.escape(f"in 1 trainings {UNEQUAL}, for one")]),
         (experiment({"default": 0.1, "gan": 0.1}), {}, ["hardly begun"]),
         (experiment({"default": 0.8, "gan": 0.1}), {}, []),
     ],
@@ -162,6 +163,14 @@ ALONE = {"subjects": {"a1": "a1", "b1": "b1"}}
 def test_a_weak_result_has_a_warning(runs, more, words):
     found = analysed(document(runs, **more))["warnings"]
     assert all(re.search(word, line) for word, line in zip(words, found, strict=True))
+
+
+@pytest.mark.parametrize(("unequal", "which"), [(None, "equal"), (UNEQUAL, "the nearest")])
+def test_a_column_at_alarms_says_whether_these_are_equal(unequal, which):
+    values = {DICE_AT_ALARMS: {"a1": 0.5, "b1": 0.6}}
+    runs = [run("default", values), run("gan", values, unequal_alarms=unequal)]
+    found = analysed(document(runs, primary=DICE_AT_ALARMS))["measures"][DICE_AT_ALARMS]
+    assert found["title"] == f"Dice at {which} false alarms"
 
 
 def test_a_measure_without_values_is_null_and_each_is_explained():

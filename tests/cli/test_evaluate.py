@@ -1,6 +1,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,30 @@ def test_evaluate_makes_only_the_parts_asked_for_and_tells_what_it_found(
     written = json.loads((folder / "evaluation.json").read_text("utf-8"))
     assert not {"maps", "memorisation", "faithfulness"} & set(written)
     assert "data:image/png" in (folder / "report.html").read_text("utf-8")
+
+
+def test_measures_of_an_earlier_evaluation_stay_unless_they_are_of_other_samples(run, run_json):
+    def report() -> tuple[dict[str, Any], str]:
+        written = json.loads((run / "evaluation" / "evaluation.json").read_text("utf-8"))
+        return written, (run / "card.md").read_text("utf-8")
+
+    run_json("evaluate", run, *CHEAP)
+    first, card = report()
+    found = run_json("evaluate", run, *QUICK, "-n", 8, "--only", "memorisation")
+    both, card_of_both = report()
+    assert "figures" not in found
+    assert both["figures"] == first["figures"]
+    assert both["kept"] == dict.fromkeys(("spectrum", "diversity"), "16 samples, seed 0")
+    measured = [line for line in card.splitlines() if "figures" in line]
+    assert measured
+    assert all(line in card_of_both for line in measured)
+    assert "near-copy" in card_of_both
+    run_json("evaluate", run, *CHEAP, "-n", 8)
+    newest, _ = report()
+    assert newest["figures"] != first["figures"]
+    assert list(newest["kept"]) == ["memorisation"]
+    run_json("evaluate", run, *CHEAP, "--edit", "rotate")
+    assert report()[0]["kept"] == {}
 
 
 def test_the_seed_and_what_is_asked_of_samples_decide_what_is_found(run, run_json):

@@ -5,6 +5,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import gansynth
@@ -12,6 +13,7 @@ from gansynth.core.run_folder import RunFolder
 from gansynth.metrics.detection.record import FILE, write_detections
 from gansynth_cli.results import then_cure
 from tests.cli.conftest import READ
+from tests.conftest import save_nifti
 from tests.flat_sets import pictures
 from tests.metrics.detection.simulated import drawn
 from tests.yolo_sets import toy_yolo
@@ -106,6 +108,25 @@ def test_the_cure_of_cases_of_one_patient_is_pasted(home, run_cli):
     cured = run_cli(*pasted(line))
     assert cured.exit_code == 0, cured.stderr
     assert "subjects.csv" in pasted(cured.stderr.splitlines()[-1])
+
+
+def test_a_choice_of_label_maps_stays_whole_in_a_terminal_and_the_first_is_pasted(
+    home, run_cli, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    for case in range(4):
+        image = np.random.default_rng(case).normal(size=(16, 16, 16)).astype(np.float32)
+        gland = np.zeros(image.shape, np.float32)
+        gland[4:9, 4:9, 4:9] = 1
+        for kind, array in {"T1": image, "gland_ROI": gland, "big_GTV": 1 - gland}.items():
+            save_nifti(Path("two", f"p{case}", f"{kind}.nii.gz"), array)
+    checked = run_cli("check", "nifti:two", "--read", "folds=2")
+    shown = [line.strip() for line in checked.stdout.splitlines()]
+    for kind in ("gland_ROI", "big_GTV"):
+        typed = f"--read 'image={{case}}/T1.nii.gz' --read 'label={{case}}/{kind}.nii.gz'"
+        assert any(line.startswith(typed) for line in shown), shown
+    [line] = [line for line in checked.stderr.splitlines() if line.startswith("next: ")]
+    assert run_cli(*pasted(line)).exit_code == 0, line
 
 
 @pytest.mark.parametrize(

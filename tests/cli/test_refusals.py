@@ -139,7 +139,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     "help sourcse": "no such page, expected one of gansynth help. Did you mean 'sources'?",
     "help sources dicom": "help sources 'dicom': no such section, expected words of one of:",
     "plugins check toyhost": "gansynth.testing.check_host",
-    "plugins check toy": "a source is checked on a data set, expected --data toy:WHERE",
+    "plugins check toy": "a source is checked on data of its own, expected --data toy:WHERE",
     "plugins check means --data toy:3": "--data toy:3: has no effect, a generator",
     "plugins check toy --data example:2d": "is read by example, expected toy:WHERE",
     "plugins check means --set grane=1": "grane",

@@ -72,18 +72,20 @@ def said(told: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "ending", "names", "keys"),
+    ("kind", "ending", "names", "keys", "values"),
     [
-        *[("nifti", ".nii.gz", *VOLUMES[name]) for name in VOLUMES],
-        *[("pictures", ".png", *PICTURES[name]) for name in PICTURES],
+        *[("nifti", ".nii.gz", *VOLUMES[name], 900) for name in VOLUMES],
+        *[("pictures", ".png", *PICTURES[name], 900) for name in PICTURES],
+        *[("nifti", ".nii.gz", *VOLUMES[name], 11) for name in ("a word", "before")],
+        *[("pictures", ".png", *PICTURES[name], 11) for name in ("a suffix", "two folders")],
     ],
 )
 def test_masks_are_known_by_what_they_hold_and_what_was_understood_can_be_typed(
-    tmp_path, monkeypatch, run_json, succeed, kind, ending, names, keys
+    tmp_path, monkeypatch, run_json, succeed, kind, ending, names, keys, values
 ):
     monkeypatch.chdir(tmp_path)
     masks = [name for name in names if not re.search(r"T[12]$", name)][1:] or names[-1:]
-    made(Path("set"), names, "|".join([f"^{re.escape(name)}$" for name in masks]), ending)
+    made(Path("set"), names, "|".join([f"^{re.escape(name)}$" for name in masks]), ending, values)
     told = succeed("check", "set").output
     (fit,) = [line for line in told.splitlines() if line.startswith("next: gansynth fit")]
     read = [word for word in shlex.split(fit) if "=" in word]

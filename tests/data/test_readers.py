@@ -15,9 +15,11 @@ import pytest
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
+from gansynth import check_reader, installed
 from gansynth.core.volumes import VolumeReader, endings, read_volume, read_volume_header
 from gansynth.data.case_writer import write_prediction
 from gansynth.data.readers.itk import asked
+from gansynth.data.readers.nibabel_formats import Nifti
 from gansynth.runtime.errors import DataFault
 from tests.data.sets import SHAPE, check, lesion, only, opened, save, volume
 from tests.expected import raises_fault
@@ -349,6 +351,9 @@ def test_a_plugin_of_25_lines_adds_a_format(tmp_path):
             voxels = array.astype("<f4").tobytes("F")
             (home / f"p{number}.vox").write_bytes(about + b"\n" + voxels)
     with registered(plugin, "vox"):
+        report = check_reader(installed().load("readers", "vox"), tmp_path)
+        assert [c.name for c in report.checks if c.verdict != "passed"] == ["writes label maps"]
+        assert report.passed
         assert not check(tmp_path, folds="2").findings
         source = opened(tmp_path, folds="2")
         assert source.schema.spacing == SPACING[::-1]
@@ -369,6 +374,33 @@ class Second(VolumeReader):
 
     def read(self, path):
         raise AssertionError
+
+
+def blind(self, path):
+    return np.zeros(volume().shape, np.int16)
+
+
+def moved(self, path, array, affine):
+    save(path.with_suffix(".nii"), array, affine + np.eye(4))
+    path.with_suffix(".nii").rename(path)
+
+
+@pytest.mark.parametrize(
+    ("members", "failed"),
+    [
+        ({}, []),
+        ({"endings": (".nii",)}, ["files are its own"]),
+        ({"read": lambda *_: np.zeros(3)}, ["files are read as announced"]),
+        ({"read": blind}, ["refuses half a file"]),
+        ({"write": moved}, ["writes label maps"]),
+    ],
+)
+def test_each_breach_of_a_reader_is_found(tmp_path, members, failed):
+    own: type[Nifti] = type("Own", (Nifti,), {"endings": (".own",), **members})
+    path = write(tmp_path / "x.nii", volume()).rename(tmp_path / f"x{own.endings[0]}")
+    with offered("stranger", readers={"own": own}):
+        report = check_reader(own, path)
+    assert [check.name for check in report.failed] == failed
 
 
 def test_a_reader_whose_code_fails_or_whose_ending_is_taken_does_no_harm(tmp_path, caplog):

@@ -68,7 +68,7 @@ def test_a_finished_training_is_followed_by_the_missing_one_alone_and_that_by_a_
         [line] = [line for line in first.stderr.splitlines() if line.startswith("next: ")]
         second = run_cli(*shlex.split(line)[2:])
     assert second.exit_code == 0, second.stderr
-    assert "is finished in out: nothing is trained again" in second.stderr
+    assert "is finished: nothing is trained again" in second.stderr
     assert (Path("out/without").is_dir(), Path("out/with").exists()) == (True, False)
     assert "with samples: " in second.stdout
     assert "made equal: no probabilities were kept; one pair" in second.stdout

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 import time
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ import pytest
 
 from gansynth.runtime import measuring, processes
 from gansynth.runtime.progress import NullReporter
+from tests.offered import offered
 
 FIT = ("fit", "cgan3d", "--data", "toy:3", "--set", "width=8", "--set", "levels=2")
 
@@ -57,6 +59,17 @@ def test_a_part_has_its_share_of_the_time_and_one_within_it_no_more():
         clock.part("outer", lambda: clock.part("inner", lambda: time.sleep(600)), 0.1)
         assert clock.missing[0] == "inner"
         assert clock.part("next", lambda: 5) == 5
+
+
+def test_opening_the_data_has_an_end(run_cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(measuring, "OPENING", 0.5)
+    never = threading.Event()
+    with offered("slow", sources={"slow": lambda request: never.wait(30)}):
+        for words in (("fit", "elastic"), ("augment", "--target", "segmenter", "--ratio", "1:0")):
+            command = (*words, "--data", "slow:disk", "-o", tmp_path / "run", "--dry-run")
+            result = run_cli(*command)
+            assert result.exit_code == 4, result.stderr
+            assert "slow:disk is not open after 0.5 s" in result.stderr
 
 
 def test_a_command_prints_what_is_known_and_names_what_is_not(

@@ -151,8 +151,11 @@ def scope(root: Entry) -> str:
     ]
     if labels:
         parts.append(f"labels: {', '.join(labels)}")
-    parts.append(f"seed {images['seed']}.")
-    return " · ".join(parts)
+    parts.append(f"seed {images['seed']}")
+    own = f"{images['samples']} samples, seed {images['seed']}"
+    kept = [f"{name} of {of}" for name, of in root.get("kept", {}).items() if of != own]
+    parts += [f"measured earlier: {', '.join(kept)}"] if kept else []
+    return f"{' · '.join(parts)}."
 
 
 # -- realism ---------------------------------------------------------------------------------------

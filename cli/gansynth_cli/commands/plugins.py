@@ -20,8 +20,10 @@ from gansynth_cli.common import (
     with_output,
 )
 
-CHECKED = ("generator", "edit", "filter", "writer", "metric", "source", "host")
+CHECKED = ("generator", "edit", "filter", "writer", "metric", "source", "host", "reader")
 """Kinds of plugins that have a contract to check, in the order in which a name is looked up."""
+ON_DATA = {"source": "{}:WHERE", "reader": "FILE, or a folder of such files"}
+"""Kinds that are checked on data of their own, and how these are named."""
 
 if TYPE_CHECKING:
     from gansynth.core.registry import Registry
@@ -108,16 +110,21 @@ def list_plugins(load: bool, out: Output) -> None:
     type=click.Choice(CHECKED),
     help="What NAME is, where several plugins have it. [default: the first of these]",
 )
-@click.option("--data", metavar="KIND:WHERE", help="A data set of a source, to check it on.")
+@click.option(
+    "--data",
+    metavar="KIND:WHERE|FILE",
+    help="A data set of a source, or files of a reader, to check it on.",
+)
 @with_output
 def check(
     name: str, settings: dict[str, str], steps: int, kind: str | None, data: str | None, out: Output
 ) -> None:
     """Check a plugin against its contract, on toy data.
 
-    NAME is a generator, edit, filter, writer, metric, source or host. --steps is for generators. A
-    source is checked on --data, and its --set are those of --read. A host that reads only data of
-    its own framework is checked on them, see gansynth.testing.check_host.
+    NAME is a generator, edit, filter, writer, metric, source, host or reader of a format. --steps
+    is for generators. A source is checked on --data, and its --set are those of --read; a reader on
+    files of its format. A host that reads only data of its own framework is checked on them, see
+    gansynth.testing.check_host.
     """
     from gansynth.core.registry import installed
 
@@ -127,15 +134,21 @@ def check(
         raise UsageFault("command.plugin-not-checkable", _not_checkable(name))
     kind = kind or known[0]
     loaded = registry.load(f"{kind}s", name)
-    if (kind == "source") != (data is not None):
+    if (kind in ON_DATA) != (data is not None):
         raise UsageFault(
             "command.plugin-check-data-mismatch",
-            f"plugins check {name}: a source is checked on a data set, expected --data {name}:WHERE"
+            f"plugins check {name}: a {kind} is checked on data of its own, expected --data "
+            f"{ON_DATA[kind].format(name)}"
             if data is None
             else f"--data {data}: has no effect, a {kind} is checked on toy data; leave it out",
         )
     out.reporter.say(f"checking {name} on {data or 'toy cases'}")
-    if data is not None:
+    if data is not None and kind == "reader":
+        from gansynth.testing import check_reader
+
+        refuse_unknown(settings, (), of=name)
+        report = check_reader(loaded, Path(data))
+    elif data is not None:
         report = _check_source(name, data, settings)
     else:
         report = _check_class(kind, loaded, name, settings, steps)
