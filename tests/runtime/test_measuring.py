@@ -1,5 +1,6 @@
 """What a dry run measures has a bar from the first second, and an end."""
 
+import importlib
 import os
 import sys
 import time
@@ -57,6 +58,18 @@ def test_a_part_has_its_share_of_the_time_and_one_within_it_no_more():
         clock.part("outer", lambda: clock.part("inner", lambda: time.sleep(600)), 0.1)
         assert clock.missing[0] == "inner"
         assert clock.part("next", lambda: 5) == 5
+
+
+def test_an_import_that_has_begun_is_not_cut_off(tmp_path, monkeypatch):
+    """As torch does, the module registers a name that it may not register twice."""
+    monkeypatch.setattr(sys, "registered_once", [], raising=False)
+    code = "import sys, time\nassert not sys.registered_once\nsys.registered_once.append(1)\n"
+    (tmp_path / "slow_to_import.py").write_text(f"{code}time.sleep(1.5)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with measuring.dry_run(Bars(), 1.0) as clock:
+        clock.part("steps", lambda: (importlib.import_module("slow_to_import"), time.sleep(600)))
+    assert clock.missing == ["steps"]
+    importlib.import_module("slow_to_import")
 
 
 def test_a_command_prints_what_is_known_and_names_what_is_not(
