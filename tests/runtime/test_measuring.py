@@ -66,8 +66,13 @@ def test_an_import_that_has_begun_is_not_cut_off(tmp_path, monkeypatch):
     code = "import sys, time\nassert not sys.registered_once\nsys.registered_once.append(1)\n"
     (tmp_path / "slow_to_import.py").write_text(f"{code}time.sleep(1.5)\n")
     monkeypatch.syspath_prepend(tmp_path)
+
+    def steps() -> None:
+        importlib.import_module("slow_to_import")
+        time.sleep(600)
+
     with measuring.dry_run(Bars(), 1.0) as clock:
-        clock.part("steps", lambda: (importlib.import_module("slow_to_import"), time.sleep(600)))
+        clock.part("steps", steps)
     assert clock.missing == ["steps"]
     importlib.import_module("slow_to_import")
 
