@@ -144,8 +144,8 @@ def _planned_bank(session: Session, each: float) -> dict[str, Any]:
         document = {
             "bank": f"{request.size}{unit}, {kind}",
             "bank_bytes": needed,
-            "seconds_per_sample": round(each, 3),
-            "seconds_before_training": round(each * first, 2) if held else None,
+            "seconds_per_sample": round(each, 3) if each else None,
+            "seconds_before_training": round(each * first, 2) if held and each else None,
         }
         if needed is not None:
             document["bank_place"] = str(bank_place(needed, request.bank_dir)[0])
@@ -204,7 +204,8 @@ def will_it_harm(session: Session, sampler: Sampler | None) -> dict[str, Any]:
             return check_bank(Path(request.bank), session.source, session.reporter)
         return {} if sampler is None else check_run(sampler, session.reporter)
 
-    why: object = "that takes too long here; gansynth check --generator RUN does it"
+    command = shlex.join(["gansynth", "check", "--generator", str(request.run or "RUN")])
+    why: object = f"that takes too long here; {command} does it"
     try:
         found = measuring().part("will it harm", compared)
     except GansynthError as fault:
