@@ -217,8 +217,9 @@ def measure(
             "waited_share": round(1 - working / total, 4),
             "seconds_per_step": round(total / taken, 4),
         }
+    each = "each of " if len(measured) == len(stages) else f"{len(measured)} of "
     document |= {
-        "time_from": "measured" + f" in each of {len(measured)} stages" * (len(measured) > 1),
+        "time_from": "measured" + f" in {each}{len(stages)} stages" * (len(stages) > 1),
         "not_measured": clock.missing[known:],
         "estimated_seconds": round(seconds, 1),
         "estimated_minutes": round(seconds / 60, 2),

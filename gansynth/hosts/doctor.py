@@ -64,15 +64,19 @@ def host_lines(request: DoctorRequest) -> Iterator[DoctorLine]:
     from gansynth.core.registry import installed
 
     registry = installed()
-    for name in registry.hosts_with("doctor"):
-        try:
-            with guard_plugin_code():
-                keys = registry.command_options("doctor", name).model_fields
-                own = {key: value for key, value in request.set.items() if key in keys}
-                lines = list(registry.run("doctor", name, request, own))
-        except Exception as error:  # a failing host does not stop the others
-            origin = registry.origins.get(registry.loaders["commands"][f"doctor {name}"][0])
-            package = f"gansynth_{name}" if origin is None else origin.distribution
-            cure = f"if a package is missing or torn: install {package} again"
-            lines = [DoctorLine("note", name, f"cannot be checked: {one_line(error)}", cure)]
-        yield from lines
+    names = [*registry.hosts_with("doctor")]
+    with request.reporter.task(len(names), "frameworks") as bar:  # some import theirs, for long
+        for name in names:
+            bar.advance(0, now=name)
+            try:
+                with guard_plugin_code():
+                    keys = registry.command_options("doctor", name).model_fields
+                    own = {key: value for key, value in request.set.items() if key in keys}
+                    lines = list(registry.run("doctor", name, request, own))
+            except Exception as error:  # a failing host does not stop the others
+                origin = registry.origins.get(registry.loaders["commands"][f"doctor {name}"][0])
+                package = f"gansynth_{name}" if origin is None else origin.distribution
+                cure = f"if a package is missing or torn: install {package} again"
+                lines = [DoctorLine("note", name, f"cannot be checked: {one_line(error)}", cure)]
+            yield from lines
+            bar.advance()

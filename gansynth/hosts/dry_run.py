@@ -144,8 +144,8 @@ def _planned_bank(session: Session, each: float) -> dict[str, Any]:
         document = {
             "bank": f"{request.size}{unit}, {kind}",
             "bank_bytes": needed,
-            "seconds_per_sample": round(each, 3),
-            "seconds_before_training": round(each * first, 2) if held else None,
+            "seconds_per_sample": round(each, 3) if each else None,
+            "seconds_before_training": round(each * first, 2) if held and each else None,
         }
         if needed is not None:
             document["bank_place"] = str(bank_place(needed, request.bank_dir)[0])

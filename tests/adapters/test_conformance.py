@@ -19,7 +19,7 @@ from gansynth.core.source import SourceRequest, case_record, lineage_of
 from gansynth.hosts import api, dry_run
 from gansynth.hosts.host import framework
 from gansynth.hosts.mixer import MixerConfig
-from gansynth.runtime import processes
+from gansynth.runtime import measuring, processes
 from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.files import sha256_file
 from gansynth.sampling import evaluation_data
@@ -290,6 +290,14 @@ def test_a_dry_run_says_what_the_run_would_do_and_how_long_drawing_takes(planned
     told = f"as {kit.run} was fitted: data {asked['kind']}:{asked['where']}"
     assert told in result.stderr
     assert "fold 0" in result.stderr
+
+
+@pytest.mark.parametrize("kit", COMMANDED, indirect=True)
+def test_what_a_dry_run_had_no_time_for_is_unknown_not_0(kit, run_json, monkeypatch):
+    monkeypatch.setattr(measuring, "BOUND", 1e-3)
+    found = run_json(*kit.words("--generator", kit.run, *kit.lasting(), "--dry-run"))
+    assert found["seconds_per_sample"] is found["seconds_before_training"] is None
+    assert f"gansynth check --generator {kit.run} does it" in found["will_it_harm"]["lines"][0]
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def test_something_essential_missing_is_exit_4_after_all_lines(asked, run_cli, m
     assert result.stderr == f"error: {sentence} [command.environment-not-in-order]\n"
 
 
-def test_a_host_that_cannot_be_looked_at_or_does_not_load_is_a_line(monkeypatch):
+def test_a_host_that_cannot_be_looked_at_or_does_not_load_is_a_line(monkeypatch, capsys):
     def torn(*arguments: Any, **named: Any) -> None:
         raise ImportError("no module named tensorlib")
 
@@ -80,6 +80,7 @@ def test_a_host_that_cannot_be_looked_at_or_does_not_load_is_a_line(monkeypatch)
     says(lines["torn"], "note", "does not load", "tensorlib", "again")
     says(lines["nnunet"], "note", "no module named tensorlib", "install gansynth again")
     assert {"deepmedic", "libreyolo"} <= set(lines)
+    assert capsys.readouterr().err.startswith("frameworks: ")  # some import theirs, for long
 
 
 @pytest.mark.fault(44)

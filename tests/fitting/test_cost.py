@@ -14,6 +14,7 @@ from gansynth.core.source import SourceRequest
 from gansynth.fitting import cost
 from gansynth.fitting.cost import FlopCounter, fit_into, measure, stage_steps
 from gansynth.fitting.setup import resolve
+from gansynth.runtime.measuring import OutOfTime
 from gansynth.runtime.progress import NullReporter
 from gansynth.runtime.sizes import bytes_of
 from gansynth.testing import ToySource
@@ -91,7 +92,8 @@ def test_a_step_that_does_not_fit_the_free_memory_fails_in_place_of_the_process(
 
 
 def test_a_dry_run_of_a_growing_gan_takes_steps_in_every_stage(monkeypatch):
-    sizes, own = [], {"stage_images": "4", "fade_images": "0", "width": "2", "max_width": "4"}
+    sizes, late = [], []
+    own = {"stage_images": "4", "fade_images": "0", "width": "2", "max_width": "4"}
     with offered("boxed", sources={"boxed": lambda request: ToySource(2, boxes=True)}):
         own |= {"steps": "12", "batch_size": "2", "minibatch": "2"}
         job = resolve("cpggan", SourceRequest("boxed", ""), own, None, "cpu")
@@ -99,11 +101,15 @@ def test_a_dry_run_of_a_growing_gan_takes_steps_in_every_stage(monkeypatch):
 
     def loss(step: TrainingStep) -> Any:
         sizes.append(step.stage.size)
+        if step.stage.size in late:
+            raise OutOfTime
         return first.loss(step)
 
     monkeypatch.setattr(job.generator, "phases", lambda: (replace(first, loss=loss), *others))
     assert measure(job, Path("-"))["time_from"] == "measured in each of 4 stages"
     assert set(sizes) == {(4, 4), (8, 8), (16, 16), (32, 32)}
+    late.append((4, 4))
+    assert measure(job, Path("-"))["time_from"] == "measured in 3 of 4 stages"
 
 
 def test_a_reader_sees_the_paper_beside_it():

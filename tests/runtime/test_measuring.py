@@ -1,5 +1,6 @@
 """What a dry run measures has a bar from the first second, and an end."""
 
+import importlib
 import os
 import sys
 import threading
@@ -70,6 +71,23 @@ def test_opening_the_data_has_an_end(run_cli, tmp_path, monkeypatch):
             result = run_cli(*command)
             assert result.exit_code == 4, result.stderr
             assert "slow:disk is not open after 0.5 s" in result.stderr
+
+
+def test_an_import_that_has_begun_is_not_cut_off(tmp_path, monkeypatch):
+    """As torch does, the module registers a name that it may not register twice."""
+    monkeypatch.setattr(sys, "registered_once", [], raising=False)
+    code = "import sys, time\nassert not sys.registered_once\nsys.registered_once.append(1)\n"
+    (tmp_path / "slow_to_import.py").write_text(f"{code}time.sleep(1.5)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def steps() -> None:
+        importlib.import_module("slow_to_import")
+        time.sleep(600)
+
+    with measuring.dry_run(Bars(), 1.0) as clock:
+        clock.part("steps", steps)
+    assert clock.missing == ["steps"]
+    importlib.import_module("slow_to_import")
 
 
 def test_a_command_prints_what_is_known_and_names_what_is_not(
