@@ -256,7 +256,8 @@ def write_segments(path: Path, series: Path, drawn: Array, kind: str) -> None:
     slices = [dcmread(file) for file in sorted(series.iterdir())]
     asked = ("PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime")
     for one in slices:
-        one.update(dict.fromkeys((*asked, "AccessionNumber"), ""))
+        for tag in (*asked, "AccessionNumber"):
+            setattr(one, tag, "")
         one.PatientID, one.PatientName, one.SliceThickness = "p", "p^p", SPACING[2]
     across = np.cross(*np.reshape(slices[0].ImageOrientationPatient, (2, 3)))
     places = [np.dot(across, one.ImagePositionPatient) for one in slices]
