@@ -249,6 +249,7 @@ MAKERS = {
     "throttle": throttle,
 }
 ELSEWHERE = (
+    "advice",
     "cohort",
     "evaluate.json",
     "faults.json",

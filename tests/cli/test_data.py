@@ -138,7 +138,7 @@ def test_a_folder_that_describes_itself_is_read_by_its_description(msd, root, ru
     several = run_cli("check", raw.parent)
     assert (several.exit_code, f"{raw} or " in several.stderr) == (2, True)
     unread = run_cli("check", f"nifti:{raw}")
-    assert f"to have its names and labels, read it as nnunet-raw:{raw}" in unread.stdout
+    assert f"to have its names and labels: gansynth check nnunet-raw:{raw}" in unread.stdout
     about = json.loads((msd / "dataset.json").read_text())
     for image in (msd / "imagesTr").iterdir():
         image.rename(image.with_name(image.name.replace(".", "_0000.", 1)))

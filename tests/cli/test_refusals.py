@@ -77,7 +77,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{SLICES} {BOXES} --folds 2": "say --read folds=2",
     f"{SLICES} {BOXES} --set=bits=9": "--set bits=9: expected 8 or 16 (of a pixel)",
     f"{SLICES} --read boxes=lesion:9": "has no label 9",
-    f"import nifti:{{ill}} yolo:out {BOXES}": "expected slices with boxes: slices:",
+    f"import nifti:{{ill}} yolo:out {BOXES}": "slices with boxes, as by: gansynth import slices:",
     "cache toy:3 -o a/b.h5": ("no folder", "make it"),
     # fit
     "fit means --data somewhere -o out": "expected KIND:WHERE",

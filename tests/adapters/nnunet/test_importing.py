@@ -55,7 +55,7 @@ def verify(root: NnunetRoot, name: str) -> None:
     with shortcuts():
         verify_dataset_integrity(str(root.raw / name), num_processes=1)
     request = SourceRequest("nnunet", name, root=str(root.raw.parent))
-    raise_on_errors(check_raw(request, lambda done, total: None).findings)
+    raise_on_errors(check_raw(request, lambda done, total: None).findings, request)
 
 
 def test_volumes_are_copied_byte_for_byte_and_nnunet_takes_them(root, tmp_path):
