@@ -17,11 +17,9 @@ from gansynth.data.case_writer import write_prediction
 from gansynth.data.grid import whole_labels
 from gansynth.data.picture_files import read_picture
 from gansynth.metrics.segmentation.evaluation import (
-    MEASURED,
     LabelMaps,
     Prediction,
-    counted_as_read,
-    measure_predictions,
+    measure_counted,
     of_slices,
     of_volumes,
     with_levels,
@@ -96,8 +94,7 @@ def evaluate_held_out(
         count("predict held-out case", total, total)
         if folder is not None and None in written.values():
             say(f"{source.name}: its cases have no files, so their label maps are not written")
-        counted = counted_as_read(predictions, partial(count, MEASURED))
-        document = measure_predictions(counted, regions, ignore=source.schema.ignore).document()
+        document = measure_counted(predictions, regions, source.schema.ignore, count)
     document |= {
         "predictions": written if folder is not None else {},
         "without_labels": without_labels,

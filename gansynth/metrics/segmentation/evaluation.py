@@ -42,10 +42,6 @@ from gansynth.runtime.files import write_json_atomic
 # -- predictions -----------------------------------------------------------------------------------
 
 
-MEASURED = "measure held-out case"
-"""What is counted meanwhile."""
-
-
 @dataclass(frozen=True)
 class LabelMaps:
     """Both label maps of a case, (D, H, W) or (H, W), axes in any order, and their spacing."""
@@ -347,17 +343,27 @@ def asked_regions(text: str, source: CaseSource) -> Regions:
     return with_labels(read_regions(text, labels), labels)
 
 
-def counted_as_read(
-    predictions: Mapping[str, Prediction], progress: Callable[[int, int], None]
-) -> dict[str, Prediction]:
-    """Return predictions that call ``progress(number, of)`` whenever one is read."""
-    numbers = itertools.count()
+def measure_counted(
+    predictions: Mapping[str, Prediction],
+    regions: Regions,
+    ignore: int | None,
+    count: Callable[[str, int, int], None],
+) -> dict[str, Any]:
+    """Return the document of ``measure_predictions``; ``count(unit, done, of)`` while it measures.
+
+    Raises what ``measure_predictions`` does.
+    """
+    numbers, total = itertools.count(), len(predictions)
+    progress = partial(count, "measure held-out case")
 
     def read(prediction: Prediction) -> LabelMaps:
-        progress(min(next(numbers), len(predictions)), len(predictions))
+        progress(min(next(numbers), total), total)
         return prediction.read()
 
-    return {case: replace(each, read=partial(read, each)) for case, each in predictions.items()}
+    counted = {case: replace(each, read=partial(read, each)) for case, each in predictions.items()}
+    document = measure_predictions(counted, regions, ignore=ignore).document()
+    progress(total, total)  # the last is measured, not only read
+    return document
 
 
 def account_of(
@@ -373,8 +379,8 @@ def account_of(
     Returns the headline, and the reason if there is none. Raises EnvironmentFault: disk errors.
     """
     try:
-        found = counted_as_read(predictions(source, folder), partial(count, MEASURED))
-        document = measure_predictions(found, regions, ignore=source.schema.ignore).document()
+        found = predictions(source, folder)
+        document = measure_counted(found, regions, source.schema.ignore, count)
     except (UsageFault, DataFault) as fault:
         return {}, f"no Dice and HD95 of gansynth's own measures: {fault}"
     write_json_atomic(folder / FILE, document)

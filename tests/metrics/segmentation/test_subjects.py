@@ -144,7 +144,15 @@ def test_pixels_are_called_pixels_and_rows_that_are_alike_are_one():
 
 
 def test_a_host_leaves_dice_hd95_and_false_alarms_of_every_case_and_subject(pair, tmp_path):
-    told, why = account_of(lambda *_: of_volumes(HOST, {"a": pair}, ""), HOST, tmp_path, ONE)
+    counts: list[tuple[str, int, int]] = []
+    told, why = account_of(
+        lambda *_: of_volumes(HOST, {"a": pair}, ""),
+        HOST,
+        tmp_path,
+        ONE,
+        lambda *of: counts.append(of),
+    )
+    assert counts[-1] == ("measure held-out case", 1, 1)
     kept = read_json(tmp_path / FILE)
     assert (why, told) == ("", headline(kept))
     assert kept["per_case"]["a"] == kept["per_subject"]["of a"]
