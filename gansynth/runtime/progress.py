@@ -271,11 +271,13 @@ class _Plain(_Counted):
     ) -> None:
         super().__init__(title, total, done)
         self._write, self._clock = write, clock
-        self._begun = self._last_time = clock()
+        self._begun = self._last_time = self._moved_at = clock()
         self._before = self._last_done = done
 
     def advance(self, n: float = 1, **values: object) -> None:
         self._add(n, values)
+        if n:
+            self._moved_at = self._clock()
         moved = self._done - self._last_done
         if moved and self._done == self._total:
             self._say(self._clock())
@@ -297,7 +299,11 @@ class _Plain(_Counted):
 
     def _line(self, elapsed: float) -> str:
         share, moved = self._done / max(1, self._total), self._done - self._before
-        left = elapsed / moved * (self._total - self._done) if moved else 0.0
+        left = 0.0
+        if moved:  # the unit in progress has taken its share of the time since the last one
+            taken = self._moved_at - self._begun
+            pace = max(taken / moved, elapsed / (moved + 1))
+            left = pace * (self._total - self._done) - (elapsed - taken)
         parts = [f"{self._title}: {self._count} ({share:.0%})"]
         parts.append(f"elapsed {clock_text(elapsed)}")
         if left > 0:

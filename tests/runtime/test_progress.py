@@ -83,6 +83,17 @@ def test_plain_lines_have_share_elapsed_eta_and_values_and_the_last_no_eta():
     assert last == "fit: 4/4 (100%)  elapsed 2:00  loss 0.75"
 
 
+def test_an_eta_shrinks_while_a_long_unit_lasts():
+    stream, clock = io.StringIO(), Clock()
+    with RichReporter(stream, clock=clock).task(6, "case") as task:
+        for now, done in (60.0, 1), (100.0, 0):
+            clock.now = now
+            task.advance(done)
+    first, second = stream.getvalue().splitlines()
+    assert first.endswith("elapsed 1:00  ETA 5:00")
+    assert second.endswith("elapsed 1:40  ETA 4:20")
+
+
 class Written(io.StringIO):
     """A stream that tells of its first lines, two of them."""
 
