@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -65,6 +66,12 @@ def import_raw(request: ImportRequest) -> CommandReport:
             findings = installed().check(wanted.kind)(wanted, progress).findings
         raise_on_errors(findings, wanted)
         for finding in findings:
+            if "read" in finding.cure:  # nnU-Net would normalise what is written otherwise
+                other = ["gansynth", *request.replace(read=finding.cure["read"]).command_line]
+                raise UsageFault(
+                    "nnunet.import-reading-undecided",
+                    f"{finding.message}; nothing is written yet: {shlex.join(other)}",
+                )
             request.reporter.warn(finding.message)
     source, folds = _opened(wanted, named="fold" in request.reading)
     writer = _RawWriter(source)

@@ -1,4 +1,6 @@
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,25 @@ def test_volumes_are_copied_byte_for_byte_and_nnunet_takes_them(root, tmp_path):
     assert "1 case(s) are renamed, 'Änne 1' to '_nne_1' first; case_names in" in report.lines[-1]
     told = read_json(report.document["folder"] / "dataset.json")
     assert told["case_names"] == {"_nne_1": "Änne 1"}
+
+
+def test_what_seems_to_be_ct_is_not_written_as_mr_before_one_has_said_so(root, tmp_path, run_cli):
+    for number in range(3):
+        image = np.full((24, 24, 24), -1000, np.int16)
+        image[4:20, 4:20, 4:20] = np.random.default_rng(number).normal(40, 20, (16, 16, 16))
+        save(tmp_path / f"set/images/p{number}.nii.gz", image)
+        save(tmp_path / f"set/labels/p{number}.nii.gz", (image > 90).astype(np.uint8))
+    words = ("import", f"nifti:{tmp_path / 'set'}", "nnunet:7", "--root", root.raw.parent)
+    refused = run_cli(*words, "--read", "folds=3")
+    assert (refused.exit_code, list(root.raw.glob("*007*"))) == (2, [])
+    (typed,) = re.findall("nothing is written yet: gansynth (.*) \\[", refused.stderr)
+    assert "modality=ct" in typed
+    done = run_cli(*shlex.split(typed), "--json")
+    (folder,) = root.raw.glob("*007*")
+    assert (done.exit_code, read_json(folder / "dataset.json")["channel_names"]) == (0, {"0": "CT"})
+    shutil.rmtree(root.raw.parent)
+    said = run_cli(*words, "--read", "folds=3", "--read", "modality=mr")
+    assert said.exit_code == 0, said.stderr
 
 
 def test_pictures_and_slices_become_volumes_of_one_slice(root, tmp_path):
