@@ -51,8 +51,8 @@ def _findings(document: Mapping[str, Any]) -> Iterator[Alarm]:
             "memorisation",
             f"{copies['count']} of {copies['of']} samples are near-copies of training cases, into "
             "whose images lesions are put: that is meant, and does a training no harm. Sharing "
-            "them shares these cases, listed in near_copies.csv: to share samples, put lesions "
-            "into other people's scans, --unlabelled",
+            "them shares these cases, listed in near_copies.csv: to share samples, fit a "
+            "generator of whole images (gansynth help sharing)",
             MEANT,
         )
     elif copies.get("count"):

@@ -51,7 +51,8 @@ def open_unlabelled(
             orientation, voxel size or names of labels.
         DataFault: it has no case without a lesion, and is not taken for self-training.
     """
-    with describe_error("--label-source", "--unlabelled"):
+    words = describe_error("--label-source", "--unlabelled")
+    with words, describe_error("--read ", "--unlabelled-read "):
         found = []
         for asked in request.unlabelled:
             base = open_other(asked, source, like=True)

@@ -96,12 +96,16 @@ class Judgement:
         return " ".join([f"--read {key}={quote(text)}" for key, text in self.keys.items()])
 
 
-def judge(maps: Sequence[Held], *, pictures: bool) -> Judgement:
+def judge(
+    maps: Sequence[Held], *, pictures: bool, typed: Mapping[str, int] | None = None
+) -> Judgement:
     """Say what numbers mean that nobody has named; some map holds more than 0.
 
     ``pictures``: a mask's numbers become 1, 2, ..., and any of them may be the background. Of
-    volumes 0 always is.
+    volumes 0 always is. ``typed``: name -> number as somebody typed it, of which as much is kept
+    as the maps allow.
     """
+    typed = typed or {}
     numbers = sorted({number for held in maps for number in held.filled})
     named = [number for number in numbers if number > 0]
     if counts_objects(maps):
@@ -113,7 +117,7 @@ def judge(maps: Sequence[Held], *, pictures: bool) -> Judgement:
     if pictures and _is_soft(maps, numbers):
         return Judgement("soft", "its borders are soft", {"threshold": "128"})
     around = _background(maps)
-    if around is not None:
+    if around is not None and around not in typed.values():
         others = [number for number in numbers if number != around]
         if not pictures:
             text = f"{around} lies along the image's edge as background does; renumber it to 0"
@@ -124,6 +128,8 @@ def judge(maps: Sequence[Held], *, pictures: bool) -> Judgement:
     if not named or len(named) > MOST_NAMED or named[-1] > LARGEST_NUMBER:
         single = pictures and len(named) == 1
         return Judgement("named", "", {"threshold": str(named[0])} if single else {})
+    if typed:
+        return Judgement("named", "", {"labels": ",".join(_renamed(typed, numbers))})
     ignored = {n for n in named[-1:] if len(named) > 1 and _is_void(maps, n, named[-2])}
     names = [f"ignore:{n}" if n in ignored else f"label {n}:{n}" for n in named]
     text = f"{named[-1]} seems to be what is not annotated" if ignored else ""
@@ -188,6 +194,16 @@ def _is_void(maps: Sequence[Held], number: int, below: int) -> bool:
 
 def _names(numbers: Collection[int]) -> list[str]:
     return [f"label {number}:{number}" for number in sorted(numbers)]
+
+
+def _renamed(typed: Mapping[str, int], numbers: Collection[int]) -> list[str]:
+    """Keep typed names; a single class that no map holds gets the single number left over."""
+    new = sorted(set(numbers) - {typed.get("background", 0), *typed.values()})
+    lost = [name for name in typed if name != "ignore" and typed[name] not in numbers]
+    found = dict(zip(lost, new, strict=True)) if len(lost) == len(new) == 1 else {}
+    kept = [(name, found.get(name, n)) for name, n in typed.items() if found or name not in lost]
+    names = [f"{name}:{n}" for name, n in kept if (name, n) != ("background", 0)]
+    return names if found else names + _names(new)
 
 
 def odd_labels(

@@ -497,6 +497,7 @@ def _labels_of(
     hint: str,
     threshold: int | None = None,
     nameable: bool = False,
+    typed: Mapping[str, int] | None = None,
 ) -> LabelArray:
     """Labels int16 (H, W) by a mask's numbers. Raises DataFault: another shape, odd numbers."""
     mask = read_picture(path, "mask")
@@ -509,7 +510,8 @@ def _labels_of(
     mask = mask if threshold is None else (mask >= threshold).astype(np.uint8)
     values = np.unique(mask)
     if not set(values.tolist()) <= label_of.keys() or (label_of is BINARY and len(values) > 2):
-        said = judge([Held.of(mask, values)], pictures=True).typed if values[-1] else ""
+        held = [Held.of(mask, values)]
+        said = judge(held, pictures=True, typed=typed).typed if values[-1] else ""
         hint += f", or say what its numbers are: {said}" if said and nameable else ""
         raise DataFault(
             "pictures.mask-numbers-unknown",
@@ -825,6 +827,7 @@ class PictureSource(CaseSource):
             "correct the mask",
             self.threshold,
             nameable="labels" in type(self.options).model_fields,
+            typed=self._named,
         )
 
     def read_labels(self, picture: PictureFiles, shape: tuple[int, ...]) -> LabelArray | None:
@@ -1021,7 +1024,7 @@ def _judged(source: PictureSource, held: Sequence[Held], unknown: list[Finding])
     drawn = [each for each in held if _shows(each)]
     if "labels" not in type(source.options).model_fields or not drawn:
         return unknown
-    judged, least = judge(drawn, pictures=True), source.threshold
+    judged, least = judge(drawn, pictures=True, typed=source._named), source.threshold
     numbers = sorted({number for each in drawn for number in each.filled})
     empty = [each for each in drawn if least is not None and max(each.filled) < least]
     level: Literal["error", "warning"] = "error"

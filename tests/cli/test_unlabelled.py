@@ -251,10 +251,12 @@ def test_a_scan_among_samples_is_drawn_again_to_the_bit(marked, run_json, tmp_pa
     assert again["same_to_the_bit"]
 
 
-def test_scans_where_nothing_is_marked_alone_are_backgrounds(marked, run_json, tmp_path):
+def test_scans_where_nothing_is_marked_alone_are_backgrounds(marked, run_json, refuse, tmp_path):
     scans = ("--unlabelled", f"pictures:{marked / 'scans'}", "--backgrounds", "unlabelled")
-    words = (*scans, "--unlabelled-read", f"labels={LABELS}", "-n", 8, "-o", tmp_path / "out")
-    run_json("sample", marked / "cp", *words)
+    words = (*scans, "-n", 8, "-o", tmp_path / "out", "--unlabelled-read")
+    says = ["--unlabelled-read labels=ignore:2,spot:1"]
+    refuse("sample", marked / "cp", *words, "labels=spot:255,ignore:2", code=3, says=says)
+    run_json("sample", marked / "cp", *words, f"labels={LABELS}")
     told = json.loads((tmp_path / "out/provenance.json").read_text())["samples"].values()
     assert {int(one["case"][-1]) % 3 for one in told} == {0}
 

@@ -41,6 +41,12 @@ def test_an_error_names_the_option_as_it_was_given(run_cli, tmp_path):
     assert str(raised.value) == f"{file}: augment.{called}"
 
 
+def test_a_command_within_an_error_keeps_its_flags_in_python(tmp_path):
+    none = tmp_path / "none"
+    with raises_fault("run-folder.no-manifest", names=f"gansynth fit ... -o {none}"):
+        gansynth.augment(target="segmenter", ratio="1:1", generator=none)
+
+
 @pytest.mark.parametrize(
     ("document", "says"),
     [

@@ -139,6 +139,24 @@ def test_a_threshold_that_takes_the_wrong_numbers_is_refused(tmp_path, kind, say
     assert list(sets.check(tmp_path, "pictures", **proposed(message)).findings) == []
 
 
+@pytest.mark.parametrize(
+    ("drawn", "typed", "says"),
+    [
+        ([255], "tumour:1,ignore:2", "tumour:255,ignore:2"),
+        ([1, 200], "core:1,rim:2", "core:1,rim:200"),
+        ([128, 255], "core:1,rim:2", "label 128:128,label 255:255"),
+    ],
+)
+def test_names_that_were_typed_are_kept_in_what_is_proposed(tmp_path, drawn, typed, says):
+    number = np.array([0, *drawn], np.uint8)
+    written(tmp_path, lambda n: number[np.minimum(core(lesion(n)), len(drawn))])
+    message = sets.only(tmp_path, kind="pictures", labels=typed).message
+    assert proposed(message) == {"labels": says}
+    with raises_fault("pictures.mask-numbers-unknown", names=says):
+        sets.opened(tmp_path, "pictures", labels=typed).load("p0")
+    assert list(sets.check(tmp_path, "pictures", labels=says).findings) == []
+
+
 def test_the_background_of_pictures_is_named_and_0_is_a_class_then(tmp_path, refuse):
     masks = written(tmp_path, MASKS["disc and cup"][0])
     source = sets.opened(tmp_path, "pictures", labels="background:255,disc:128,cup:0")

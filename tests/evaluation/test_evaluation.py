@@ -73,7 +73,9 @@ def test_a_copied_training_set_raises_the_alarm_with_the_cases_it_is_of():
 def test_lesions_in_cases_own_images_are_copies_that_a_training_may_see():
     put = [replace(s, provenance={**s.provenance, "lesions": {}}) for s in copies()]
     found = assessed(put, "memorisation")
-    assert "into whose images lesions are put" in found["alarms"][0]["text"]
+    told = found["alarms"][0]["text"]
+    assert "into whose images lesions are put" in told
+    assert "to share samples, fit a generator of whole images" in told
     assert {alarm["cure"] for alarm in found["alarms"]} == {MEANT}
 
 

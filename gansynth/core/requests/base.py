@@ -498,7 +498,9 @@ def _in_words_of_python(model: type[Request], text: str) -> str:
     def name_of(found: re.Match[str]) -> str:
         return "" if found[0] == "--set " else names.get(found[0], found[0])
 
-    return re.sub(r"--set (?=[a-z]\w*=)|--[a-z][a-z-]*|(?<![\w-])-[a-z](?![\w-])", name_of, text)
+    command = r"gansynth [a-z-]+ [^;,)]*"  # is typed in a terminal, with its flags
+    flag = r"--set (?=[a-z]\w*=)|--[a-z][a-z-]*|(?<![\w-])-[a-z](?![\w-])"
+    return re.sub(f"{command}|{flag}", name_of, text)
 
 
 @contextmanager
