@@ -177,9 +177,13 @@ def load_spec(folder: Path) -> BankSpec:
     try:
         doc = read_document(path)
     except FileNotFoundError:
+        from gansynth.core.run_folder import MANIFEST
+
+        way_out = "name another folder"
+        if (folder / MANIFEST).is_file():
+            way_out = "this is a run, of which gansynth.fill_bank(RUN, FOLDER) makes a bank"
         raise DataFault(
-            "bank.not-a-bank",
-            f"{folder}: holds no {SPEC}, expected a sample bank; name another folder",
+            "bank.not-a-bank", f"{folder}: holds no {SPEC}, expected a sample bank; {way_out}"
         ) from None
     if doc.get("format") != FORMAT:
         raise IntegrityFault(

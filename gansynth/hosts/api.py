@@ -347,7 +347,8 @@ def _at_equal_alarms(
     except UsageFault:  # there are no files to measure it on
         return None, ""
     if any(each.levels is None for arm in arms for each in arm.values()):
-        return None, "false alarms could not be made equal: no probabilities were kept"
+        why = "no probabilities were kept, as --compare keeps them from the first step (another -o)"
+        return None, f"false alarms could not be made equal: {why}"
     return gain_at_equal_alarms(arms[0], arms[1], source.schema.foreground, source.schema.ignore)
 
 

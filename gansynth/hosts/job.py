@@ -388,10 +388,11 @@ class Job:
 
     def _progress(self, part: float, **values: float) -> None:
         """Show the units done, with a part of the current one, and the share drawn so far."""
-        share = f"{self.counts().realised:.0%}"
+        drawn = self.counts()
+        share = {"synthetic": f"{drawn.realised:.0%}"} if drawn.real + drawn.synthetic else {}
         finite = {key: value for key, value in values.items() if math.isfinite(value)}
         done = round(self.done + part, 3)
-        self._show(unit=self.training.unit, done=done, total=self.steps, synthetic=share, **finite)
+        self._show(unit=self.training.unit, done=done, total=self.steps, **share, **finite)
 
     def _report(self) -> None:
         """Write new messages about the producer and the samples."""
