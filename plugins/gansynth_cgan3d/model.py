@@ -462,10 +462,13 @@ class CGAN(Generator):
         (real, condition), (fake, fake_condition) = of_real, of_fake
         real, condition = self.augment(step, real, condition)
         fake, fake_condition = self.augment(step, fake, fake_condition)
-        # One pass over real and synthetic pairs: twice the batch costs less than two passes.
-        logits, _ = judge(torch.cat((real, fake)), torch.cat((condition, fake_condition)))
-        halves = [head.float().chunk(2) for head in logits]
-        reals, fakes = [h[0] for h in halves], [h[1] for h in halves]
+        if self.options.layers.d_norm == "batch":
+            reals, fakes = judge(real, condition)[0], judge(fake, fake_condition)[0]
+        else:
+            # One pass over real and synthetic pairs: twice the batch costs less than two passes.
+            logits, _ = judge(torch.cat((real, fake)), torch.cat((condition, fake_condition)))
+            halves = [head.float().chunk(2) for head in logits]
+            reals, fakes = [h[0] for h in halves], [h[1] for h in halves]
         if not judge.prefix:
             self.augment.observe(reals)
         terms = {"adversarial": self.loss.discriminator(reals, fakes)}

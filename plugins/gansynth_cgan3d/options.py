@@ -97,11 +97,16 @@ class CGANOptions(GeneratorOptions):
 
     def conflicts(self) -> dict[str, bool]:
         """Return messages about options that contradict each other, and whether they do here."""
-        several = self.n_critic > 1
+        several, layers = self.n_critic > 1, self.layers
+        joins = layers.skip == "concat" and layers.up != "transposed"
         no_origin = self.augment_p == "adaptive" and ADVERSARIAL[self.loss].midpoint is None
         return {
             "alternate: updates each player in turn; use n_critic=1": self.alternate and several,
+            "gp: penalises each sample alone; use another d_norm than batch": self.gp > 0
+            and layers.d_norm == "batch",
             "augment_p=adaptive: needs logits with an origin, wgan has none": no_origin,
+            "narrow=none: use skip=concat, not up=transposed": layers.narrow == "none"
+            and not joins,
         }
 
 

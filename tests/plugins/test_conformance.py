@@ -53,6 +53,7 @@ PLAIN = {**LESION, "residual": False, "standardise": False}
 CHANGES = ["brightness", "flip", "translation"]
 ADAPTIVE = {"augment": ["flip", "contrast"], "augment_p": "adaptive"}
 INSTANCE = {"n_critic": 2, "g_norm": "instance"}
+BATCH = {"d_norm": "batch"}  # layers of a run from before styles
 GAN = {"objective": "gan", "d_norm": "instance", "g_norm": "instance"}
 WAYS: list[tuple[str, dict[str, Any], set[str]]] = [
     ("dcgan", {"objective": "gan"}, set()),
@@ -71,6 +72,7 @@ WAYS: list[tuple[str, dict[str, Any], set[str]]] = [
         {"alternate": True, "style": "doncenco", "body": True, "texture_head": False},
         set(),
     ),
+    ("cgan3d", {"alternate": True, "style": BATCH, "texture_head": False}, set()),
     ("cgan3d", {"perceptual": 1, "dropout": 0.5, "style": "unet3d"}, {"perceptor/cross_entropy"}),
     ("cgan3d", {**ADAPTIVE, "l1_mask": "foreground", "style": "mmgan"}, set()),
     ("cgan3d", {"gp": 1, "checkpointing": True}, {"discriminator/gp"}),
@@ -112,7 +114,8 @@ def test_training_moves_every_network_and_axes_fit_its_weights(kind, own, terms)
 @EVERY
 def test_a_batch_that_is_shared_out_comes_to_the_same(kind, own, terms):
     """What is random belongs to samples, so halves average to the whole."""
-    if own.get("objective") == "gan" and "g_norm" not in own:
+    batch = own.get("style") == BATCH
+    if batch or (own.get("objective") == "gan" and "g_norm" not in own):
         pytest.skip("batch normalisation looks at whoever is in the batch")
     plain = {"spectral_norm": False} if kind.startswith("cgan3d") else {}
     whole, halves = (seen(kind, **{**own, **plain}) for _ in range(2))
@@ -249,6 +252,9 @@ def test_generator_keeps_the_contract(kind, own, ndim, steps, request):
     ("kind", "settings", "way_out"),
     [
         ("cgan3d", {"alternate": "true", "n_critic": "2"}, "n_critic=1"),
+        ("cgan3d", {"gp": "1", "style": "{d_norm: batch}"}, "another d_norm"),
+        ("cgan3d", {"style": "{narrow: none}"}, "skip=concat"),
+        ("cgan3d", {"style": "{narrow: none, skip: concat, up: transposed}"}, "not up=transposed"),
         ("cgan3d", {"loss": "wgan", "augment_p": "adaptive", "augment": "flip"}, "wgan has none"),
         ("cgan3d", {"pool": "2", "given": "T1"}, "pool=0"),
         ("cgan3d", {"augment": "flap"}, "'flip'"),
