@@ -114,12 +114,15 @@ def time_of(session: Session, request: AugmentRequest, folder: TrainingFolder) -
     begun = measuring().elapsed
     as_long = as_long_alone(request, session.source, request.set)
     alone = session.again(as_long.replace(without=("dry_run", "generator")))
-    found = measuring().part("steps of the training", alone.opened.time_of)
-    if found is not None:
-        found = dict(found or pace_of(alone))
+    why: object = f"{session.host.name} did not begin to train soon enough"
+    try:
+        found = measuring().part("steps of the training", alone.opened.time_of)
+        if found is not None:
+            found = dict(found or pace_of(alone))
+    except GansynthError as fault:
+        found, why = None, fault
     if not found:
-        unknown = f"not known: {session.host.name} did not begin to train soon enough"
-        return {"training_hours": unknown}
+        return {"training_hours": f"not known: {why}"}
     start = found.pop("seconds_to_start", 0.0)
     begun += start if request.mix.synthetic and request.bank is None else 0.0
     return found | {"training_hours": round(found["training_hours"] + begun / 3600, 4)}
