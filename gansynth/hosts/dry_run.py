@@ -56,6 +56,11 @@ def plan_training(
         "synthetic_share": request.mix.share_of(),
     }
     plan.update(request.samples.to_json())
+    if request.samples.unlabelled:
+        plan["unlabelled"] = ["{kind}:{where}".format(**s) for s in request.samples.unlabelled]
+    if sampler is not None and sampler.others.scans:
+        scans = [len(each.train_ids) for each in sampler.others.scans]
+        plan["unlabelled_scans"] = sum(scans)
     plan.update(_planned_bank(session, each))
     producers = session.producers
     plan |= {"loading_processes": session.host.loaders, "producers": producers}
@@ -191,12 +196,12 @@ def timed_sampler(session: Session) -> tuple[Sampler, float]:
 def will_it_harm(session: Session, sampler: Sampler | None) -> dict[str, Any]:
     """Return ``lines`` on samples beside training cases, their figures, and the ``answer``.
 
-    Nothing is refused.
+    Nothing is refused. Where nothing is compared, ``lines`` say why, and there is no answer.
 
     ``sampler``: of the samples; None for those of a bank, and without samples.
     """
     from gansynth.bank.api import check_bank
-    from gansynth.sampling.evaluation_data import answer_of, check_run
+    from gansynth.sampling.evaluation_data import check_run
 
     request = session.request
     if not request.mix.synthetic:
@@ -215,7 +220,7 @@ def will_it_harm(session: Session, sampler: Sampler | None) -> dict[str, Any]:
     except GansynthError as fault:
         found, why = None, fault
     lines = [f"samples and training cases are not compared: {why}"]
-    return found or {"lines": lines, **answer_of([])}
+    return found or {"lines": lines}
 
 
 def harm_lines(document: Mapping[str, Any]) -> list[str]:

@@ -306,6 +306,7 @@ def test_what_a_dry_run_had_no_time_for_is_unknown_not_0(kit, run_json, monkeypa
     monkeypatch.setattr(measuring, "BOUND", 1e-3)
     found = run_json(*kit.words("--generator", kit.run, *kit.lasting(), "--dry-run"))
     assert found["seconds_per_sample"] is found["seconds_before_training"] is None
+    assert "answer" not in found["will_it_harm"]
     (typed,) = re.findall("gansynth check .* does it", found["will_it_harm"]["lines"][0])
     assert f"--generator {kit.run} " in typed
 
