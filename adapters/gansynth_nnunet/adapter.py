@@ -247,6 +247,7 @@ class NnunetAdapter(Framework):
             "plans": source.plans.path.stem,
             "trainer": options.trainer,
             "device": self.device,
+            "split": [list(source.train_ids), list(source.held_out_ids)],
         }
         mirrored = not options.quick_validation
         windows = source.windows(source.held_out_ids, mirrored=mirrored)

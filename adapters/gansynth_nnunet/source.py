@@ -43,7 +43,6 @@ from gansynth import (
     UsageFault,
     disk_errors,
     read_json,
-    write_json_atomic,
 )
 from gansynth.core.synthetic import refuse_named
 from gansynth.core.volumes import endings, read_volume
@@ -398,22 +397,19 @@ class NnunetSource(PatchSource):
         if self.request.fold == "all":
             return self._ids, ()
         path = self.plans.folder / SPLITS
-        made = not path.is_file()
-        if made:
-            write_json_atomic(path, self._default_splits())
+        missing = [] if path.is_file() else self._default_splits()
         try:
-            sides = one_fold(path, self.request.fold, self._subjects, self.folder)
+            sides = one_fold(path, self.request.fold, self._subjects, self.folder, missing)
         except GansynthError as fault:
-            if made:
-                path.unlink(missing_ok=True)
             if isinstance(fault, UsageFault):  # no such fold
                 raise
             again = f"{self._prepare}, or {one_subject(self.root, self.dataset)}"
             raise fault.reworded(f"{fault}; or run: {again}") from fault
-        if made:
+        if missing:
             few = len(self._ids) < FOLDS
             how = "as many folds as subjects" if few else "the 5 folds nnU-Net itself would make"
-            self.note = f"{path}: made, with {how}"
+            what = "made, with" if path.is_file() else "missing, so this dry run takes"
+            self.note = f"{path}: {what} {how}"
             log.info(self.note)
         return sides
 

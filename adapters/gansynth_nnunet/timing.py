@@ -28,7 +28,7 @@ VALIDATION = 1 / 3
 
 
 def time_of(
-    asked: Mapping[str, str],
+    asked: Mapping[str, Any],
     environment: Mapping[str, str],
     batches: tuple[int | None, int | None],
     epochs: int | None,
@@ -39,7 +39,7 @@ def time_of(
     Nothing is written but to a temporary folder. Empty where nnU-Net does not train here.
 
     Args:
-        asked: dataset, configuration, fold, plans, trainer and device.
+        asked: dataset, configuration, fold, plans, trainer, device, and the fold's split.
         environment: of nnU-Net's process.
         batches: of training and of validation in an epoch; None for the trainer's own number, as
             with ``epochs``.
@@ -92,6 +92,7 @@ def measure(file: Path) -> None:
         asked["plans"],
         device=device,
     )
+    trainer.do_split = lambda: asked["split"]  # its own writes the folds, if there are none
     trainer.initialize()
     batches, _ = trainer.get_dataloaders()
     found: dict[str, Any] = {

@@ -64,6 +64,8 @@ else:
     Host = object
 
 DRAWS = "gansynth_draws"  # key of a training batch
+EVALUATION = "nnU-Net's own evaluation"
+"""What it does between its last prediction and its summary: it starts processes that measure."""
 SAVE_EVERY = 10  # most epochs that an interruption loses
 
 
@@ -284,6 +286,8 @@ class GANSynthMixin(Host):  # type: ignore[misc]
             self.gansynth_job.end_round(self.current_epoch, **values)
 
     def on_train_end(self) -> None:
+        if self.local_rank == 0:  # its processes end and others start before a case is predicted
+            _told(0, len(self.do_split()[1]))
         super().on_train_end()
         if self.gansynth_ranks > 1:  # others' workers may still draw from the bank
             torch.distributed.barrier()
@@ -298,10 +302,14 @@ class GANSynthMixin(Host):  # type: ignore[misc]
                 validate_quickly(self, save_probabilities)
             else:
                 super().perform_actual_validation(save_probabilities)
+        if self.local_rank == 0:
+            show(unit=EVALUATION, done=1, total=1)
 
 
 def _told(done: int, cases: int) -> None:
     show(unit="predict held-out case", done=done, total=cases)
+    if done == cases:
+        show(unit=EVALUATION, done=0, total=1)
 
 
 class TellingLoader(nnUNetDataLoader):  # type: ignore[misc]

@@ -52,17 +52,18 @@ def counting_files(
     def states() -> set[tuple[str, int]]:
         return {(file.name, file.stat().st_mtime_ns) for file in folder.glob(f"*{ending}")}
 
-    before, stop = states(), Event()
+    before, stop, told = states(), Event(), 0
+
+    def tell_more(done: int) -> None:
+        nonlocal told
+        if done > told:
+            tell(done, cases)
+            told = done
 
     def watch() -> None:
-        told = 0
         while not stop.wait(0.5):
-            done = told
             with suppress(FileNotFoundError):  # gone since it was listed
-                done = min(cases, len(states() - before))
-            if done > told:
-                tell(done, cases)
-                told = done
+                tell_more(min(cases, len(states() - before)))
 
     watcher = Thread(target=watch, daemon=True)
     tell(0, cases)
@@ -72,4 +73,4 @@ def counting_files(
     finally:
         stop.set()
         watcher.join()
-    tell(cases, cases)
+    tell_more(cases)

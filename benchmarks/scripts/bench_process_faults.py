@@ -110,7 +110,7 @@ class Wrap(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Wrap())
 """
 BATCH = re.compile(r"batch (\d+): (\d+) of (\d+) real, (\d+) unsure")
-BEGINS = re.compile(r"gansynth: the training (?:starts|goes on)")
+BEGINS = re.compile(r"gansynth: the training (?:starts|resumes)")
 CLOCK = """
 #define _GNU_SOURCE
 #include <fcntl.h>

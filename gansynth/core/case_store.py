@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.runtime.files import folder_bytes, folder_name, free_bytes, remove, temporary_beside
+from gansynth.runtime.measuring import measuring
 from gansynth.runtime.version import __version__
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -49,11 +50,12 @@ class CaseStore:
         """Return the store of the case that some files hold.
 
         ``home``: file or folder of the data set. Entries are in ``gansynth_NAME`` beside it, if
-        that is asked for and may be written to, else in the user's folder.
+        that is asked for and may be written to, else in the user's folder, as in a dry run.
         """
         home = Path(os.path.realpath(home))
         own = home.with_name(f"gansynth_{home.name}")
-        if not (beside and os.access(own if own.exists() else home.parent, os.W_OK)):
+        writes = own.exists() or not measuring().dry
+        if not (beside and writes and os.access(own if own.exists() else home.parent, os.W_OK)):
             own = user_folder() / f"{folder_name(home.name)[:40]}-{digest(str(home))[:16]}"
         name = f"{folder_name(case_id)[:60]}-{digest(case_id)[:8]}"
         return cls(own / name, _state_of(files))
@@ -123,6 +125,8 @@ class CaseStore:
         return None
 
     def _write(self, final: Path, write: Callable[[Path], None]) -> None:
+        if measuring().dry and not self.folder.is_relative_to(user_folder()):
+            return
         temporary = temporary_beside(final)
         with contextlib.suppress(OSError):
             os.makedirs(self.folder.parent, PRIVATE, exist_ok=True)

@@ -26,6 +26,7 @@ from gansynth.data.listing import SPLITS, SUBJECTS, VolumeSet
 from gansynth.data.read_options import OF_SPLITS, ReadOptions, VolumeOptions
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 from gansynth.runtime.files import disk_errors, read_json, replace_text, write_json_atomic
+from gansynth.runtime.measuring import measuring
 from gansynth.runtime.tables import cell, read_cell
 
 DIVIDED = "divided.json"  # record of the data set and the split that a folder holds
@@ -421,14 +422,28 @@ def choose_fold(
     return _guarded(split_file(listing, options), subject_of, fold, split)
 
 
-def one_fold(path: Path, fold: str, subject_of: Mapping[str, str], where: Path) -> Sides:
+def one_fold(
+    path: Path,
+    fold: str,
+    subject_of: Mapping[str, str],
+    where: Path,
+    missing: Sequence[FoldSplit] = (),
+) -> Sides:
     """Training and held-out cases of one fold of a JSON of splits, sorted.
+
+    ``missing``: the splits of a file that is not there. It is written, but not by a dry run.
 
     Raises UsageFault: no such fold; DataFault: as ``read_folds``; IntegrityFault: a subject on both
     sides.
     """
-    split = _named(read_folds(path, subject_of.keys(), where), fold, path)
-    return _guarded(path, subject_of, fold, split)
+    if missing:
+        folds = {str(number): split for number, split in enumerate(missing)}
+    else:
+        folds = read_folds(path, subject_of.keys(), where)
+    sides = _guarded(path, subject_of, fold, _named(folds, fold, path))
+    if missing and not measuring().dry:
+        write_json_atomic(path, missing)
+    return sides
 
 
 def _named(folds: Mapping[str, FoldSplit], fold: str, where: Path) -> FoldSplit:

@@ -384,7 +384,7 @@ def _train(session: Session, *, timed: bool) -> Augmented:
     try:
         result = session.start()
     except (KeyboardInterrupt, SystemExit):
-        reporter.say("stopped; to go on, type the same command again")
+        reporter.say("stopped; to resume, type the same command again")
         raise
     for warning in result.warnings:
         reporter.warn(warning)

@@ -56,6 +56,11 @@ def plan_training(
         "synthetic_share": request.mix.share_of(),
     }
     plan.update(request.samples.to_json())
+    if request.samples.unlabelled:
+        plan["unlabelled"] = ["{kind}:{where}".format(**s) for s in request.samples.unlabelled]
+    if sampler is not None and sampler.others.scans:
+        scans = [len(each.train_ids) for each in sampler.others.scans]
+        plan["unlabelled_scans"] = sum(scans)
     plan.update(_planned_bank(session, each))
     producers = session.producers
     plan |= {"loading_processes": session.host.loaders, "producers": producers}
@@ -114,12 +119,15 @@ def time_of(session: Session, request: AugmentRequest, folder: TrainingFolder) -
     begun = measuring().elapsed
     as_long = as_long_alone(request, session.source, request.set)
     alone = session.again(as_long.replace(without=("dry_run", "generator")))
-    found = measuring().part("steps of the training", alone.opened.time_of)
-    if found is not None:
-        found = dict(found or pace_of(alone))
+    why: object = f"{session.host.name} did not begin to train soon enough"
+    try:
+        found = measuring().part("steps of the training", alone.opened.time_of)
+        if found is not None:
+            found = dict(found or pace_of(alone))
+    except GansynthError as fault:
+        found, why = None, fault
     if not found:
-        unknown = f"not known: {session.host.name} did not begin to train soon enough"
-        return {"training_hours": unknown}
+        return {"training_hours": f"not known: {why}"}
     start = found.pop("seconds_to_start", 0.0)
     begun += start if request.mix.synthetic and request.bank is None else 0.0
     return found | {"training_hours": round(found["training_hours"] + begun / 3600, 4)}
@@ -188,12 +196,12 @@ def timed_sampler(session: Session) -> tuple[Sampler, float]:
 def will_it_harm(session: Session, sampler: Sampler | None) -> dict[str, Any]:
     """Return ``lines`` on samples beside training cases, their figures, and the ``answer``.
 
-    Nothing is refused.
+    Nothing is refused. Where nothing is compared, ``lines`` say why, and there is no answer.
 
     ``sampler``: of the samples; None for those of a bank, and without samples.
     """
     from gansynth.bank.api import check_bank
-    from gansynth.sampling.evaluation_data import answer_of, check_run
+    from gansynth.sampling.evaluation_data import check_run
 
     request = session.request
     if not request.mix.synthetic:
@@ -212,7 +220,7 @@ def will_it_harm(session: Session, sampler: Sampler | None) -> dict[str, Any]:
     except GansynthError as fault:
         found, why = None, fault
     lines = [f"samples and training cases are not compared: {why}"]
-    return found or {"lines": lines, **answer_of([])}
+    return found or {"lines": lines}
 
 
 def harm_lines(document: Mapping[str, Any]) -> list[str]:

@@ -96,7 +96,7 @@ class TrainingFolder:
         if self.finished:
             return "is finished: nothing is trained again"
         if self.done:
-            return f"goes on at {at}"
+            return f"resumes at {at}"
         if self.begun:
             return "starts anew: it has no checkpoint yet"
         return "starts"

@@ -31,6 +31,7 @@ from gansynth.runtime import processes
 from gansynth.runtime.child import entry
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.runtime.measuring import measuring
+from gansynth.runtime.options import overlay
 from gansynth.runtime.progress import NullReporter, ProgressTask
 
 OF_SAMPLES = (*BankSection.words(), *SampleSection.words(), "augment_synthetic", "device")
@@ -75,6 +76,9 @@ def pace_of(alone: Session) -> Mapping[str, Any]:
 
     It is judged on a few of the held-out cases. Nothing is written but to a temporary folder. Empty
     where it doesn't begin soon enough.
+
+    Raises:
+        GansynthError: the short training fails.
     """
     request, host = alone.request, alone.host
     if not host.Options.output_key:
@@ -100,21 +104,24 @@ def noted_by(words: Sequence[str], environ: Mapping[str, str], file: Path) -> Ma
     """Return what a process notes in a file, with ``began``, when it was begun, monotonic.
 
     It is ended once the time for measuring is over; what it has noted until then counts.
+
+    Raises:
+        GansynthError: it fails.
     """
     run = partial(processes.run, words, environ, file.with_suffix(".log"), show=lambda line: None)
     began = time.monotonic()
     ended = measuring().part("a whole training", run, SHARE)
     if ended is not None:
-        processes.raise_if_stopped(ended)
+        processes.raise_if_failed(ended, "a short training")
     return dict(read_json(file), began=began)
 
 
 def short(host: Framework, settings: Mapping[str, str], total: int) -> dict[str, str]:
     """Return settings for a training of a few of ``total`` units, whose pace can be told."""
-    option, own = host.length_options[0], dict(settings)
-    if option in host.Options.model_fields:
-        own[option] = str(min(total, STEPS if host.unit == "step" else EPOCHS))
-    return own
+    option = host.length_options[0]
+    if option not in host.Options.model_fields:
+        return dict(settings)
+    return overlay(settings, {option: str(min(total, STEPS if host.unit == "step" else EPOCHS))})
 
 
 def pace(noted: Mapping[str, Any], total: int, times: float) -> Mapping[str, Any]:

@@ -60,6 +60,11 @@ class Measuring:
         self._ends = self.began + bound
 
     @property
+    def dry(self) -> bool:
+        """Whether a dry run is under way, which writes nothing beside the user's data."""
+        return math.isfinite(self._ends)
+
+    @property
     def left(self) -> float:
         """Seconds that are left."""
         return max(0.0, self._ends - time.monotonic())
@@ -97,7 +102,7 @@ class Measuring:
         Raises:
             EnvironmentFault: a dry run's takes longer than ``OPENING``.
         """
-        if self.now != CHECKS or not math.isfinite(self._ends):
+        if self.now != CHECKS or not self.dry:
             return work()
         self.now = f"opening {what}"
         try:

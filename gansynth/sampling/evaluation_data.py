@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -388,14 +389,15 @@ def compare_with_training(
         "training_cases": cases,
         "figures": rows,
         "lines": lines,
-        **answer_of(rows),
+        **answer_of(rows, where),
     }
 
 
-def answer_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def answer_of(rows: Sequence[Mapping[str, Any]], where: Path) -> dict[str, Any]:
     """Return whether samples will harm by the findings of ``rows``: ``harms``, and a sentence.
 
-    Nobody can tell without a finding on a ``needed`` figure: ``harms`` is None.
+    Nobody can tell without a finding on a ``needed`` figure: ``harms`` is None. ``where``: what the
+    samples are of.
     """
     names: dict[str, list[str]] = {}
     for row in rows:
@@ -403,9 +405,11 @@ def answer_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if DIFFERS in names:
         words = f"yes: samples differ from training cases in {joined(names[DIFFERS])}"
         return {"harms": True, "answer": f"{QUESTION} {words}"}
-    unknown = joined(names.get(UNCLEAR, ["everything"] if not rows else []))
+    unknown = joined(names.get(UNCLEAR, []))
     if LIKE not in [row["finding"] for row in rows if row.get("needed")]:
         words = f"cannot tell: too little is known of {unknown}"
+        if "lesions" not in names.get(UNCLEAR, []):  # whose row says why nothing is compared
+            words += f"; {shlex.join(['gansynth', 'evaluate', str(where)])} compares more samples"
         return {"harms": None, "answer": f"{QUESTION} {words}"}
     but = f"; too little is known of {unknown}" if unknown else ""
     like = f"{len(names[LIKE])} figures are as in the training cases, none differs{but}"

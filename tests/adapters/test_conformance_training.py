@@ -253,7 +253,7 @@ def continued(request, tmp_path_factory) -> Kit:
         planned = command(*words, "--dry-run", "--json")
         result = command(*words)
     assert result.exit_code == 0, result.stderr
-    planned_state = f"goes on at {kit.unit} {kit.epochs // 2} of {kit.epochs}"
+    planned_state = f"resumes at {kit.unit} {kit.epochs // 2} of {kit.epochs}"
     assert json.loads(planned.stdout)["training"] == planned_state
     said = f"{kit.output}: the training {planned_state}"
     assert said.replace(f"{kit.folder}/", "") in result.stderr  # as seen from here

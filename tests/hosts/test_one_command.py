@@ -8,6 +8,7 @@ import pytest
 
 from gansynth.hosts import api, dry_run, timing
 from gansynth.hosts.advice import evidence
+from gansynth.runtime import measuring
 from tests.conftest import content
 from tests.data.sets import pairs
 from tests.flat_sets import pictures
@@ -101,28 +102,38 @@ def test_too_little_is_refused_with_a_way_out(refuse, words, says):
     refuse("augment", *words, code=2, says=says)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "data",
+    ("data", "small"),
     [
-        lambda to: f"pictures:{pictures(to).where}",
-        pytest.param(lambda to: f"yolo:{toy_yolo(to)}", marks=pytest.mark.extra("yolo")),
+        (lambda to: f"pictures:{pictures(to).where}", ("--width", 4, "--levels", 2)),
+        pytest.param(
+            lambda to: f"yolo:{toy_yolo(to)}",
+            (),
+            marks=[pytest.mark.slow, pytest.mark.extra("yolo")],
+        ),
     ],
 )
-def test_a_dry_run_times_the_beginning_of_a_training_and_leaves_nothing(
-    run_json, data, monkeypatch
+def test_a_dry_run_times_the_beginning_of_a_training_of_any_length_and_leaves_nothing(
+    run_json, data, small, monkeypatch
 ):
+    monkeypatch.setattr(measuring, "BOUND", 250.0)  # beside busy processes, too
     monkeypatch.setattr(api, "time_of", dry_run.time_of)
     monkeypatch.setattr(dry_run, "pace_of", timing.pace_of)
     named, folder = data(Path("data").absolute()), Path("empty")
     folder.mkdir()
     monkeypatch.chdir(folder)
-    plans = [
-        run_json("augment", named, "--dry-run", *length)
-        for length in ((), ("--set", "epochs=100000"))
-    ]
-    assert 0 < 10 * plans[0]["training_hours"] < plans[1]["training_hours"]
+    plan = run_json("augment", named, "--dry-run", "--set", "epochs=1000000", *small)
+    assert plan["training_hours"] > 1
     assert list(Path().iterdir()) == []
+
+
+def test_a_dry_run_says_why_a_training_does_not_begin(run_json, monkeypatch):
+    monkeypatch.setattr(api, "time_of", dry_run.time_of)
+    monkeypatch.setattr(dry_run, "pace_of", timing.pace_of)
+    monkeypatch.setattr(timing, "overlay", lambda given, over: {**given, **over})
+    named = f"pictures:{pictures(Path('scans')).where}"
+    plan = run_json("augment", named, "--dry-run", "--set", "epochs=100000")
+    assert "epochs=100000: cannot be combined" in plan["training_hours"]
 
 
 @pytest.mark.slow

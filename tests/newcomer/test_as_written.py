@@ -129,7 +129,7 @@ def check_resumed(folder: Path, said: str) -> None:
     spans = [tuple(session["epochs"]) for session in sessions]
     reached = spans[0][1]
     assert spans == [(0, reached), (reached, EPOCHS)]
-    assert f"goes on at epoch {reached} of {EPOCHS}" in said
+    assert f"resumes at epoch {reached} of {EPOCHS}" in said
     logs = [path.read_text("utf-8") for path in sorted(newest.parent.glob("training_log_*.txt"))]
     first, second = (re.findall(r"Epoch (\d+) \n.*learning rate: (\S+)", log) for log in logs)
     assert first[0] == ("0", "0.01")

@@ -47,7 +47,7 @@ def test_a_demo_goes_on_wherever_it_was_stopped_and_is_kept_when_finished(tmp_pa
     assert content(out / "nnunet") == fitted
     said = typed()
     assert "goes on with the demo in it" in said
-    assert "the training goes on at epoch" in said
+    assert "the training resumes at epoch" in said
     summary = json.loads((out / "summary.json").read_text("utf-8"))
     assert summary["gan_steps"] == 60
     assert summary["drawn_real"] + summary["drawn_synthetic"] == 3 * 12 * 4

@@ -213,6 +213,26 @@ def test_a_quick_validation_leaves_what_nnunets_own_would_without_mirroring(read
     assert quick == own
 
 
+@pytest.mark.slow
+def test_something_is_shown_from_the_last_epoch_to_the_summary(ready, monkeypatch):
+    monkeypatch.setenv("nnUNet_def_n_proc", "1")
+    trainer, shown = ready(), []
+    summary = Path(trainer.output_folder) / "validation" / "summary.json"
+
+    def note(unit, done, total):
+        shown.append((unit, done, total, summary.exists()))
+
+    monkeypatch.setattr("gansynth_nnunet.trainer.show", note)
+    trainer.on_train_end()
+    assert shown == [("predict held-out case", 0, 2, False)]
+    trainer.perform_actual_validation()
+    assert shown[-3:] == [
+        ("predict held-out case", 2, 2, False),
+        ("nnU-Net's own evaluation", 0, 1, False),
+        ("nnU-Net's own evaluation", 1, 1, True),
+    ]
+
+
 def test_a_trainer_with_a_network_of_its_own_keeps_its_own_name():
     from gansynth_nnunet.trainer import GANSynthMixin, stock_name
 
