@@ -5,7 +5,7 @@ What each does is a table of docs/leakage.md, which is read here.
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, zoom
 
 import gansynth
+from gansynth.hosts import dry_run
 from gansynth.runtime.errors import IntegrityFault
 from gansynth_cli.main import cli
 from tests.producers import forked_producers
@@ -83,6 +84,14 @@ def said(result: Result) -> str:
         return "refused"
     assert result.exit_code == 0, result.stderr
     return "warned" if "ids that begin as" in result.stderr else "passes"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unmeasured() -> Iterator[None]:
+    """Dry runs do not compare samples with training cases, which no door waits for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dry_run, "will_it_harm", lambda *_: {"lines": []})
+        yield
 
 
 CGAN = ("width=4", "levels=2", "d_width=4", "d_levels=1", "steps=1")

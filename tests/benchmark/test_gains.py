@@ -72,8 +72,12 @@ def test_results_are_of_the_plan_and_their_looks_are_in_the_log(name):
         assert "data:image/png" not in text, path  # no picture of a person
 
 
+SCORED = [*(f"{name}/results" for name in PUBLISHED), "lgg_others/development"]
+LARGE = "figshare/results"  # takes as long as all others
+
+
 @pytest.mark.parametrize(
-    "name", [*(f"{name}/results" for name in PUBLISHED), "lgg_others/development"]
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == LARGE else n for n in SCORED]
 )
 def test_statistics_are_those_of_the_scores(name):
     document = json.loads((GAINS / f"{name}.json").read_text())

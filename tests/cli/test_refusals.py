@@ -28,8 +28,16 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     "fti": "No such command 'fti'. Did you mean 'fit'? See: gansynth --help",
     "fit cgan3d --data nnunet:004": "Missing option '-o' / '--out'. See: gansynth fit --help",
     "fit means toy:3 -o out": "Missing option '--data'. Did you mean --data toy:3? See: gansynth",
+    "augment": ("--target: missing", "gansynth augment KIND:WHERE"),
+    "augment nnunet:004 --data nnunet:005": "names other data",
+    "augment --target nnunet": "--ratio: missing, expected R:S",
     # Names in other programs.
     "train cgan3d": "It is called 'fit'",
+    "augment nnunet:501 -tr nnUNetTrainerDA5": "nnU-Net's -tr is --trainer NAME here",
+    "fit parametric -p nnUNetPlans -o run": "nnU-Net's -p is --plans NAME here",
+    "prepare -d 501": "nnU-Net's -d is nnunet:ID, without an option, here",
+    "augment nnunet:501 -pretrained_weights x.pth": "is -- -pretrained_weights here",
+    "augment nnunet:501 --npz": "is -- --npz here",
     # Options that have no effect.
     f"{SEGMENTER} --bank b --bank-size 9": "--bank-size 9: has no effect with --bank b",
     f"{SEGMENTER} --generator g --offline --refresh 3x": "--refresh 3x: has no effect with",

@@ -279,7 +279,8 @@ def test_a_first_training_marks_scans_and_the_next_one_learns_of_them(
     assert unsure[0.5] == 0 < unsure[0.6] < unsure[0.95]
     scans = ("--unlabelled", f"pictures:{marked / 'scans'}", "--self-train", 1)
     maps = ("--unlabelled-read", "images=images", "--unlabelled-read", f"masks={tmp_path / '0.95'}")
-    second = ("augment", *data, *short, "--ratio", "1:1", "--generator", marked / "cp", *scans)
+    drawn_of = ("--ratio", "1:1", "--generator", marked / "cp", *scans)
+    second = ("augment", *data, "--device", "cpu", "--set", "width=4", "--steps", 4, *drawn_of)
     how = ("--unlabelled-read", f"labels={LABELS}")
     done = run_json(*second, *maps, *how, "-o", tmp_path / "second")
     assert done["drawn_real"] == done["drawn_synthetic"]

@@ -120,7 +120,7 @@ def test_a_disk_that_takes_nothing_costs_time_alone(case_file, tmp_path):
 
 
 def _make(file: Path) -> int:
-    large = {"number": np.arange(200_000)}
+    large = {"number": np.arange(50_000)}
     for _ in range(20):
         found = store(file).arrays("entry", lambda: large)["number"]
         mapped = store(file).mapped("loaded", lambda: large)
@@ -132,7 +132,7 @@ def _make(file: Path) -> int:
 def test_processes_may_make_read_and_remove_entries_at_once(case_file):
     with ProcessPoolExecutor(4) as processes:
         sums = list(processes.map(_make, [case_file] * 4))
-    assert sums == [sum(range(200_000))] * 4
+    assert sums == [sum(range(50_000))] * 4
 
 
 def test_large_arrays_are_maps_of_one_file(case_file):

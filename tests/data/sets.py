@@ -3,7 +3,7 @@
 import csv
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +168,15 @@ KINDS: dict[str, Callable[[Path], SourceRequest]] = {
     "coco": coco,
     "deepmedic": deepmedic,
 }
+RESAMPLED: Mapping[str, Mapping[str, str]] = {
+    "nifti": {"spacing": "1.3"},
+    "manifest": {"spacing": "1.3"},
+    "msd": {"spacing": "1.3", "modality": "ct"},
+    "pictures": {"resize": "5x11"},
+    "slices": {"resize": "5x11", "inner.spacing": "1.3"},
+    "yolo": {"size": "40x24"},
+    "coco": {"size": "40x24"},
+    "deepmedic": {"spacing": "1.3"},
+    "nnunet-raw": {"spacing": "1.3"},
+}
+"""How each kind is read on another grid than its files'; others have no such key."""

@@ -1,10 +1,8 @@
-"""A case is known by what its files hold: on every machine, and no other case by that."""
+"""A case is known by what its files hold, and no other case by that.
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Mapping
+That it is the same on every machine, ``tests/test_same_bits.py`` has.
+"""
+
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ from PIL import Image
 from gansynth.core.lineage import CaseRecord, Lineage, other_records
 from gansynth.core.schema import content_hash
 from gansynth.core.source import (
-    SourceRequest,
     case_content,
     case_record,
     comparable_records,
@@ -26,67 +23,6 @@ from gansynth.core.source import (
 from gansynth.sampling.run_source import open_source
 from tests.data import sets
 from tests.flat_sets import pictures
-
-RESAMPLED: Mapping[str, Mapping[str, str]] = {
-    "nifti": {"spacing": "1.3"},
-    "manifest": {"spacing": "1.3"},
-    "msd": {"spacing": "1.3", "modality": "ct"},
-    "pictures": {"resize": "5x11"},
-    "slices": {"resize": "5x11", "inner.spacing": "1.3"},
-    "yolo": {"size": "40x24"},
-    "coco": {"size": "40x24"},
-    "deepmedic": {"spacing": "1.3"},
-    "nnunet-raw": {"spacing": "1.3"},
-}
-"""How each kind is read on another grid than its files'; others have no such key."""
-MACHINES: tuple[Mapping[str, str], ...] = (
-    {"OMP_NUM_THREADS": "1", "OPENBLAS_CORETYPE": "Prescott", "ATEN_CPU_CAPABILITY": "default"},
-    {"OMP_NUM_THREADS": "2", "OPENBLAS_CORETYPE": "Haswell"},
-)
-"""An old CPU with one thread, and a newer one with two."""
-
-
-@pytest.fixture(scope="module")
-def requests(tmp_path_factory, toy_nnunet) -> dict[str, SourceRequest]:
-    asked = {kind: make(tmp_path_factory.mktemp(kind)) for kind, make in sets.KINDS.items()}
-    asked["nnunet"] = toy_nnunet.request()
-    asked["nnunet-raw"] = SourceRequest("nnunet-raw", "501", root=str(toy_nnunet.root))
-    return {
-        kind: replace(request, read={**request.read, **RESAMPLED.get(kind, {})})
-        for kind, request in asked.items()
-    }
-
-
-@pytest.fixture(scope="module")
-def reread(requests) -> list[dict[str, Any]]:
-    """What processes on different machines find in all data sets."""
-    documents = json.dumps({kind: request.to_json() for kind, request in requests.items()})
-    return [
-        json.loads(
-            subprocess.run(
-                [sys.executable, "-m", "tests.data.reread"],
-                input=documents,
-                env={**os.environ, **machine},
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout
-        )
-        for machine in MACHINES
-    ]
-
-
-def test_the_machines_differ_in_a_matrix_product(reread):
-    first, second = [found["product"] for found in reread]
-    if first == second:
-        pytest.skip("OpenBLAS here has one kernel: no other kind of CPU can be pretended")
-
-
-@pytest.mark.parametrize("kind", [*sets.KINDS, "nnunet", "nnunet-raw"])
-def test_a_case_is_the_same_on_every_machine(kind, reread):
-    first, second = [found["kinds"][kind] for found in reread]
-    assert first
-    assert first == second
 
 
 def changed(path: Path) -> None:
@@ -111,7 +47,7 @@ def changed(path: Path) -> None:
 @pytest.mark.parametrize("kind", ["nifti", "msd", "pictures", "slices", "yolo", "deepmedic"])
 def test_one_voxel_label_or_box_makes_another_case(kind, tmp_path):
     asked = sets.KINDS[kind](tmp_path)
-    asked = replace(asked, read={**asked.read, **RESAMPLED[kind]})
+    asked = replace(asked, read={**asked.read, **sets.RESAMPLED[kind]})
 
     def contents() -> dict[str, str]:
         source = open_source(asked)

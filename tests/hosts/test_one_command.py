@@ -91,18 +91,6 @@ def test_where_no_gain_is_to_be_expected_no_sample_is_drawn(succeed, data, why):
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        ((), ["--target: missing", "gansynth augment KIND:WHERE"]),
-        (("nnunet:004", "--data", "nnunet:005"), ["names other data"]),
-        (("--target", "nnunet"), ["--ratio: missing, expected R:S"]),
-    ],
-)
-def test_too_little_is_refused_with_a_way_out(refuse, words, says):
-    refuse("augment", *words, code=2, says=says)
-
-
-@pytest.mark.parametrize(
     ("data", "small"),
     [
         (lambda to: f"pictures:{pictures(to).where}", ("--width", 4, "--levels", 2)),

@@ -1,7 +1,5 @@
 """Eight tasks of a newcomer, typed as the pages have them: so many commands, so many seconds."""
 
-import json
-import re
 import shutil
 import subprocess
 import sys
@@ -10,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gansynth.report.figures import read_metrics
 from tests.conftest import save_nifti
 from tests.newcomer.conftest import DATA, SMALL
+from tests.testing.test_demonstration import check_demo
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,15 +30,7 @@ def test_install_the_wheel_into_an_empty_environment_and_see_it_work(tmp_path, t
     with task("see it work", commands=2, seconds=150, folder=tmp_path) as type_in:
         assert "nnU-Net" in type_in("gansynth doctor", scripts=scripts)
         said = type_in("gansynth demo -o runs/demo", scripts=scripts)
-    demo = tmp_path / "runs" / "demo"
-    document = json.loads((demo / "summary.json").read_text("utf-8"))
-    assert document["realised_synthetic_share"] == pytest.approx(0.5, abs=0.02)
-    assert "proves nothing" in said
-    assert re.search(r"\ndifference: [+-]0.\d+; one training each, so no interval", said)
-    pictures = re.findall(r"]\((.*)\)", (demo / "summary.md").read_text("utf-8"))
-    assert pictures == ["samples.png", "overlays.png", "run/samples/curves.png"]
-    assert all((demo / name).stat().st_size for name in pictures)
-    assert len(read_metrics(demo / "run" / "metrics.csv")["step"]) >= 3  # points of its curves
+    check_demo(tmp_path / "runs" / "demo", said)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
-"""``gansynth demo``, stopped and typed again."""
+"""``gansynth demo``: what it tells and shows, and that it is stopped and typed again."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -8,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from gansynth.report.figures import read_metrics
+from tests.house import ROOT
+from tests.newcomer.conftest import Task
 from tests.processes import family, until
 
 SMALLER = """
@@ -60,3 +64,22 @@ def content(folder: Path) -> dict[Path, int]:
     """When each case or result was written."""
     files = [path for path in folder.rglob("*") if path.suffix in (".b2nd", ".gz", ".png", ".md")]
     return {path: path.stat().st_mtime_ns for path in files}
+
+
+def check_demo(demo: Path, said: str) -> None:
+    """Numbers, words, pictures and curves of a finished demo, and what its command has said."""
+    document = json.loads((demo / "summary.json").read_text("utf-8"))
+    assert document["realised_synthetic_share"] == pytest.approx(0.5, abs=0.02)
+    assert "proves nothing" in said
+    assert re.search(r"\ndifference: [+-]0.\d+; one training each, so no interval", said)
+    pictures = re.findall(r"]\((.*)\)", (demo / "summary.md").read_text("utf-8"))
+    assert pictures == ["samples.png", "overlays.png", "run/samples/curves.png"]
+    assert all((demo / name).stat().st_size for name in pictures)
+    assert len(read_metrics(demo / "run" / "metrics.csv")["step"]) >= 3  # points of its curves
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_what_make_demo_makes_is_told_and_shown():
+    """Where it is made already, as by CI, it is told again."""
+    check_demo(ROOT / "runs" / "demo", Task("", 0, ROOT)("gansynth demo -o runs/demo"))

@@ -38,11 +38,13 @@ def framed(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("generator", ["copypaste", "parametric"])
-def test_lesions_lie_in_the_head_not_in_the_air_around_it(framed, tmp_path, generator):
-    run = gansynth.fit(
-        generator, data="nnunet:050", root=framed, configuration="2d", out=tmp_path, quiet=True
-    )
+@pytest.fixture(scope="module", params=["copypaste", "parametric"])
+def run(request, framed, tmp_path_factory):
+    out, asked = tmp_path_factory.mktemp("run"), {"root": framed, "configuration": "2d"}
+    return gansynth.fit(request.param, data="nnunet:050", out=out, quiet=True, **asked)
+
+
+def test_lesions_lie_in_the_head_not_in_the_air_around_it(run):
     shown = 0
     for sample in run.sample(12, seed=0, lesions="where=anywhere"):
         image, labels = sample.image[0], np.asarray(sample.labels)
@@ -57,9 +59,7 @@ def test_lesions_lie_in_the_head_not_in_the_air_around_it(framed, tmp_path, gene
     assert shown >= 6
 
 
-def test_samples_of_slices_are_compared_with_slices_of_training_cases(framed, tmp_path, succeed):
-    run = gansynth.fit(
-        "parametric", data="nnunet:050", root=framed, configuration="2d", out=tmp_path, quiet=True
-    )
+@pytest.mark.parametrize("run", ["parametric"], indirect=True)
+def test_samples_of_slices_are_compared_with_slices_of_training_cases(run, succeed):
     told = succeed("check", "--generator", run.folder)
     assert "will it harm?" in told.stdout

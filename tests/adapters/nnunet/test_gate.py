@@ -78,22 +78,6 @@ def test_the_trainer_is_looked_up_before_data_are_prepared_for_it(
         assert last.startswith(f"next: nnUNet_extTrainer={tmp_path}/own gansynth augment ")
 
 
-@pytest.mark.parametrize(
-    ("typed", "ours"),
-    [
-        ("augment nnunet:501 -tr nnUNetTrainerDA5", "nnU-Net's -tr is --trainer NAME here"),
-        ("fit parametric -p nnUNetPlans -o run", "nnU-Net's -p is --plans NAME here"),
-        ("prepare -d 501", "nnU-Net's -d is nnunet:ID, without an option, here"),
-        ("augment nnunet:501 -pretrained_weights x.pth", "is -- -pretrained_weights here"),
-        ("augment nnunet:501 --npz", "is -- --npz here"),
-    ],
-)
-def test_options_of_nnunets_own_commands_are_answered_with_ours(run_cli, typed, ours):
-    refused = run_cli(*typed.split())
-    assert refused.exit_code == 2
-    assert ours in refused.stderr
-
-
 def test_a_region_that_a_later_one_covers_is_told_with_an_order_that_works(toy_copy, run_cli):
     """nnU-Net paints the regions one after the other."""
     path = toy_copy.raw / "dataset.json"
