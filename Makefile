@@ -101,7 +101,7 @@ kills: $(READY_DEV)       ## SIGKILL commands at random instants: make kills KIL
 newcomer: $(READY_DEV)    ## time eight tasks of a newcomer and write the table (ten minutes)
 	@$(PYTEST) -n 0 tests/newcomer --newcomer benchmarks/measure/results/newcomer.json $(ARGS)
 
-all-extras: $(READY_ALL)  ## install what every test needs: detectors, Ray, playwright
+all-extras: $(READY_ALL)  ## install what every test needs: detectors, playwright
 
 check: lint types test    ## all that CI runs but the demo and the docs
 
