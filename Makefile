@@ -96,12 +96,12 @@ faults: $(READY_DEV)      ## try every row of the fault matrix and print the tab
 
 KILLS ?= fit=200 augment=100 export=50 benchmark=50 tune=50
 kills: $(READY_DEV)       ## SIGKILL commands at random instants: make kills KILLS='fit=20'
-	@$(PYTEST) -n 0 tests/faults/test_kills.py -p tests.faults.table --kills-json benchmarks/results/kills.json $(ARGS) --kills $(KILLS)
+	@$(PYTEST) -n 0 tests/faults/test_kills.py -p tests.faults.table --kills-json benchmarks/measure/results/kills.json $(ARGS) --kills $(KILLS)
 
 newcomer: $(READY_DEV)    ## time eight tasks of a newcomer and write the table (ten minutes)
-	@$(PYTEST) -n 0 tests/newcomer --newcomer benchmarks/results/newcomer.json $(ARGS)
+	@$(PYTEST) -n 0 tests/newcomer --newcomer benchmarks/measure/results/newcomer.json $(ARGS)
 
-all-extras: $(READY_ALL)  ## install what every test needs: detectors, Ray, playwright
+all-extras: $(READY_ALL)  ## install what every test needs: detectors, playwright
 
 check: lint types test    ## all that CI runs but the demo and the docs
 
@@ -126,7 +126,7 @@ audit: $(READY_DEV)       ## known vulnerabilities of the installed packages, an
 	@$(PYTEST) tests/test_licences.py
 
 bench: $(READY_BENCH)     ## run the benchmarks
-	@for b in benchmarks/scripts/bench_*.py; do echo "$$b"; $(BIN)/python "$$b" $(ARGS) || exit 1; done
+	@for b in benchmarks/measure/bench_*.py; do echo "$$b"; $(BIN)/python "$$b" $(ARGS) || exit 1; done
 
 docs: $(READY_DOCS)       ## build the site into build/site; a dead link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)

@@ -39,7 +39,7 @@ FLOORS: Mapping[str, int] = {
     "cli": 9,
     "gansynth_evaluate": 10,
     "gansynth_benchmark": 11,
-    "scripts": 12,
+    "measure": 12,
 }
 """Package of gansynth/ or benchmarks/, or another top-level folder -> floor. A package imports from
 lower floors only."""
@@ -65,18 +65,18 @@ class House:
     edges: Mapping[Edge, int]
 
     def package(self, module: str) -> str:
-        """The package a module belongs to: ``core``, ``gansynth_nnunet``, ``scripts``."""
+        """The package a module belongs to: ``core``, ``gansynth_nnunet``, ``measure``."""
         parts = module.split(".")
         if parts[0] != FACE:
-            return parts[0] if self.shelf(module) in SHELVES + BENCHMARKS else "scripts"
+            return parts[0] if self.shelf(module) in SHELVES + BENCHMARKS else "measure"
         if len(parts) == 1:
             return FACE
         return parts[1] if len(self.files[module].parts) > 2 else "loose"
 
     def shelf(self, module: str) -> str:
-        """The top-level folder of a module; on ``benchmarks/``, the package, or ``scripts``."""
+        """The top-level folder of a module; on ``benchmarks/``, the package, or ``measure``."""
         top, below, *_ = self.files[module].parts
-        return top if top != "benchmarks" else below if below in BENCHMARKS else "scripts"
+        return top if top != "benchmarks" else below if below in BENCHMARKS else "measure"
 
     def floor(self, module: str) -> int | None:
         """The floor of a module's package; None for the face and for what lies loose."""
@@ -117,7 +117,7 @@ def read_house(root: Path = ROOT) -> House:
     for top in (FACE, *SHELVES, "benchmarks"):
         for path in sorted((root / top).rglob("*.py")):
             parts = path.relative_to(root / top if top != FACE else root).with_suffix("").parts
-            parts = parts[parts[0] == "scripts" :]  # which import each other by their names
+            parts = parts[parts[0] == "measure" :]  # which import each other by their names
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
             files[name] = path.relative_to(root)
     homes = {"__version__": f"{FACE}.runtime.version"}
@@ -203,7 +203,7 @@ def table(root: Path = ROOT) -> Iterator[str]:
     scripts: list[Path] = []
     for (floor, label), paths in sorted(rows.items()):
         yield _row(str(floor or "-"), f"`{label}`", root, paths)
-        (scripts if label == "scripts" else product).extend(paths)
+        (scripts if label == "measure" else product).extend(paths)
     tests = [path.relative_to(root) for path in (root / "tests").rglob("*.py")]
     yield _row("", "**engine**", root, [path for path in product if path.parts[0] == FACE])
     yield _row("", "**product**", root, product)

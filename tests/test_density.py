@@ -23,7 +23,7 @@ def packages() -> dict[str, list[Path]]:
     house, found = read_house(), defaultdict(list)
     for module, path in house.files.items():
         found[house.package(module)].append(path)
-    del found["scripts"]
+    del found["measure"]
     return found
 
 

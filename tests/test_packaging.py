@@ -17,7 +17,7 @@ import gansynth
 from tests.house import parsed, statements
 
 ROOT = Path(__file__).parents[1]
-OF_THE_REPOSITORY = ("scripts", "gpu", "blank", "controls")
+OF_THE_REPOSITORY = ("measure", "gpu", "blank", "controls")
 SHELVES = ("plugins", "adapters", "cli", "benchmarks")
 MEASURING = ("benchmarks/gansynth_evaluate", "benchmarks/gansynth_benchmark")
 PACKED = ("gansynth", "plugins", "adapters", "cli", *MEASURING)

@@ -23,7 +23,6 @@ COMMANDS = {
             wait $! || true
         done""",
     "scontrol": """[ "$*" = "requeue 100" ] && touch "$SPOOL/requeued" """,
-    "srun": "echo 'ray: no such command' >&2; exit 127",
 }
 EPOCH, BEGAN = re.compile(r": Epoch (\d+)"), "*/*/fold_0/training_log*.txt"
 
@@ -72,11 +71,3 @@ def test_a_training_goes_on_in_the_next_job_and_a_finished_one_is_kept(
     said = (tmp_path / "log").read_text()
     assert "it goes on in a job of the same number" in said
     assert "is finished: " in said
-
-
-def test_a_benchmark_ends_with_a_line_if_ray_does_not_start(slurm):
-    slurm |= {"SLURM_JOB_ID": "100", "SLURM_CPUS_PER_TASK": "1", "SLURM_JOB_NUM_NODES": "2"}
-    words = ["bash", f"{SCRIPTS}/benchmark.sh", "plan.yaml", "-o", "out"]
-    ended = subprocess.run(words, env=slurm, capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 1
-    assert re.search("ray: no such command\nray start on .*: its srun has ended", ended.stderr)

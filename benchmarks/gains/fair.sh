@@ -8,7 +8,7 @@
 set -eu
 plan=$2 source=$4
 gains=$(dirname "$(realpath "$0")")
-scripts=$gains/../scripts
+scripts=$gains/../measure
 cases=$(sed -n 's/^data: pictures://p' "$gains/$plan/plan.yaml")
 folder=$(realpath -m "$1")/$cases
 shift 4

@@ -24,7 +24,7 @@ from gansynth.runtime.measuring import BOUND, dry_run, measuring
 from gansynth.runtime.progress import NullReporter
 from gansynth_benchmark.access_log import AccessLog
 from gansynth_benchmark.jobs.attempt import DONE, AttemptSpec, Executor
-from gansynth_benchmark.jobs.executor import LocalExecutor, parse_executor
+from gansynth_benchmark.jobs.executor import parse_executor
 from gansynth_benchmark.jobs.store import JobSpec, ResultStore
 from gansynth_benchmark.plan import BenchmarkPlan
 from gansynth_benchmark.requests import RUN, BenchmarkRequest
@@ -58,8 +58,7 @@ def estimate(plan: BenchmarkPlan, request: BenchmarkRequest) -> dict[str, Any]:
         left = [spec for spec in specs.values() if study.result(spec.key) is None]
         sizes = {kind: _known(study, specs.values(), kind) for kind in (FIT, TRAIN, TUNE)}
         if not request.no_probe:
-            on_a_cluster = request.executor.startswith("ray")
-            with closing(LocalExecutor() if on_a_cluster else executor) as here:
+            with closing(executor) as here:
                 for kind in (TRAIN, FIT):
                     of_kind = [spec for spec in left if spec.kind == kind]
                     if of_kind and not sizes[kind]:
@@ -81,8 +80,7 @@ def estimate(plan: BenchmarkPlan, request: BenchmarkRequest) -> dict[str, Any]:
             complete = complete and (seconds is not None or not open_ones)
             hours += open_ones * (seconds or 0.0) / 3600
             size += open_ones * (bytes_ or 0.0)
-        # Only a running cluster knows how many jobs it runs at once.
-        slots = executor.slots if request.executor.startswith("local") else None
+        slots = executor.slots
         return {
             "dry_run": True,
             "not_measured": list(measuring().missing),
@@ -100,7 +98,7 @@ def estimate(plan: BenchmarkPlan, request: BenchmarkRequest) -> dict[str, Any]:
             "jobs": jobs,
             "hours_one_after_the_other": round(hours, 2) if complete else None,
             "at_once": slots,
-            "hours": round(hours / slots, 2) if complete and slots else None,
+            "hours": round(hours / slots, 2) if complete else None,
             "disk_bytes": round(size) if complete else None,
             "disk_free_bytes": free_bytes(request.folder(plan.name)),
             "memory": "not known: trainings run in separate processes",
@@ -243,8 +241,6 @@ def lines_of_estimate(document: Mapping[str, Any]) -> Iterator[str]:
         yield "at least, for not all was measured:"
     if hours is not None:
         yield f"hours  {hours:.2f} at {document['at_once']} job(s) at once"
-    elif document["hours_one_after_the_other"] is not None:
-        yield f"hours  {document['hours_one_after_the_other']:.2f} one after the other"
     if document["disk_bytes"] is not None:
         yield (
             f"disk   {in_units(document['disk_bytes'])} of "

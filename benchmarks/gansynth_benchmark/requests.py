@@ -29,8 +29,8 @@ class PlanRequest(Request):
     out: Annotated[Folder | None, Opt(flags=("-o", "--out"), metavar="DIR", called="-o")] = None
     """Results. [default: runs/benchmarks/NAME]"""
     executor: Annotated[str, Opt(metavar="WHERE")] = "local"
-    """local[:N] for N jobs at once, ray[:cpus=C,gpus=G], or here, in this process; see: gansynth
-    help clusters."""
+    """local[:N] for N jobs at once, or here, in this process. On several machines: gansynth help
+    clusters."""
     dry_run: bool = False
     """Check everything and print the plan; write nothing."""
     usual: ClassVar[str] = "benchmarks"

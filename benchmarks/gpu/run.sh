@@ -4,7 +4,7 @@ set -u
 usage='run.sh OUT [--tiny] [--pretend] [--for SECONDS] [--only PART]'
 out=${1:?$usage} tiny=() only='' limit=1000000; shift
 root=$(cd "$(dirname "$0")/../.." && pwd) && here=$root/benchmarks/gpu
-path=$root:$root/plugins:$root/adapters:$root/cli:$root/benchmarks:$root/benchmarks/scripts
+path=$root:$root/plugins:$root/adapters:$root/cli:$root/benchmarks:$root/benchmarks/measure
 while (($#)); do
   case $1 in
     --tiny) tiny=(--tiny) ;;
@@ -40,7 +40,7 @@ live() {  # NAME OVERHEAD PRODUCERS OPTIONS...: nnU-Net on the GPU beside produc
   local options=(--blocks 8 --steps 40 --warmup 150 --patch 128 --spacing 1.2 --capacity 8 --features 32 64 128 256 320 320)
   ((${#tiny[@]})) && options=(--blocks 1 --steps 2 --warmup 2 --patch 16 --count 2)
   mkdir -p "$out/parts/$1.d"
-  part "$1" env BENCH_RESULTS="$out/parts/$1.d" nnUNet_compile=t "$python" benchmarks/scripts/bench_live.py "${options[@]}" \
+  part "$1" env BENCH_RESULTS="$out/parts/$1.d" nnUNet_compile=t "$python" benchmarks/measure/bench_live.py "${options[@]}" \
     --device cuda --producers "$3" --workers auto --ratios "p 0.5" --overhead "$2" "${@:4}"
   rm -rf "$out/parts/$1.d"
 }

@@ -41,7 +41,7 @@ TISSUE, NEARBY = 0.97, 0.8
 PARTS = 16  # pieces, at most, of a lesion that is too large for one place
 UNLIKE, LAST = 1.7, 3.4
 """Largest difference (root mean square) of a place's rim from the lesion's, in deviations of the
-tissue, and that where smaller pieces are no more alike; ``benchmarks/scripts/bench_removal.py``
+tissue, and that where smaller pieces are no more alike; ``benchmarks/measure/bench_removal.py``
 measures fills."""
 FOUND = 1  # of kept removals: raised when what is found of a case changes
 DEEPER = 0.2  # difference in depth, of the deepest, that counts as one deviation

@@ -7,7 +7,7 @@ one outline. Fingerprints are compared by correlation over all turns and flips, 
 something.
 
 The second kind is of landmarks: see ``gansynth.core.landmarks``.
-``benchmarks/scripts/bench_guard.py`` measured grids and thresholds.
+``benchmarks/measure/bench_guard.py`` measured grids and thresholds.
 """
 
 from __future__ import annotations

@@ -224,7 +224,7 @@ Dtype = Literal["float32", "float16"]
 Compression = Literal["none", "lzf", "gzip"]
 CHUNK = 24
 """Edge in voxels of a chunk of a volume; a chunk holds all channels. Patches of 64³ read fastest
-from chunks of 24 to 32 (benchmarks/results/reads.json)."""
+from chunks of 24 to 32 (benchmarks/measure/results/reads.json)."""
 FLAT = 8  # chunks of 2D cases have edges so many times as long
 SLACK = 1 << 20  # bytes for HDF5's own tables that are reserved beyond the arrays of a case
 

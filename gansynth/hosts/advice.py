@@ -1,7 +1,7 @@
 """Whether samples have helped data like these: the user's set beside those that were measured.
 
 A set is described by what its training cases hold. ``evidence.json`` has the same words of each set
-of ``benchmarks/gains``, with its results; ``benchmarks/scripts/gain_evidence.py`` writes it. What
+of ``benchmarks/gains``, with its results; ``benchmarks/measure/gain_evidence.py`` writes it. What
 follows is said and chosen by ``advice_for`` alone.
 """
 

@@ -20,7 +20,7 @@ SUMS, MARK = 8, 16
 """Sums of an image; hexadecimal digits of the hash of labels and boxes."""
 TOLERANCE = 1e-3
 """Difference up to which two images are the same but for rounding: root mean square, in standard
-deviations of the image. ``benchmarks/scripts/bench_same_bits.py`` measures it."""
+deviations of the image. ``benchmarks/measure/bench_same_bits.py`` measures it."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.scripts.bench_throttle import BUDGET, HOSTS, Loop, needs, prefetched
+from benchmarks.measure.bench_throttle import BUDGET, HOSTS, Loop, needs, prefetched
 from gansynth.bank import throttle
 from gansynth.bank.store import HEARTBEAT, PACE
 from gansynth.bank.throttle import (

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from PIL import Image
 from gansynth.core.source import SourceRequest
 from gansynth.metrics.segmentation.measures import LESIONS
 from gansynth.metrics.segmentation.measures import beside as beside_of
+from gansynth.runtime.files import read_json
 from gansynth.sampling.run_source import open_source
 from gansynth_benchmark import tuning
 from gansynth_benchmark.plan import BenchmarkPlan
@@ -31,6 +33,7 @@ from gansynth_cli.main import cli
 from tests.conftest import save_nifti
 from tests.expected import raises_fault
 from tests.flat_sets import EACH, FLAT, lesion, pictures, seen, slices
+from tests.house import ROOT
 from tests.producers import forked_producers
 from tests.yolo_sets import toy_yolo
 
@@ -121,6 +124,17 @@ def test_what_is_done_is_not_done_again_is_the_same_look_and_a_cache_for_somebod
     assert told.exit_code == 0, told.stderr
     assert json.loads(told.stdout)["jobs"].get("train", {"left": 0})["left"] == 0
     assert snapshot(toy.home / "data") == toy.before
+
+
+@pytest.mark.slow
+def test_the_same_command_on_two_machines_shares_the_jobs_of_a_plan(toy, tmp_path):
+    words = ["bash", ROOT / "examples/slurm/benchmark.sh", *toy.words[1:2], "-o", tmp_path, "-q"]
+    typed = [subprocess.Popen([str(word) for word in words]) for _ in range(2)]
+    assert [process.wait(240) for process in typed] == [0, 0]
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("jobs/*/result.json")]
+    assert [result["attempts"] for result in results] == [1, 1, 1]
+    assert [run["status"] for run in read_json(tmp_path / "results.json")["runs"]] == ["done"] * 2
+    assert not list(tmp_path.glob("jobs/.work/*.json"))
 
 
 @pytest.mark.slow

@@ -26,11 +26,11 @@ PUBLISHED = sorted(
 
 
 def script(name: str) -> Any:
-    sys.path.insert(0, str(BENCHMARKS / "scripts"))
+    sys.path.insert(0, str(BENCHMARKS / "measure"))
     try:
         return import_module(name)
     finally:
-        sys.path.remove(str(BENCHMARKS / "scripts"))
+        sys.path.remove(str(BENCHMARKS / "measure"))
 
 
 def results(name: str) -> Any:
@@ -38,8 +38,8 @@ def results(name: str) -> Any:
 
 
 def test_the_table_of_results_is_made_of_them():
-    text = (BENCHMARKS / "results" / "TABLE.md").read_text()
-    assert script("table").made() == text, "run: python benchmarks/scripts/table.py"
+    text = (BENCHMARKS / "measure" / "results" / "TABLE.md").read_text()
+    assert script("table").made() == text, "run: python benchmarks/measure/table.py"
 
 
 def test_the_pages_are_made_of_the_results():

@@ -10,7 +10,7 @@ from tests.data.sets import check, opened, save_picture
 from tests.heads import head
 from tests.yolo_sets import write_image, write_yaml
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "scripts" / "strip_skulls.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "measure" / "strip_skulls.py"
 
 
 def test_slices_become_brains_with_boxes_and_masks_where_they_were(tmp_path, monkeypatch, capsys):

@@ -136,9 +136,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_pages_tables_are_those_of_the_results_and_have_every_metric():
-    filled = runpy.run_path(str(ROOT / "benchmarks" / "scripts" / "table_evaluate.py"))["filled"]
-    tables = (ROOT / "benchmarks" / "results" / "evaluations.md").read_text(encoding="utf-8")
-    assert filled(tables) == tables, "run: python benchmarks/scripts/table_evaluate.py"
+    measure = ROOT / "benchmarks" / "measure"
+    filled = runpy.run_path(str(measure / "table_evaluate.py"))["filled"]
+    tables = (measure / "results" / "evaluations.md").read_text(encoding="utf-8")
+    assert filled(tables) == tables, "run: python benchmarks/measure/table_evaluate.py"
     text = (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8")
     table = text.split("## Metrics")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (`.*?) \|", table, re.M)

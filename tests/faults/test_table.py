@@ -11,7 +11,7 @@ import pytest
 from tests.faults.table import ROWS
 
 TESTS = Path(__file__).parents[1]
-RESULTS = TESTS.parent / "benchmarks" / "results"
+RESULTS = TESTS.parent / "benchmarks" / "measure" / "results"
 PAGE = RESULTS / "faults.md"
 MARK = re.compile(r"\bfault\(([\d, ]+)")
 

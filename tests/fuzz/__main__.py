@@ -16,7 +16,7 @@ from tests.fuzz.runner import SEED, Tally, fuzz
 
 def save(name: str, tally: Tally) -> None:
     """Put a format's outcomes into the result and its page, beside those of earlier runs."""
-    from benchmarks.scripts.common import write
+    from benchmarks.measure.common import write
 
     found = json.loads((RESULTS / "fuzz.json").read_text("utf-8"))["formats"]
     found[name] = tally.to_json()

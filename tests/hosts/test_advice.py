@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.scripts import gain_evidence
+from benchmarks.measure import gain_evidence
 from gansynth.data.organs import evenly_chosen
 from gansynth.hosts.advice import advice_for, evidence
 from tests.conftest import DATA

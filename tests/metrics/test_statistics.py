@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from scipy.special import expit, logit
 
-from benchmarks.scripts.simulated_runs import SimulationDesign, simulated
+from benchmarks.measure.simulated_runs import SimulationDesign, simulated
 from gansynth.metrics.statistics import (
     ArmComparison,
     Interval,

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.scripts.simulated_runs import SimulationDesign, simulated
+from benchmarks.measure.simulated_runs import SimulationDesign, simulated
 from gansynth.metrics.statistics import RunValues, VarianceComponents
 from gansynth_benchmark.worth import WorthInCases, worth
 from tests.expected import raises_fault

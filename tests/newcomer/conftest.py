@@ -115,7 +115,7 @@ def pytest_addoption(parser):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    from benchmarks.scripts.common import machine
+    from benchmarks.measure.common import machine
     from gansynth.runtime.files import write_json_atomic
 
     path = config.getoption("newcomer", None)

@@ -1,4 +1,4 @@
-"""Runs many functions, each once: content-addressed jobs, here or on a cluster.
+"""Runs many functions, each once: content-addressed jobs, on one machine or on several.
 
     from gansynth_benchmark.jobs.executor import parse_executor
     from gansynth_benchmark.jobs.graph import run_jobs
@@ -13,7 +13,7 @@
     report.raise_if_failed()
     document = store.result(key)["document"]        # what the function returned
 
-``graph`` decides what runs when. An ``executor`` (or ``ray_executor``) starts a process for each
-job. That process, ``attempt``, runs the job and publishes to the ``store``. A killed run leaves
-only files from which the next run resumes.
+``graph`` decides what runs when. An ``executor`` starts a process for each job. That process,
+``attempt``, runs the job and publishes to the ``store``. A killed run leaves only files from which
+the next run resumes. Runs of the same jobs, on any machines that see the store, share them.
 """

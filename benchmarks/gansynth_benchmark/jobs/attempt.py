@@ -68,9 +68,6 @@ class AttemptResult:
 class Executor:
     """Runs attempts at jobs."""
 
-    queues = False
-    """Whether it accepts more jobs than slots, and starts them later."""
-
     @property
     def slots(self) -> int:
         """Number of parallel jobs."""

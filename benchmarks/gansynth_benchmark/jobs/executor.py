@@ -1,18 +1,16 @@
 """Executors, which run jobs, by name, and the local one.
 
 An executor starts a process for each order, ``gansynth_benchmark.jobs.attempt.start(order,
-environ)``, on any machine that sees the store. It keeps the process's stdin open while the job is
-wanted. The process runs the job, and handles its lock, folder, log and result. A new executor is a
-subclass of ``Executor``, and a line in ``parse_executor``.
+environ)``, and keeps the process's stdin open while the job is wanted. The process runs the job,
+and handles its lock, folder, log and result. A new executor is a subclass of ``Executor``, and a
+line in ``parse_executor``.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,62 +30,29 @@ from gansynth_benchmark.jobs.attempt import (
 )
 from gansynth_benchmark.jobs.machine import THREADS, VISIBLE, cuda_devices
 
-NAMES = ("here", "local", "ray")
-EXPECTED = "expected here, local, local:4, ray or ray:cpus=2,gpus=1"
+NAMES = ("here", "local")
+EXPECTED = "expected here, local or local:4; on several machines, type the command on each"
 
 
 def parse_executor(text: str) -> Executor:
-    """Return the executor of a name: ``here``, ``local[:N]``, or ``ray[:cpus=C,gpus=G]``."""
-    name, colon, options = text.strip().partition(":")
-    if name not in NAMES or (colon and not options):
+    """Return the executor of a name: ``here`` or ``local[:N]``."""
+    name, colon, count = text.strip().partition(":")
+    if name not in NAMES or (colon and not count):
         hint = "" if name in NAMES else did_you_mean(name, NAMES)
         raise UsageFault("benchmark.executor-unknown", f"executor {text!r}: {EXPECTED}.{hint}")
-    if name == "here" and not colon:
-        return HereExecutor()
-    if name == "local":
-        if colon and not (options.isdecimal() and int(options)):
-            raise UsageFault(
-                "benchmark.executor-jobs-no-number",
-                f"executor {text!r}: expected a number of jobs, as in local:4",
-            )
-        return LocalExecutor(int(options) if colon else None)
-    if name == "here":
+    if name == "here" and colon:
         raise UsageFault(
             "benchmark.executor-runs-one-job",
             f"executor {text!r}: runs one job at once; {EXPECTED}",
         )
-    from gansynth_benchmark.jobs.ray_executor import RayExecutor
-
-    shares = _shares(text, options)
-    return RayExecutor(cpus=shares.get("cpus", 1), gpus=shares.get("gpus"))
-
-
-def _shares(text: str, options: str) -> Mapping[str, float]:
-    """Parse ``cpus=2,gpus=0.5``."""
-    shares: dict[str, float] = {}
-    for option in filter(None, options.split(",")):
-        key, _, value = option.partition("=")
-        number = _number(value)
-        fits = number >= (1 if key == "cpus" else 0) and (
-            number.is_integer() or (key == "gpus" and number < 1)
+    if colon and not (count.isdecimal() and int(count)):
+        raise UsageFault(
+            "benchmark.executor-jobs-no-number",
+            f"executor {text!r}: expected a number of jobs, as in local:4",
         )
-        if key not in ("cpus", "gpus") or key in shares or not fits:
-            raise UsageFault(
-                "benchmark.executor-share-refused",
-                f"executor {text!r}: {option!r}: expected cpus (an integer from 1) or gpus (an "
-                "integer, or a fraction below 1) for each job, as in ray:cpus=2,gpus=1",
-            )
-        shares[key] = number
-    return shares
-
-
-def _number(text: str) -> float:
-    """Return a finite number, or -1 for any other text."""
-    try:
-        number = float(text)
-    except ValueError:
-        return -1.0
-    return number if math.isfinite(number) else -1.0
+    if name == "here":
+        return HereExecutor()
+    return LocalExecutor(int(count) if colon else None)
 
 
 class HereExecutor(Executor):

@@ -29,7 +29,8 @@ from gansynth_benchmark.jobs.store import JobSpec, ResultStore
 
 POLL = 0.25  # seconds between two checks of jobs run by other processes
 TICK = 1.0  # seconds between progress reports without a change
-AHEAD = 8  # queued jobs beyond the executor's slots that are checked for having begun
+SILENT = 7200.0
+"""Seconds for which a job that another run holds may write nothing to its log."""
 
 
 class JobPhase(Enum):
@@ -135,7 +136,7 @@ def run_jobs(
     with ExitStack() as stack:
         stack.callback(executor.close)
         if graph.unfinished():
-            executor.open(store.folder)  # may change signal handlers, hence before stop_request
+            executor.open(store.folder)
         stop = stack.enter_context(stop_request())
         stack.enter_context(stop.deferred())
         runner = _JobRunner(graph, store, executor, grace, on_change)
@@ -214,6 +215,8 @@ class _JobRunner:
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
     reported: float = -TICK
     running: dict[Future[AttemptResult], JobStatus] = field(default_factory=dict)
+    logged: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """Of jobs that other runs hold: bytes of the log, and when there were no more."""
 
     def step(self) -> bool:
         """Submit ready jobs, wait briefly, update states; False when no job is left."""
@@ -236,7 +239,7 @@ class _JobRunner:
         """Submit ready jobs to the executor."""
         changed = False
         for standing in self.graph.ready():
-            if len(self.running) >= self.executor.slots and not self.executor.queues:
+            if len(self.running) >= self.executor.slots:
                 break
             changed = True
             if self.store.held(standing.job.key):
@@ -248,7 +251,7 @@ class _JobRunner:
         return changed
 
     def _look_elsewhere(self) -> bool:
-        """Update jobs that another process ran: done, or to be run here."""
+        """Update jobs that another process ran: done, to be run here, or stuck."""
         changed = False
         for standing in self.graph.in_phase(JobPhase.ELSEWHERE):
             key = standing.job.key
@@ -258,12 +261,24 @@ class _JobRunner:
                     self._finish(standing, JobPhase.FOUND)
                 else:
                     standing.phase = JobPhase.WAITING
+            elif self._silent(key):
+                changed = True
+                self.graph.fail(standing, _stuck(self.store, key))
         return changed
+
+    def _silent(self, key: str) -> bool:
+        """Whether a job that another run holds has written nothing for too long."""
+        log, now = self.store.log(key), time.monotonic()
+        size = log.stat().st_size if log.exists() else 0
+        known, since = self.logged.get(key, (-1, now))
+        if size != known:
+            self.logged[key] = (size, now)
+        return size == known and now - since > SILENT
 
     def _note_begun(self) -> bool:
         """Mark queued jobs that have begun as running."""
         changed = False
-        for standing in self.graph.in_phase(JobPhase.QUEUED)[: self.executor.slots * 2 + AHEAD]:
+        for standing in self.graph.in_phase(JobPhase.QUEUED):
             trace = self.store.trace(standing.job.key)
             if trace is not None and trace.run == self.run:
                 standing.phase, standing.began = JobPhase.RUNNING, time.monotonic()
@@ -289,6 +304,14 @@ class _JobRunner:
         standing.phase = phase
         standing.seconds = _seconds(self.store, standing.job.key)
         standing.log = self.store.log(standing.job.key)
+
+
+def _stuck(store: ResultStore, key: str) -> str:
+    """Return why a job that another run holds is not waited for any longer."""
+    trace = store.trace(key)
+    holder = f"process {trace.pid} on {trace.machine}" if trace else "a process of another run"
+    hours = f"{SILENT / 3600:g} h"
+    return f"{holder} holds it and has logged nothing for {hours}; end it and run the plan again"
 
 
 def _why(ending: AttemptResult) -> str:

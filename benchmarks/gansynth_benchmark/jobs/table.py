@@ -190,11 +190,11 @@ def _beginning(progress: GraphProgress) -> str:
 
 
 def _status(progress: GraphProgress, now: float) -> str:
-    running = [
-        f"{standing.job.title} {clock_text(now - standing.began)}"
-        for standing in progress.standings
-        if standing.phase in UNDER_WAY
-    ]
+    running = []
+    for standing in progress.standings:
+        if standing.phase in UNDER_WAY:
+            by = ", by another run" if standing.phase is JobPhase.ELSEWHERE else ""
+            running.append(f"{standing.job.title} {clock_text(now - standing.began)}{by}")
     suffix = f" and {len(running) - 3} more" if len(running) > 3 else ""
     return f"{_counts(progress, now)}: {', '.join(running[:3])}{suffix}"
 

@@ -134,17 +134,43 @@ def test_two_runs_at_once_share_the_work(small: Small):
         told = [runner.communicate(timeout=120)[0] for runner in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0)
     assert [small.runs(name) for name in ("one", "other", "last")] == [1, 1, 1]
-    assert sum(int(count) for text in told for count in re.findall(r"(\d+) done", text)) == 3
+    assert done_in(told) == 3
+
+
+def done_in(told: list[str]) -> int:
+    """Jobs that runs have done, by their last lines."""
+    return sum(int(count) for text in told for count in re.findall(r"(\d+) done", text))
 
 
 @pytest.mark.slow
-def test_a_job_that_another_run_leaves_undone_is_taken_over(small: Small):
+def test_what_a_killed_run_leaves_undone_is_done_once_by_the_others_and_by_one_typed_later(
+    small: Small,
+):
+    others = [f"job{number}" for number in range(5)]
     small.add("left", FIRST_TIME_FOREVER)
-    with small.runner() as one, small.runner() as other:
-        command = small.command_of("left")
-        time.sleep(0.5)
-        first = psutil.Process(command.ppid())
+    for name in others:
+        small.add(name, "time.sleep(0.2)")
+    with small.runner("local:1") as one, small.runner("local:1") as other:
+        runs = {one.pid: one, other.pid: other}
+        first = runs.pop(small.command_of("left").ppid())
+        (second,) = runs.values()
+        until(lambda: small.runs("job4") == 1)  # nothing else is left: it waits for the other run
         first.kill()
-        survivor = other if first.pid == one.pid else one
-        assert survivor.wait(120) == 0
-    assert small.runs("left") == 2
+        with small.runner("local:1") as again:
+            told = [runner.communicate(timeout=120)[0] for runner in (second, again)]
+    assert (second.returncode, again.returncode) == (0, 0)
+    assert [small.runs(name) for name in others] == [1] * 5
+    assert small.runs("left") == 2  # the killed attempt, and one more
+    assert done_in(told) == 6
+
+
+def test_a_job_that_another_run_holds_in_silence_is_not_waited_for_for_ever(
+    small: Small, monkeypatch
+):
+    monkeypatch.setattr("gansynth_benchmark.jobs.graph.SILENT", 0.0)
+    small.add("held")
+    small.add("good")
+    with small.store.lock(key_of("held")):
+        report = small.run()
+    assert [standing.phase.name for standing in report.standings] == ["FAILED", "DONE"]
+    assert "has logged nothing for" in report.standings[0].why

@@ -469,8 +469,8 @@ def test_figures_of_a_paper_are_drawn_of_our_samples(typed, brats, tissues, data
 
 
 def test_the_results_that_are_kept_are_of_this_form():
-    """``benchmarks/results/papers_*.json``, which docs/papers.md speaks of."""
-    kept = sorted((ROOT / "benchmarks/results").glob("papers_*.json"))
+    """``benchmarks/measure/results/papers_*.json``, which docs/papers.md speaks of."""
+    kept = sorted((ROOT / "benchmarks/measure/results").glob("papers_*.json"))
     assert len(kept) >= 4
     for file in kept:
         doc = json.loads(file.read_text("utf-8"))

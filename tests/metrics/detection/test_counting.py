@@ -1,9 +1,10 @@
 import contextlib
-import importlib
 import io
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from gansynth.metrics.detection import (
     MISS,
@@ -80,20 +81,14 @@ def test_classes_are_counted_apart():
     assert [false_positives(found, 0.5, once, label=label)[0] for label in (0, 1)] == [0, 1]
 
 
-def theirs(detections, library):
+def theirs(detections):
     """COCO's precisions, (Q, K), nan for a class without truth."""
-    module, where, name = {
-        "pycocotools": ("pycocotools.coco", "pycocotools.cocoeval", "COCOeval"),
-        "faster_coco_eval": ("faster_coco_eval", "faster_coco_eval", "COCOeval_faster"),
-    }[library]
-    Truths = importlib.import_module(module).COCO
-    Evaluation = getattr(importlib.import_module(where), name)
     truth = coco_document(detections)
     with contextlib.redirect_stdout(io.StringIO()):
-        known = Truths()
+        known = COCO()
         known.dataset = truth
         known.createIndex()
-        evaluation = Evaluation(known, known.loadRes(truth["detections"]), "bbox")
+        evaluation = COCOeval(known, known.loadRes(truth["detections"]), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
@@ -109,15 +104,11 @@ DRAWN = {
 }
 
 
-@pytest.mark.parametrize(
-    "library",
-    ["pycocotools", pytest.param("faster_coco_eval", marks=pytest.mark.extra("dev-all"))],
-)
 @pytest.mark.parametrize("name", DRAWN)
-def test_coco_precisions_are_those_of_coco(name, library):
+def test_coco_precisions_are_those_of_coco(name):
     found, once = measured(DRAWN[name])
     ours = [average_precision(found, iou, once, coco=True)[0] for iou in COCO_IOUS]
-    np.testing.assert_allclose(ours, theirs(DRAWN[name], library), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(ours, theirs(DRAWN[name]), rtol=0, atol=1e-12)
 
 
 def test_precision_by_hand_where_it_is_not_cocos():
