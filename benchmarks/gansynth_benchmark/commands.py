@@ -112,7 +112,8 @@ def _differences(study: ReportData, key: str) -> Iterator[str]:
             change = show.difference(node["difference"])
             unknown = NOTHING if change == NOTHING else "too small a design"
             span = unknown if low == NOTHING else f"{low} to {high}"
-            numbers = (probability(node["p_holm"]), study.detectable(node))
+            numbers = [probability(node.get(key)) for key in ("p_holm", "false_claim")]
+            numbers.append(study.detectable(node))
             rows.append((arm.key, n, change, span, *numbers))
     if not rows:
         return
@@ -120,7 +121,7 @@ def _differences(study: ReportData, key: str) -> Iterator[str]:
     if key.startswith("false_alarms") and {row[2] for row in rows} == {NOTHING}:
         yield NO_CASE
     else:
-        head = ("arm", "N", "difference", "95 % interval", "p (Holm)", "detectable")
+        head = ("arm", "N", "difference", "95 % interval", "p (Holm)", "claim false", "detectable")
         yield from table([head, *rows], WIDTH)
 
 
