@@ -78,11 +78,17 @@ def _short(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _benchmark_lines(document: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[str]:
     from gansynth_benchmark.report.study import ReportData
+    from gansynth_benchmark.report.tables import by_size
 
     yield document["verdict"]["sentence"]
     study = ReportData(document)
     for key in study.beside():
         yield from _differences(study, key)
+    sizes = by_size(study)
+    if sizes:
+        columns = [name for name in sizes[0] if "of the control" not in name]
+        rows = [tuple([row[name] for name in columns]) for row in sizes]
+        yield from ("", "by the size of lesions, points:", *table([tuple(columns), *rows], WIDTH))
     yield from ("", f"report: {files['report.html']}")
 
 

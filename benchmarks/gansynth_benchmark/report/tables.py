@@ -7,7 +7,13 @@ import io
 from statistics import mean
 from typing import Any
 
-from gansynth.metrics.segmentation.measures import DICE_AT_ALARMS, NO_CASE
+from gansynth.metrics.segmentation.measures import (
+    BY_SIZE,
+    DICE_AT_ALARMS,
+    NO_CASE,
+    SIZES,
+    of_size,
+)
 from gansynth.report.numbers import (
     NOTHING,
     NumberFormat,
@@ -146,13 +152,37 @@ def alarms(study: ReportData) -> Table:
     return rows if shows else []
 
 
+def by_size(study: ReportData) -> Table:
+    """Return differences by the size of lesions; none if nothing was measured by size."""
+    rows = Table()
+    for arm, n in study.places(study.others):
+        for size in SIZES:
+            entries = {
+                name: study.entry("comparisons", arm.key, n, of_size(name, size))
+                for name in BY_SIZE
+            }
+            if not any(entry.get("subjects") for entry in entries.values()):
+                continue
+            row: dict[str, object] = {"arm": arm.title, "N": n, "voxels of a lesion": size}
+            for name, entry in entries.items():
+                show = NumberFormat.of(study.document["measures"][entry["measure"]], name)
+                title = name.removeprefix("lesion_")
+                row[f"{title} of the control"] = show.value(entry["mean_control"])
+                row[f"change in {title}"] = _changed(show, entry)
+            row["subjects"] = max([entry["subjects"] for entry in entries.values()])
+            rows.append(row)
+    return rows
+
+
 def _difference(study: ReportData, key: str, arm: str, n: int) -> str:
     entry = study.entry("comparisons", arm, n, key)
     if key.startswith("false_alarms") and entry.get("difference") is None:
         return NO_CASE
-    return with_interval(
-        *map(study.measures[key].difference, (entry.get("difference"), *ends_of(entry)))
-    )
+    return _changed(study.measures[key], entry)
+
+
+def _changed(show: NumberFormat, entry: Entry) -> str:
+    return with_interval(*map(show.difference, (entry.get("difference"), *ends_of(entry))))
 
 
 def _heading(show: NumberFormat) -> str:
