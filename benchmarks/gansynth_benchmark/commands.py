@@ -7,7 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth_benchmark.requests import BenchmarkRequest, PapersRequest, TuneRequest
+from gansynth_benchmark.requests import (
+    BenchmarkRequest,
+    CardRequest,
+    PapersRequest,
+    TuneRequest,
+)
 from gansynth_cli.common import WIDTH, Output, examples, summary, table, then
 from gansynth_cli.requests import request_command
 
@@ -186,5 +191,23 @@ papers = request_command(
         "gansynth papers shin2018 --data nifti:brats/ --extra-source tissues=nifti:tissues/ "
         "--dry-run",
         "gansynth papers han2019-cpggan --data yolo:data.yaml -o papers/han2019",
+    ),
+)
+
+
+def show_card(request: CardRequest, document: dict[str, Any], out: Output) -> None:
+    """Print the card, or the paragraph and the table."""
+    from gansynth_benchmark.composition import lines_of
+
+    out.result(document, lines_of(document))
+
+
+card = request_command(
+    CardRequest,
+    "gansynth_benchmark.composition:card",
+    show_card,
+    epilog=examples(
+        "gansynth card runs/g1",
+        "gansynth card results/with-samples --methods",
     ),
 )
