@@ -18,9 +18,10 @@ SHORT: dict[str, Any] = {"steps": 3, "width": 4, "levels": 2, "batch_size": 4}
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A training on samples in own pictures and in other people's."""
+    """A training on samples in the people's own pictures."""
     home = tmp_path_factory.mktemp("card")
-    words: dict[str, Any] = {"data": f"pictures:{home / 'own'}", "subjects": pictures(home / "own").subjects}
+    words: dict[str, Any] = {"data": f"pictures:{home / 'own'}"}
+    words["subjects"] = pictures(home / "own").subjects
     run = gansynth.fit("parametric", **words, out=home / "run", quiet=True)
     with forked_producers():
         gansynth.augment(
