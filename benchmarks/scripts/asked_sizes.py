@@ -1,7 +1,7 @@
 """Are lesions as large as was asked for? ``--edit size:like=A..B`` of ``parametric``, on real data.
 
     gansynth fit parametric --data pictures:FOLDER -o RUN
-    python benchmarks/scripts/lesion_sizes.py NAME=RUN [NAME=RUN ...] [-n 100]
+    python benchmarks/scripts/asked_sizes.py NAME=RUN [NAME=RUN ...] [-n 100]
 
 Of each sample: what was asked of its donor's lesions, what the edit made of them, and what lies in
 the sample in the end, where a lesion may be clipped by the body. Lesions that the edit leaves as
@@ -76,7 +76,7 @@ def main() -> None:
         for factor, asked in itertools.product(FACTORS, RANGES):
             rows.append({"data": name, **of_range(Path(run), asked, factor, args.n)})
     print_table([tuple(rows[0]), *(tuple(row.values()) for row in rows)])
-    write("lesion_sizes", {"machine": machine(), "ranges": rows})
+    write("asked_sizes", {"machine": machine(), "ranges": rows})
 
 
 if __name__ == "__main__":
