@@ -5,6 +5,10 @@ COMMANDS = {
         "gansynth_benchmark.commands:benchmark",
         "Measure whether samples help, by how much, and how certain that is.",
     ),
+    "card": (
+        "gansynth_benchmark.commands:card",
+        "Print a fit's card, or a training's composition for a paper.",
+    ),
     "papers": (
         "gansynth_benchmark.commands:papers",
         "Reproduce a paper's table, with its numbers beside ours.",

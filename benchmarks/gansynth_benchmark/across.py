@@ -45,10 +45,13 @@ class ExpectedEffect:
         return asdict(self)
 
 
-def expected_effect(effects: Sequence[float], errors: Sequence[float]) -> ExpectedEffect:
+def expected_effect(
+    effects: Sequence[float], errors: Sequence[float], most: float = math.inf
+) -> ExpectedEffect:
     """Return the effect over sets of which each has an effect and its standard error.
 
-    Two sets give an interval, ``SETS`` a prediction.
+    Two sets give an interval, ``SETS`` a prediction. Both end at an effect of ``most``, the largest
+    one that is possible, of either sign.
     """
     from scipy.special import stdtr, stdtrit
 
@@ -63,13 +66,13 @@ def expected_effect(effects: Sequence[float], errors: Sequence[float]) -> Expect
     mean = float((weights * values).sum() / weights.sum())
     excess = float((weights * (values - mean) ** 2).sum() / (count - 1))
     error = math.sqrt(max(excess, 1.0) / weights.sum())
-    reach = -stdtrit(count - 1, LEVEL / 2) * error
+    reach = float(-stdtrit(count - 1, LEVEL / 2)) * error
     p = float(2 * stdtr(count - 1, -abs(mean) / error))
     next_low = next_high = None
     if count >= SETS:
-        farther = -stdtrit(count - 2, LEVEL / 2) * math.sqrt(between + error**2)
-        next_low, next_high = float(mean - farther), float(mean + farther)
-    low, high = float(mean - reach), float(mean + reach)
+        farther = float(-stdtrit(count - 2, LEVEL / 2)) * math.sqrt(between + error**2)
+        next_low, next_high = max(mean - farther, -most), min(mean + farther, most)
+    low, high = max(mean - reach, -most), min(mean + reach, most)
     return ExpectedEffect(mean, low, high, p, math.sqrt(between), next_low, next_high)
 
 

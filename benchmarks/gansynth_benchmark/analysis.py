@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.metrics.segmentation.measures import AT_ALARMS, measure_of
+from gansynth.metrics.segmentation.measures import AT_ALARMS, BY_SIZE, OF_SIZES, measure_of
 from gansynth.metrics.statistics import RunValues, compare, holm, interval_of_mean
 from gansynth_benchmark.worth import worth
 
@@ -316,6 +316,10 @@ def _measures(document: Mapping[str, Any], matrices: Matrices) -> dict[str, dict
             says = " ".join([says, *_of_distances(document)])
             unit = document.get("data", {}).get("unit", unit) if unit else ""
         title = TITLES.get(name, name.replace("_", " "))
+        if key in OF_SIZES:
+            name, _, size = name.partition("@")
+            title = f"{name.replace('_', ' ')}, {size} voxels"
+            says += f" Of {BY_SIZE[name]}, {size} voxels."
         if key in AT_ALARMS:
             apart = bool(_unequal(document))
             title += f" at {'the nearest' if apart else 'equal'} false alarms"

@@ -7,7 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth_benchmark.requests import BenchmarkRequest, PapersRequest, TuneRequest
+from gansynth_benchmark.requests import (
+    BenchmarkRequest,
+    CardRequest,
+    PapersRequest,
+    TuneRequest,
+)
 from gansynth_cli.common import WIDTH, Output, examples, summary, table, then
 from gansynth_cli.requests import request_command
 
@@ -78,11 +83,17 @@ def _short(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _benchmark_lines(document: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[str]:
     from gansynth_benchmark.report.study import ReportData
+    from gansynth_benchmark.report.tables import by_size
 
     yield document["verdict"]["sentence"]
     study = ReportData(document)
     for key in study.beside():
         yield from _differences(study, key)
+    sizes = by_size(study)
+    if sizes:
+        columns = [name for name in sizes[0] if "of the control" not in name]
+        rows = [tuple([row[name] for name in columns]) for row in sizes]
+        yield from ("", "by the size of lesions, points:", *table([tuple(columns), *rows], WIDTH))
     yield from ("", f"report: {files['report.html']}")
 
 
@@ -112,7 +123,8 @@ def _differences(study: ReportData, key: str) -> Iterator[str]:
             change = show.difference(node["difference"])
             unknown = NOTHING if change == NOTHING else "too small a design"
             span = unknown if low == NOTHING else f"{low} to {high}"
-            numbers = (probability(node["p_holm"]), study.detectable(node))
+            numbers = [probability(node.get(key)) for key in ("p_holm", "false_claim")]
+            numbers.append(study.detectable(node))
             rows.append((arm.key, n, change, span, *numbers))
     if not rows:
         return
@@ -120,7 +132,7 @@ def _differences(study: ReportData, key: str) -> Iterator[str]:
     if key.startswith("false_alarms") and {row[2] for row in rows} == {NOTHING}:
         yield NO_CASE
     else:
-        head = ("arm", "N", "difference", "95 % interval", "p (Holm)", "detectable")
+        head = ("arm", "N", "difference", "95 % interval", "p (Holm)", "claim false", "detectable")
         yield from table([head, *rows], WIDTH)
 
 
@@ -179,5 +191,23 @@ papers = request_command(
         "gansynth papers shin2018 --data nifti:brats/ --extra-source tissues=nifti:tissues/ "
         "--dry-run",
         "gansynth papers han2019-cpggan --data yolo:data.yaml -o papers/han2019",
+    ),
+)
+
+
+def show_card(request: CardRequest, document: dict[str, Any], out: Output) -> None:
+    """Print the card, or the paragraph and the table."""
+    from gansynth_benchmark.composition import lines_of
+
+    out.result(document, lines_of(document))
+
+
+card = request_command(
+    CardRequest,
+    "gansynth_benchmark.composition:card",
+    show_card,
+    epilog=examples(
+        "gansynth card runs/g1",
+        "gansynth card results/with-samples --methods",
     ),
 )

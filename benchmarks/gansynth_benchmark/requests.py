@@ -180,6 +180,23 @@ class PapersRequest(Request):
         return self.data.partition(":")[0]
 
 
+class CardRequest(Request):
+    """Print the card of a fit, or how a training or benchmark was composed, for a paper.
+
+    --methods prints a paragraph and a table of what was done: which real cases, label maps and
+    scans, how often each was drawn, ratio, generator, seeds, versions, and what the guard compared.
+    They are of the record and the log of draws, not of what was asked for. What is not recorded is
+    said. --json has the draws of every case.
+    """
+
+    command: ClassVar[str] = "card"
+    settings: ClassVar[str] = ""
+    result: Annotated[str, Opt(argument=True, metavar="RESULT")] = Field(kw_only=False)
+    """Folder of a fit, of the results of gansynth augment or benchmark, or results.json."""
+    methods: bool = False
+    """Print the paragraph and the table of a paper's methods."""
+
+
 def data_words(request: SourceRequest, read: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the fields with which a request opens a source."""
     from gansynth.fitting.composite_spec import texts

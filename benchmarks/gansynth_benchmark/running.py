@@ -103,6 +103,22 @@ def write_results(
         overlays = overlays_of(document, study)
     files = {"results": path}
     files.update(write_report(document, folder, overlays))
+    files.update(_per_case(document, folder))
+    return files
+
+
+def _per_case(document: Mapping[str, Any], folder: Path) -> dict[str, Path]:
+    """Write the scores of each test subject, a file a size, as ``tables.per_case`` has them."""
+    from gansynth_benchmark.report import tables
+    from gansynth_benchmark.report.study import ReportData
+
+    files = {}
+    study = ReportData(document)
+    for n in study.sizes:
+        text = tables.per_case(study, n)
+        if text:
+            files[f"per_case_{n}"] = folder / f"per_case_{n}.csv"
+            write_bytes_atomic(files[f"per_case_{n}"], text)
     return files
 
 

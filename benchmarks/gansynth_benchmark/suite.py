@@ -157,11 +157,8 @@ def _rows(studies: Sequence[ReportData], key: str) -> Iterator[dict[str, Any]]:
                 errors.append(entry["standard_error"])
             findings[_WORDS.get(finding, "unclear")] += 1
         if effects:
-            over = expected_effect(values, errors).to_json()
             least, most = measure_of(key).bounds
-            for end, farthest in (("next_low", least - most), ("next_high", most - least)):
-                if over[end] is not None and abs(over[end]) > most - least:
-                    over[end] = farthest
+            over = expected_effect(values, errors, most - least).to_json()
             yield {"arm": name, "title": title, "measure": key, "sets": effects, **over, **findings}
 
 

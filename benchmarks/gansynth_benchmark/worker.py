@@ -18,6 +18,7 @@ from gansynth.hosts.api import run_augment
 from gansynth.hosts.host import framework
 from gansynth.hosts.trials import trials_of
 from gansynth.metrics.segmentation.evaluation import Prediction
+from gansynth.metrics.segmentation.measures import OF_SIZES
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth.sampling.run_source import open_source
@@ -175,7 +176,7 @@ def over_labels(
 ) -> dict[str, float | None]:
     """Return means of a case's measures over labels, as ``dice/mean``, if there are several."""
     means: dict[str, float | None] = {}
-    names = [key.partition("/")[0] for key in measures]
+    names = [key.partition("/")[0] for key in measures if key not in OF_SIZES]
     for name in dict.fromkeys(names):
         values = [measures.get(f"{name}/{label}") for label in labels]
         finite = [value for value in values if value is not None]

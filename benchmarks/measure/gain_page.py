@@ -170,14 +170,14 @@ def restated() -> None:
 
     for path in sorted(HERE.glob("*/*.json")):
         document = json.loads(path.read_text(encoding="utf-8"))
-        if "runs" not in document:
-            continue
+        name = "report" if path.stem == "results" else path.stem
+        if "runs" not in document or not path.with_name(f"{name}.md").is_file():
+            continue  # parts that are only read by others
         found = analysed(document)
         document |= {key: found[key] for key in STATED if key in document}
         with TemporaryDirectory() as folder:
             write_results(document, Path(folder), None)
             shutil.copyfile(Path(folder) / "results.json", path)
-            name = "report" if path.stem == "results" else path.stem
             shutil.copyfile(Path(folder) / "report.md", path.with_name(f"{name}.md"))
 
 

@@ -275,6 +275,7 @@ ELSEWHERE = (
     "same_bits",
     "sampling",
     "shuffled",
+    "asked_sizes",
     "sizes",
     "start",
     "tissue",

@@ -210,7 +210,7 @@ def lines_of_training(
         labels: name -> value.
         variables: of the environment, which a prediction needs.
     """
-    from gansynth.metrics.segmentation.evaluation import lines_of, said_of
+    from gansynth.metrics.segmentation.evaluation import lines_of, lines_of_sizes, said_of
 
     real, synthetic = document["drawn_real"], document["drawn_synthetic"]
     yield f"{target}: trained; results are in {document['folder']}"
@@ -231,6 +231,7 @@ def lines_of_training(
     if rows:
         yield said_of(metrics)
         yield from table(rows)
+        yield from table(list(lines_of_sizes(metrics)))
     else:
         figures = [f"{key} {value:.3g}" for key, value in _numbers(metrics, names=names)]
         if figures:

@@ -18,7 +18,7 @@ import math
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
@@ -234,11 +234,45 @@ class DrawCounter:
         if kind not in self._draws:  # such as settings, or a damaged line
             return
         name = read_cell(row[1] if kind == "synthetic" else row[2])
-        numbers = row[_PLACE].split(".") if len(row) > _PLACE else []
-        if numbers and all(map(str.isdecimal, numbers)):
-            ahead[tuple(map(int, numbers))] = kind, name
-        else:  # of a host that knows no places, or of an earlier version
+        place = _place_of(row)
+        if place:
+            ahead[place] = kind, name
+        else:
             self._draws[kind][name] += 1
+
+
+def _place_of(row: list[str]) -> Place:
+    """Return the place of a draw; empty of a host that knows none, or of an earlier version."""
+    numbers = row[_PLACE].split(".") if len(row) > _PLACE else []
+    known = bool(numbers) and all(map(str.isdecimal, numbers))
+    return tuple(map(int, numbers)) if known else ()
+
+
+def drawn_cases(
+    logs: Iterable[tuple[Path, float]],
+) -> dict[Literal["real", "synthetic"], Counter[str]]:
+    """Return how often each real case was drawn, and samples of each case that they are based on.
+
+    Args:
+        logs: folder of each session, and the step or round before which its draws count.
+    """
+    found: dict[Literal["real", "synthetic"], Counter[str]]
+    found = {"real": Counter(), "synthetic": Counter()}
+    for folder, end in logs:
+        last: dict[Place, tuple[Literal["real", "synthetic"], str]] = {}
+        for path in sorted(folder.glob(PATTERN)):
+            for row in _readable_rows(path.read_bytes()):
+                if len(row) < 3 or row[0] not in ("real", "fallback", "synthetic"):
+                    continue
+                synthetic, place = row[0] == "synthetic", _place_of(row)
+                case = read_cell(row[2] if synthetic else row[1])
+                if place:
+                    last[place] = ("synthetic" if synthetic else "real"), case
+                else:
+                    found["synthetic" if synthetic else "real"][case] += 1
+        for place, (kind, case) in last.items():
+            found[kind][case] += place[0] < end
+    return {kind: +counter for kind, counter in found.items()}
 
 
 def _readable_rows(lines: bytes) -> Iterator[list[str]]:

@@ -489,7 +489,9 @@ class Session:
             producers=self.producers,
             checkpoint_every=getattr(host.options, "checkpoint_every", 1),
             restarts_rate=host.restarts_rate,
-            described=self.described() | {"lineage": record.describe_lineage(self.seen())},
+            described=self.described()
+            | {"lineage": record.describe_lineage(self.seen())}
+            | ({"guard": str(self.compared)} if self.compared.found else {}),
             items=host.items if isinstance(host, CropHost) else None,
         )
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from gansynth.core.generator import Generator
-from gansynth.metrics.segmentation.measures import DICE_AT_ALARMS
+from gansynth.metrics.segmentation.measures import DICE_AT_ALARMS, OF_SIZES
 from gansynth.metrics.statistics import holm
 from gansynth_benchmark.analysis import analysed, matrices_of
+from gansynth_benchmark.report.study import ReportData
+from gansynth_benchmark.report.tables import by_size
 from tests.offered import offered
 
 CASES = {"a1": "ann", "a2": "ann", "b1": "bob", "c1": "cat", "d1": "dan"}
@@ -93,6 +95,22 @@ def test_one_training_an_arm_says_nothing():
     told = (row["p"], row["wilcoxon_p"], row["interval"]["low"], row["mde"])
     assert told == (None, None, None, None)
     assert "(one training each: says nothing)" in found["verdict"]["sentence"]
+
+
+def test_small_and_large_lesions_have_rows_of_their_own():
+    """Sensitivity to small lesions rises, that to others does not; no lesion is large."""
+    keys = ("lesion_sensitivity@1-99/foreground", "lesion_sensitivity@100-999/foreground")
+    runs = [*experiment({"default": 0.5, "gan": 0.5}, DICE, keys[1])]
+    for one, small in zip(runs, experiment({"default": 0.2, "gan": 0.4}, keys[0]), strict=True):
+        one["scores"] |= small["scores"]
+    whole = document(runs)
+    whole |= analysed(whole)
+    small, large = by_size(ReportData(whole))
+    assert (small["voxels of a lesion"], large["voxels of a lesion"]) == ("1-99", "100-999")
+    assert str(small["change in sensitivity"]).startswith("+20.")
+    assert abs(float(str(large["change in sensitivity"]).split()[0].replace("−", "-"))) < 1
+    assert small["change in precision"] == "–"
+    assert not OF_SIZES & set(ReportData(whole).measures)
 
 
 def learning(arm: str, *sizes: int, times: int = 1, more: float = 0.0) -> list[dict[str, Any]]:

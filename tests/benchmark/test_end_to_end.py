@@ -93,6 +93,9 @@ def test_every_place_has_a_result_with_the_ratio_it_was_asked_for_judged_on_the_
     assert beside <= {row["measure"] for row in toy.document["comparisons"]}
     for page in ("report.html", "report.md"):
         assert "copy-paste" in (toy.home / "out" / page).read_text()
+    head, *rows = (toy.home / "out" / "per_case_2.csv").read_text().splitlines()
+    assert head == "case_id,alg_default,alg_copy-paste"  # as Claims Reloaded reads it
+    assert {row.partition(",")[0] for row in rows} == set(people.values())
 
 
 def test_a_suite_runs_its_plans_and_puts_them_together(toy):

@@ -46,6 +46,13 @@ def test_too_few_sets_promise_nothing():
     assert four.next_low is None
 
 
+def test_nothing_beyond_what_is_possible_is_expected():
+    two = expected_effect([-0.5, 0.6], [0.1] * 2, most=1)
+    assert (two.low, two.high) == (-1, 1)
+    six = expected_effect([-0.9, 0.9] * 3, [0.1] * 6, most=1)
+    assert (six.next_low, six.next_high) == (-1, 1)
+
+
 OURS = [f"{name}.json" for name in ("lgg_match/alarms", "busi_match/sealed", "phe_match/sealed")]
 
 

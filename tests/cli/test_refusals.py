@@ -59,6 +59,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     "sample run --set bits=8": "--set bits=8: nifti has no such setting",
     "sample run --format jpeg": "writer 'jpeg' is unknown, expected one of: ",
     "sample run --edit size:bias=2": "size:bias=2: bias: has no effect without like=small",
+    "sample run --edit size:like=large": "size:like=large: like: ",
     "sample run --lesions where=own,tries=3": "tries: has no effect with where=own",
     "tune plan.yaml --draw 1": "--draw 1: has no effect without --size",
     # Keys that a source does not have.

@@ -156,6 +156,18 @@ def test_sizes_follow_those_of_training_cases_or_are_smaller_by_the_bias(sizes):
     assert np.array_equal(resized(sizes, 6, like="small", bias=0.0), even[:6])
 
 
+def test_sizes_are_as_many_voxels_as_asked_for_and_the_provenance_has_what_came_of_it(sizes):
+    edit, here = make("size", like="150..600", classes=(1, 2), max_factor=4.0), at(sizes, "p1")
+    ratios = []
+    for seed in range(12):
+        params, after = run(edit, here, seed)
+        [asked], [voxels] = params["asked"], params["voxels"]
+        assert 150 <= asked <= 600
+        assert voxels == np.isin(after, (1, 2)).sum()
+        ratios.append(voxels / asked)
+    assert np.median(ratios) == pytest.approx(1, abs=0.1)
+
+
 def test_a_lesion_that_a_crop_cuts_off_stays(sizes):
     pool = CasePool(sizes.cases, Space("crop", (12, 12, 12)))
     here = at(pool, "p3", placement=Placement((12, 8, 8)))

@@ -20,6 +20,7 @@ from gansynth.metrics.statistics import (
     compare,
     components,
     detectable,
+    false_claim,
     holm,
     interval_of_mean,
     paired,
@@ -213,6 +214,30 @@ def test_it_says_for_what_it_holds(design, said):
     assert (found.p is None) == (said == "nothing")
 
 
+def test_a_claim_of_a_blank_arm_is_as_often_false_as_is_said_and_one_of_a_real_gain_is_not():
+    design, said = SimulationDesign(10, 1, 30), dict[str, list[tuple[Any, Any]]]()
+    values = simulated(PILOT, design, np.random.default_rng(1), number=600)
+    nothing, gain = design.runs(0 * values[0]), 2 * detectable(PILOT, *design)
+    for name, true in (("blank", 0.0), ("gain", gain)):
+        found = [compare(design.runs(each + true), nothing, margin=0.5) for each in values]
+        said[name] = [(each.false_claim, each.false_claim_of_cases) for each in found]
+    blank, ours = np.array(said["blank"]).T, np.array(said["gain"])[:, 0]
+    quarters = np.histogram(blank[0], (0, 0.125, 0.25, 0.375, 0.5))[0] / len(values)
+    assert quarters == pytest.approx([0.25] * 4, abs=0.06)  # whichever looks better is claimed
+    assert (blank[0] < 0.05).mean() == pytest.approx(0.1, abs=0.03)
+    assert (blank[1] < 0.05).mean() > (blank[0] < 0.05).mean()  # trainings count as given
+    assert np.median(ours) < 0.001
+    assert (ours > 0.05).mean() < 0.02
+
+
+def test_the_probability_of_a_false_claim_is_that_of_the_published_formula():
+    a, b = np.random.default_rng(0).normal(0.8, 0.1, (2, 12))
+    spread = a.var(ddof=1) + b.var(ddof=1) - 2 * np.cov(a, b)[0, 1]  # s_A s_B r_AB
+    t = math.sqrt(12) * -abs(a.mean() - b.mean()) / math.sqrt(spread)
+    assert false_claim(a - b) == pytest.approx(stats.t.cdf(t, 11))
+    assert [false_claim(np.full(4, level)) for level in (0.0, 0.1)] == [0.5, 0.0]
+
+
 def test_arms_that_agree_in_all_differ_by_nothing():
     found = of(np.zeros((3, 20)))
     assert (found.difference, found.interval, found.p) == (0, Interval(0, 0), 1)
@@ -228,6 +253,7 @@ def test_too_little_to_tell_is_none_and_no_crash(values):
     found = of(values)
     assert found.interval == Interval(None, None)
     assert (found.p, found.mde, found.df, found.equivalence_p) == (None,) * 4
+    assert (found.false_claim, found.false_claim_of_cases) == (None, None)
     assert not found.equivalent
     json.dumps(found.to_json(), allow_nan=False)
 

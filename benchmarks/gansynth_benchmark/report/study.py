@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from gansynth.core.registry import installed
-from gansynth.metrics.segmentation.measures import FOREGROUND, told_first
+from gansynth.metrics.segmentation.measures import FOREGROUND, OF_SIZES, told_first
 from gansynth.report.numbers import NOTHING, NumberFormat, known
 
 LEVEL = 0.05  # significance level of p after Holm's correction
@@ -55,9 +55,12 @@ class ReportData:
 
     @cached_property
     def measures(self) -> dict[str, NumberFormat]:
-        """Display settings of each measure, the primary one first; each region's voxels once."""
+        """Display settings of each measure, the primary one first; each region's voxels once.
+
+        Those by the size of lesions are left out, see ``tables.by_size``.
+        """
         measures = self.document["measures"]
-        names = [self.primary, *measures]
+        names = [self.primary, *[name for name in measures if name not in OF_SIZES]]
         region = self.primary.partition("/")[2]
         shown: dict[tuple[str, frozenset[str]], str] = {}
         for name in sorted(names, key=lambda n: _rank(n, region)):

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from statistics import mean
 from typing import Any
 
-from gansynth.metrics.segmentation.measures import DICE_AT_ALARMS, NO_CASE
+from gansynth.metrics.segmentation.measures import (
+    BY_SIZE,
+    DICE_AT_ALARMS,
+    NO_CASE,
+    SIZES,
+    of_size,
+)
 from gansynth.report.numbers import (
     NOTHING,
     NumberFormat,
@@ -17,6 +25,7 @@ from gansynth.report.numbers import (
     time_unit,
     with_interval,
 )
+from gansynth.runtime.tables import cell
 from gansynth_benchmark.report.figures import PARTS, Rows, shares
 from gansynth_benchmark.report.overlays import WorstCase, worst_cases
 from gansynth_benchmark.report.study import (
@@ -112,9 +121,16 @@ def _compared(
         "difference": show.difference(entry.get("difference")),
         "95 % CI": interval(*map(show.difference, ends_of(entry))),
         "p (Holm)": probability(entry.get("p_holm")),
+        "claim false": false_claim(entry),
         "MDE": study.detectable(entry),
         "finding": words,
     }
+
+
+def false_claim(entry: Entry) -> str:
+    """Return the probability that a claim is false, and in brackets by the test cases alone."""
+    of = [probability(entry.get(key)) for key in ("false_claim", "false_claim_of_cases")]
+    return NOTHING if NOTHING in of else f"{of[0]} ({of[1]})"
 
 
 def reach(study: ReportData) -> str:
@@ -136,13 +152,37 @@ def alarms(study: ReportData) -> Table:
     return rows if shows else []
 
 
+def by_size(study: ReportData) -> Table:
+    """Return differences by the size of lesions; none if nothing was measured by size."""
+    rows = Table()
+    for arm, n in study.places(study.others):
+        for size in SIZES:
+            entries = {
+                name: study.entry("comparisons", arm.key, n, of_size(name, size))
+                for name in BY_SIZE
+            }
+            if not any(entry.get("subjects") for entry in entries.values()):
+                continue
+            row: dict[str, object] = {"arm": arm.title, "N": n, "voxels of a lesion": size}
+            for name, entry in entries.items():
+                show = NumberFormat.of(study.document["measures"][entry["measure"]], name)
+                title = name.removeprefix("lesion_")
+                row[f"{title} of the control"] = show.value(entry["mean_control"])
+                row[f"change in {title}"] = _changed(show, entry)
+            row["subjects"] = max([entry["subjects"] for entry in entries.values()])
+            rows.append(row)
+    return rows
+
+
 def _difference(study: ReportData, key: str, arm: str, n: int) -> str:
     entry = study.entry("comparisons", arm, n, key)
     if key.startswith("false_alarms") and entry.get("difference") is None:
         return NO_CASE
-    return with_interval(
-        *map(study.measures[key].difference, (entry.get("difference"), *ends_of(entry)))
-    )
+    return _changed(study.measures[key], entry)
+
+
+def _changed(show: NumberFormat, entry: Entry) -> str:
+    return with_interval(*map(show.difference, (entry.get("difference"), *ends_of(entry))))
 
 
 def _heading(show: NumberFormat) -> str:
@@ -170,6 +210,7 @@ def every_number(study: ReportData, measure: str) -> Table:
             "MDE": study.detectable(entry),
             "margin": show.size(entry["margin"]),
             "p, equivalence": probability(entry["equivalence_p"]),
+            "claim false (of cases)": false_claim(entry),
             "standard error": show.size(entry["standard_error"]),
             "degrees of freedom": number(entry["df"], 1),
         }
@@ -214,6 +255,23 @@ def subjects(study: ReportData) -> Table:
                 row[arm.title] = study.show.value(means.get(arm.key))
             rows.append(row)
     return rows
+
+
+def per_case(study: ReportData, n: int) -> bytes:
+    """Return what dkfz's Claims Reloaded reads (claims-reloaded.dkfz.de): a CSV of a size.
+
+    Each test subject's mean of the primary measure over all finished runs, a column an arm; empty
+    if the measure is no share, or no subject has a score in every run.
+    """
+    runs = {arm.key: study.done(arm.key, n) for arm in study.arms}
+    rows = study.subject_means(runs) if study.show.unit == "points" else {}
+    arms = [arm for arm, done in runs.items() if done]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["case_id", *[f"alg_{arm}" for arm in arms]])
+    for subject, of in rows.items():
+        table.writerow([cell(subject), *[round(of[arm], 6) for arm in arms]])
+    return text.getvalue().encode() if rows else b""
 
 
 def spread_rows(study: ReportData) -> Rows:

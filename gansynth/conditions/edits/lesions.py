@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -132,9 +132,11 @@ class SizeOptions(PieceOptions):
 
     needs: ClassVar[Needs] = {"bias": "like=small"}
 
-    like: Literal["training", "small"] = Field(
+    like: str = Field(
         "training",
-        description="sizes as the training cases' lesions have them; small: small ones more often",
+        pattern=r"^(training|small|[1-9]\d*\.\.[1-9]\d*)$",
+        description="sizes as the training cases' lesions have them; small: small ones more often; "
+        "20..200: from 20 to 200 voxels, each factor equally often",
     )
     bias: float = Field(
         1.0, ge=0, le=4, description="of like=small: sizes are drawn by volume to minus this power"
@@ -161,7 +163,10 @@ class Size(CaseEdit):
     options: SizeOptions
 
     def draw(self, context: EditContext, rng: Rng) -> dict[str, Any]:
-        """Draw ``factors`` on lengths, one for each lesion; 1 of those that stay."""
+        """Draw ``factors`` on lengths, one for each lesion; 1 of those that stay.
+
+        Of a range of voxels, ``asked`` and ``voxels`` are what was drawn at first, and the result.
+        """
         labels, schema, case_context = context.labels, context.schema, self.case_context(context)
         options = self.options
         chosen = chosen_classes(self.name, options.classes, schema)
@@ -171,21 +176,32 @@ class Size(CaseEdit):
         if not pieces or not sizes.size:
             return unchanged("no lesion here, or none in training cases")
         weights = sizes ** -(options.bias if options.like == "small" else 0.0)
-        now, factors = labels, []
-        for part in pieces:
+        ends = [float(end) for end in options.like.split("..") if ".." in options.like]
+        now, factors = labels, list[float]()
+        asked: list[int | None] = [None] * len(pieces)  # of those that are left as they are
+        voxels = [part.voxels for part in pieces]
+        for number, part in enumerate(pieces):
             factors.append(1.0)
             if cut_by_crop(part, case_context) or part.volume < options.min_mm3:
                 continue
             left = taken(now, part)
             for _ in range(TRIES):
-                drawn = rng.choice(sizes, p=weights / weights.sum())
-                factor = self._factor(part, drawn * math.exp(SPREAD * rng.standard_normal()))
+                if ends:
+                    wanted = round(math.exp(rng.uniform(*np.log(sorted(ends)))))
+                    asked[number] = asked[number] or wanted
+                    factor = self._factor(part, part.volume * wanted / part.voxels)
+                else:
+                    drawn = rng.choice(sizes, p=weights / weights.sum())
+                    factor = self._factor(part, drawn * math.exp(SPREAD * rng.standard_normal()))
                 if _has_room(part, factor, left, case_context.body):
+                    written = _written(left, part, factor, case_context.body)[2]
+                    voxels[number] = int(np.count_nonzero(written))
                     factors[-1], now = factor, _resized(left, part, factor, case_context.body)
                     break
         if factors == [1.0] * len(factors):
             return unchanged("no room")
-        return {"strength": 1.0, "classes": chosen, "each": options.each, "factors": factors}
+        params = {"strength": 1.0, "classes": chosen, "each": options.each, "factors": factors}
+        return params | ({"asked": asked, "voxels": voxels} if ends else {})
 
     def apply(self, context: EditContext, params: Params) -> EditResult:
         """Scale lesions; every voxel of the image is scaled with the lesion nearest to it."""

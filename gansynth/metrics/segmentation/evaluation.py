@@ -24,10 +24,13 @@ from gansynth.core.volumes import read_volume
 from gansynth.data.grid import mismatches, whole_labels
 from gansynth.metrics.segmentation.measures import (
     AT_ALARMS,
+    BY_SIZE,
     DICE_AT_ALARMS,
     FOREGROUND,
     LESIONS,
+    OF_SIZES,
     SEGMENTATION,
+    SIZES,
     MeasureOptions,
     Regions,
     cost_words,
@@ -222,6 +225,7 @@ def measure_predictions(
     an invalid option.
     """
     options.setdefault("measures", ("dice", "hd95", *LESIONS))
+    options.setdefault("by_size", True)
     units = {prediction.unit for prediction in predictions.values()} or {"mm"}
     whole = _without_gaps(predictions.values())
     evaluation = SegmentationEvaluation(
@@ -415,14 +419,34 @@ def compared(
     ``unequal``: why there is none.
     """
     changes: dict[str, float | None] = {} if at_alarms is None else {"dice@alarms": at_alarms}
-    for name in ("dice", "hd95", *LESIONS):
+    sizes = [key.partition("/")[0] for key in sorted(OF_SIZES)]
+    for name in ("dice", "hd95", *LESIONS, *sizes):
         if all(isinstance(metrics.get(name), Mapping) for metrics in (arm, control)):
             ours, theirs = arm[name][FOREGROUND], control[name][FOREGROUND]
             changes[name] = None if None in (ours, theirs) else ours - theirs
     costs = cost_words({name: None if v is None else (v, None) for name, v in changes.items()})
-    parts = [f"with samples: {costs}", unequal, "one pair has no interval"]
+    parts = [f"with samples: {costs}", *_by_size(changes), unequal, "one pair has no interval"]
     sentence = "; ".join(filter(None, parts))
     return {"difference": changes, "sentence": sentence} if changes else {}
+
+
+def _by_size(changes: Mapping[str, float | None]) -> Iterator[str]:
+    """Yield the change in sensitivity for each size of lesions that both had to find."""
+    for size in SIZES:
+        change = changes.get(f"lesion_sensitivity@{size}")
+        if change is not None:
+            yield f"{100 * change:+.1f} points of sensitivity for lesions of {size} voxels"
+
+
+def lines_of_sizes(metrics: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Rows of a table by the size of lesions of a headline; nothing without lesions."""
+    rows = []
+    for size in SIZES:
+        each = [metrics.get(f"{name}@{size}", {}).get(FOREGROUND) for name in BY_SIZE]
+        if any(value is not None for value in each):
+            rows.append((size, *[_shown(value, 3) for value in each]))
+    if rows:
+        yield from [("lesions of voxels", "sensitivity", "precision"), *rows]
 
 
 def said_of(metrics: Mapping[str, Any]) -> str:
@@ -510,7 +534,7 @@ def at_thresholds(
             for case, each in predictions.items()
         }
         evaluation = measure_predictions(
-            cut, regions, measures=tuple(AT_ALARMS.values()), ignore=ignore
+            cut, regions, measures=tuple(AT_ALARMS.values()), ignore=ignore, by_size=False
         )
         units = evaluation.per_case if by == "case" else evaluation.per_subject
         for name, values in units.items():

@@ -36,6 +36,7 @@ class Measure(NamedTuple):
         return (0.0, 1.0 if self.unit == "share" else math.inf)
 
 
+FOREGROUND = "foreground"  # region of all labels above background
 DICE_MARGIN = 0.005  # half a point of Dice
 ALARM_VOXELS = 4  # voxels of a predicted lesion that is an alarm
 
@@ -79,6 +80,28 @@ SEGMENTATION: Mapping[str, Measure] = {
 """Of label maps; each is taken of each region: ``dice/WT``."""
 LESIONS = ("lesion_sensitivity", "lesion_precision", "false_alarms", "false_positive_volume")
 """They stand beside the primary measure wherever a gain is told."""
+
+SIZES: Mapping[str, tuple[float, float]] = {
+    "1-99": (1, 100),
+    "100-999": (100, 1000),
+    "1000+": (1000, math.inf),
+}
+"""Bins of lesions by their voxels: least, and first beyond. They are fixed, for thirds of training
+lesions differ between draws, folds and data sets, whose rows could not stand beside each other."""
+BY_SIZE: Mapping[str, str] = {
+    "lesion_sensitivity": "true lesions of the size",
+    "lesion_precision": "predicted lesions of the size",
+}
+"""Measures that are also taken of each bin, as ``lesion_sensitivity@1-99/foreground``."""
+
+
+def of_size(name: str, size: str) -> str:
+    """The key of a measure of ``BY_SIZE`` for a bin of ``SIZES``."""
+    return f"{name}@{size}/{FOREGROUND}"
+
+
+OF_SIZES = frozenset([of_size(name, size) for name in BY_SIZE for size in SIZES])
+"""All of them: they are shown in a table of their own."""
 
 AT_ALARMS: Mapping[str, str] = {f"{name}@alarms/foreground": name for name in ("dice", *LESIONS)}
 """Keys of the measures at equal false alarms."""
@@ -166,7 +189,6 @@ def check_asked(requested: Sequence[str], measures: Mapping[str, Measure] = SEGM
 # -- regions ---------------------------------------------------------------------------------------
 
 
-FOREGROUND = "foreground"  # region of all labels above background
 Regions = tuple[tuple[str, tuple[int, ...]], ...]
 """Names, and the label values that each is the union of."""
 Scores = Mapping[str, Mapping[str, Any]]
@@ -275,6 +297,7 @@ class MeasureOptions(TypedDict, total=False):
     tolerance_mm: float
     overlap: float
     ignore: int | None
+    by_size: bool
 
 
 def measure_case(
@@ -287,14 +310,15 @@ def measure_case(
     tolerance_mm: float = 1.0,
     overlap: float = 0.0,
     ignore: int | None = None,
+    by_size: bool = False,
 ) -> dict[str, float | None]:
     """Measure one case (D, H, W) or (H, W), spacing in mm: ``dice/WT`` and so on.
 
     ``overlap``: share of a lesion that the other map has to cover; 0 for one voxel. Voxels where
-    the truth is ``ignore`` do not count. None where the truth has none of the region
-    (``lesion_precision``: the prediction; ``false_alarms``: where the truth has some). For a region
-    without prediction, ``hd95`` is the case's diagonal. Raises UsageFault: an invalid value.
-    DataFault: maps of different shapes.
+    the truth is ``ignore`` do not count. ``by_size``: measure the foreground's ``OF_SIZES``, too.
+    None where the truth has none of the region (``lesion_precision``: the prediction;
+    ``false_alarms``: where the truth has some). For a region without prediction, ``hd95`` is the
+    case's diagonal. Raises UsageFault: an invalid value. DataFault: maps of different shapes.
     """
     check_asked(measures)
     _check(predicted, truth, spacing, tolerance_mm, overlap)
@@ -311,6 +335,8 @@ def measure_case(
         both = _RegionPair(mask_of(predicted, labels), mask_of(truth, labels), mm)
         numbers = dict(both.measured(measures, tolerance_mm, overlap, diagonal))
         values |= {f"{measure}/{name}": value for measure, value in numbers.items()}
+        if by_size and name == FOREGROUND:
+            values |= both.by_size([each for each in measures if each in BY_SIZE], overlap)
     return values
 
 
@@ -374,6 +400,20 @@ class _RegionPair:
         }
         for name in measures:
             yield name, values[name]()
+
+    def by_size(self, measures: Sequence[str], overlap: float) -> dict[str, float | None]:
+        """``OF_SIZES`` of some measures: a lesion counts by its own voxels, true or predicted."""
+        sides = {
+            "lesion_sensitivity": (self.truth, self.predicted),
+            "lesion_precision": (self.predicted, self.truth),
+        }
+        values: dict[str, float | None] = {}
+        for name in measures:
+            sizes, covered = _lesions(*sides[name], overlap)
+            for size, (least, beyond) in SIZES.items():
+                inside = (sizes >= least) & (sizes < beyond)
+                values[of_size(name, size)] = _share((sizes[inside], covered[inside]))
+        return values
 
     @cached_property
     def distances(self) -> tuple[Distances, Distances]:

@@ -116,6 +116,22 @@ def test_measure_case_refuses_unknown_measures_and_numbers_out_of_range(changes,
         measure_case(**{**usual, **changes})
 
 
+def test_lesions_of_each_size_are_judged_by_themselves():
+    """Lines of 40, 400, 300 and 2,000 voxels, of which the second and the last are found."""
+    truth = np.zeros((12, 2200), np.int16)
+    for row, length in enumerate((40, 400, 300, 2000)):
+        truth[3 * row, :length] = 1
+    predicted = np.zeros_like(truth)
+    predicted[3, 50:150] = predicted[9, :99] = predicted[7, 2100:2120] = 1  # the last is an alarm
+    names = ("lesion_sensitivity", "lesion_precision")
+    regions = with_labels((), [1])
+    found = measure_case(predicted, truth, (1, 1), regions, measures=names, by_size=True)
+    sizes = ("1-99", "100-999", "1000+")
+    each = [[found[f"{name}@{size}/foreground"] for size in sizes] for name in names]
+    assert each == [[0, 1 / 2, 1], [1 / 2, 1, None]]
+    assert not any("@" in key for key in measure_case(predicted, truth, (1, 1), regions))
+
+
 def test_every_measure_is_in_the_table_and_the_page_has_it():
     found = measure_case(ROW, ROW, (1, 1), ONE)
     assert [measure_of(key) for key in found] == list(SEGMENTATION.values())

@@ -1,0 +1,355 @@
+"""How a training, or a benchmark, was composed: the paragraph and the table of a paper's methods.
+
+All of it is of what was done: of a training its record and its log of draws, of its generator the
+run's manifest, of a benchmark its results. What none of them holds is said to be unknown.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, cast
+
+from gansynth.bank.draw_log import drawn_cases
+from gansynth.core.run_folder import MANIFEST
+from gansynth.fitting.run_report import CARD
+from gansynth.hosts import record
+from gansynth.hosts.prediction import find_result
+from gansynth.report.numbers import joined
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import read_json
+from gansynth_benchmark.requests import CardRequest
+from gansynth_benchmark.running import RESULTS
+from gansynth_cli.common import WIDTH, table
+
+CITATION = (
+    "The gansynth authors. gansynth: GAN samples of one training fold, fed on the fly into "
+    "segmentation and detection frameworks. Version {}."
+)
+UNKNOWN = "not recorded"
+Table = dict[str, str]
+"""What is told -> what it was."""
+
+
+def card(request: CardRequest) -> dict[str, Any]:
+    """Return the card of a run, or with ``methods`` how a training or benchmark was composed."""
+    where = Path(request.result)
+    if not request.methods:
+        file = where / CARD
+        if not file.is_file():
+            raise UsageFault(
+                "card.no-card",
+                f"{where}: holds no {CARD}, expected the folder of a fit; of a training or a "
+                f"benchmark: gansynth card {where} --methods",
+            )
+        return {"card": file.read_text("utf-8")}
+    results = where if where.is_file() else where / RESULTS
+    if results.is_file():
+        found = _of_benchmark(read_json(results), results)
+    elif (where / MANIFEST).is_file():
+        raise UsageFault(
+            "card.methods-of-a-run",
+            f"{where}: is a fit, which trained no framework, expected the results of gansynth "
+            f"augment or benchmark; its own card: gansynth card {where}",
+        )
+    else:
+        found = _of_training(find_result(cast(Any, request)))  # which asks for `result` alone
+    found["citation"] = CITATION.format(found["table"]["gansynth"].partition(",")[0])
+    return found
+
+
+def lines_of(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the paragraph, and what is cited."""
+    if "card" in document:
+        yield from document["card"].splitlines()
+        return
+    yield from textwrap.wrap(document["paragraph"], WIDTH)
+    yield ""
+    yield from table(document["table"].items(), WIDTH)
+    yield ""
+    yield from textwrap.wrap(f"Cite: {document['citation']}", WIDTH)
+
+
+# -- a training ------------------------------------------------------------------------------------
+
+
+def _of_training(folder: Path) -> dict[str, Any]:
+    """Return how the training in a folder was composed."""
+    sessions = record.read_sessions(folder)
+    if not sessions or not sessions[-1]["epochs"][1]:
+        raise UsageFault(
+            "card.nothing-trained",
+            f"{folder}: nothing is trained yet, expected a training; type its gansynth augment "
+            "again",
+        )
+    made, newest = read_json(folder / record.FILE), sessions[-1]
+    result = record.TrainingResult.of(sessions, folder)
+    lineage, *others = record.lineages_of(newest) or (None,)
+    logs = [
+        (folder / record.DRAWS / str(session.get("draw_log")), session["epochs"][1])
+        for session in sessions
+    ]
+    drawn = drawn_cases(logs)
+    own = {} if lineage is None else {case.id: case.subject for case in lineage.cases}
+    sources = _sources(drawn["synthetic"], own, others)
+    whole = {
+        "real": drawn["real"].total() == result.drawn_real,
+        "synthetic": drawn["synthetic"].total() == result.drawn_synthetic,
+    }
+    told = {
+        "framework": _framework(newest),
+        "finished": "yes" if made.get("complete") else "no",
+        "real cases": _cases(newest, own),
+        "draws of real cases": _often(drawn["real"], len(own), whole["real"]),
+        "synthetic samples": _samples(sessions, result),
+        **{
+            f"based on {name}": _often(c, n, whole["synthetic"]) for name, (c, n) in sources.items()
+        },
+        "ratio and schedule": f"{newest['ratio']} real:synthetic, {newest['schedule']}; "
+        f"{result.realised:.1%} of the draws synthetic, {_share(result.asked)} asked for",
+        "generator": _generator(newest),
+        "label maps": _label_maps(newest),
+        "seeds": f"training {newest.get('training_seed', UNKNOWN)}, samples {newest.get('seed')}",
+        "held-out cases": newest.get("guard") or f"the guard's words are {UNKNOWN}",
+        "gansynth": str(made.get("gansynth", UNKNOWN)),
+        "versions": ", ".join([f"{k} {v}" for k, v in (newest.get("versions") or {}).items() if v]),
+        "measured on": _measured(newest.get("metrics_on_real_cases") or {}),
+    }
+    told = {title: text for title, text in told.items() if text}
+    return {
+        "paragraph": _paragraph(newest, result, own, sources, told),
+        "table": told,
+        "draws": {kind: dict(sorted(counter.items())) for kind, counter in drawn.items()},
+    }
+
+
+def _framework(session: Mapping[str, Any]) -> str:
+    network = session.get("network")
+    begun = f"{session['epochs'][1]} of {session['settings'].get(session['counted_in'], '?')}"
+    named = f"{session['target']}{f' ({network})' if network else ''}"
+    return f"{named}, {begun} {session['counted_in']}"
+
+
+def _cases(session: Mapping[str, Any], own: Mapping[str, str]) -> str:
+    """Return how many real cases there were, of how many subjects, and of which fold."""
+    source = session.get("source") or {}
+    data = f"{source.get('kind')}:{str(source.get('where')).rstrip('/').rpartition('/')[2]}"
+    if not own:
+        return f"{data}; their number is {UNKNOWN}"
+    people = len(set(own.values()))
+    reading = ", ".join([str(source[k]) for k in ("configuration", "plans") if source.get(k)])
+    return (
+        f"{len(own)} case(s) of {people} subject(s), the training cases of fold "
+        f"{source.get('fold')} of {data}{f' ({reading})' if reading else ''}"
+    )
+
+
+def _sources(
+    drawn: Mapping[str, int], own: Mapping[str, str], others: Sequence[Any]
+) -> dict[str, tuple[Counter[str], int]]:
+    """Return what samples were based on: name -> draws of each case, and how many cases it has."""
+    places = [("the training fold", set(own))]
+    for lineage in others:
+        name = lineage.dataset.rpartition("/")[2]
+        places.append((name, {case.id for case in lineage.cases}))
+    found: dict[str, tuple[Counter[str], int]] = {}
+    for case, times in drawn.items():
+        name, cases = next((p for p in places if case in p[1]), ("unknown cases", set[str]()))
+        counter, _ = found.setdefault(name, (Counter(), len(cases)))
+        counter[case] += times
+    return found
+
+
+def _often(drawn: Mapping[str, int], there: int, whole: bool) -> str:
+    """Return in words how often cases were drawn, of how many."""
+    if not drawn:
+        return "" if whole else UNKNOWN
+    times = sorted(drawn.values())
+    often = f"{_range(times)} times each, median {median(times):g}"
+    never = f"; {there - len(drawn)} never" if there > len(drawn) else ""
+    part = "" if whole else f"; draws of some sessions are {UNKNOWN}"
+    return f"{sum(times)} draws of {len(drawn)} case(s), {often}{never}{part}"
+
+
+def _samples(sessions: Sequence[Mapping[str, Any]], result: record.TrainingResult) -> str:
+    if not result.drawn_synthetic:
+        return "none"
+    words = f"{result.drawn_synthetic} draws"
+    counts = [session["drawn"] for session in sessions]
+    if len(counts) == 1:  # others have banks of their own, which begin alike
+        distinct, most = counts[0]["distinct_synthetic"], counts[0]["most_draws"]
+        words += f" of {distinct} different samples, at most {most} of one"
+    missing = f"; {result.fell_back} missing, real cases took their place"
+    return words + (missing if result.fell_back else "")
+
+
+def _share(share: float | None) -> str:
+    return UNKNOWN if share is None else f"{share:.1%}"
+
+
+def _generator(session: Mapping[str, Any]) -> str:
+    """Return which generator drew the samples, and how it was fitted as far as its run is there."""
+    described = session.get("generator")
+    if not described:
+        return "none"
+    digest = str(described.get("manifest_sha256", ""))[:12]
+    words = f"{described.get('name', 'of a bank')}, run {described.get('run_id')}"
+    run = Path(described.get("folder") or "")
+    file = run / MANIFEST
+    if not described.get("folder") or not file.is_file():
+        return f"{words}, manifest {digest}; its run is not here, so its fit is unknown"
+    manifest = read_json(file)
+    if manifest.get("run_id", described.get("run_id")) != described.get("run_id"):
+        return f"{words}, manifest {digest}; another run is in its folder, so its fit is unknown"
+    cases = len((manifest.get("lineage") or {}).get("cases", ()))
+    seed = (manifest.get("config", {}).get("fit") or {}).get("seed", UNKNOWN)
+    return f"{words}: fitted on {cases} cases, {manifest.get('steps')} steps, seed {seed}"
+
+
+def _label_maps(session: Mapping[str, Any]) -> str:
+    """Return whose label maps and scans samples took, and how they were changed and filtered."""
+    if not session.get("generator"):
+        return ""
+    of = session.get("label_source")
+    words = [f"those of {_place(of)}" if of else "those of the generator's training cases"]
+    words.append(f"edits {joined(session['edits'])}" if session.get("edits") else "usual edits")
+    if session.get("unlabelled"):
+        scans = joined([_place(each) for each in session["unlabelled"]])
+        words.append(f"lesions also in scans of {scans} ({session.get('backgrounds')} of samples)")
+    if session.get("self_train"):
+        words.append(f"{session['self_train']} of samples are such scans with predicted labels")
+    for key in ("lesions", "boxes", "prevalence"):
+        if session.get(key):
+            words.append(f"{key} {session[key]}")
+    filters = session.get("filters") or ["default"]
+    words.append(f"filter {joined(filters)}")
+    return "; ".join(words) + "; whose lesion lies in which sample is not in the log"
+
+
+def _place(request: Mapping[str, Any]) -> str:
+    return f"{request['kind']}:{str(request['where']).rstrip('/').rpartition('/')[2]}"
+
+
+def _measured(metrics: Mapping[str, Any]) -> str:
+    if "subjects" not in metrics:
+        return UNKNOWN
+    return f"{metrics['subjects']} real held-out subject(s), {metrics['cases']} case(s)"
+
+
+def _paragraph(
+    session: Mapping[str, Any],
+    result: record.TrainingResult,
+    own: Mapping[str, str],
+    sources: Mapping[str, tuple[Counter[str], int]],
+    told: Table,
+) -> str:
+    real = f"{len(own)} real cases of {len(set(own.values()))} subjects" if own else "real cases"
+    fold = (session.get("source") or {}).get("fold")
+    sentences = [
+        f"{session['target']} was trained on {real} (training cases of fold {fold}) for "
+        f"{session['epochs'][1]} {session['counted_in']}."
+    ]
+    if result.drawn_synthetic:
+        based = [f"{len(c)} of the {n} cases of {name}" for name, (c, n) in sources.items()]
+        sentences += [
+            f"{result.realised:.1%} of the samples drawn were synthetic (real to synthetic "
+            f"{session['ratio']}, schedule {session['schedule']}): {told['synthetic samples']}, "
+            f"by {told['generator']}.",
+            f"They were based on {joined(based)}." if based else "",
+        ]
+    else:
+        sentences.append("No synthetic sample was drawn.")
+    sentences.append(
+        f"Samples and held-out cases were compared before training: {session['guard']}."
+        if session.get("guard")
+        else "Training would have been refused if a held-out case had been found among what the "
+        f"generator had seen; what was compared is {UNKNOWN}."
+    )
+    return " ".join(filter(None, sentences))
+
+
+# -- a benchmark -----------------------------------------------------------------------------------
+
+
+def _of_benchmark(document: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Return how the trainings of a benchmark were composed."""
+    for key in ("runs", "arms", "data", "plan"):
+        if key not in document:
+            raise UsageFault(
+                "card.no-benchmark",
+                f"{file}: has no {key}, expected {RESULTS} of gansynth benchmark on one data set",
+            )
+    done = [run for run in document["runs"] if run["status"] == "done"]
+    data, plan, machine = document["data"], document["plan"], document.get("machine") or {}
+    trained = f"{len(done)} of {len(document['runs'])} trainings finished"
+    host = f"{document['host']['title']}, {document['host']['steps']} steps"
+    design = f"N = {joined(map(str, document['sizes']))} subjects, {document['draws']} draw(s) x "
+    design += f"{document['seeds']} seed(s)"
+    told = {
+        "framework": host,
+        "finished": trained,
+        "real cases": f"{design}, drawn from {data['pool']} subjects of {data['name']}; which "
+        f"cases each training had is {UNKNOWN} in {file.name}",
+        "test": f"{data['test_subjects']} subjects, {data['test_cases']} cases, "
+        f"{document['look']['split']} split",
+    }
+    for name, arm in document["arms"].items():
+        own = [run for run in done if run["arm"] == name]
+        told[f"arm {name}"] = f"{arm['title']}: {_arm(arm, own)}"
+    used = dict.fromkeys(filter(None, [arm.get("generator") for arm in document["arms"].values()]))
+    seeds = sorted({(run["draw"], run["seed"]) for run in done})
+    told |= {
+        "draws and seeds": f"{len(seeds)} pairs, draws {_range([d for d, _ in seeds])}, seeds "
+        f"{_range([s for _, s in seeds])}",
+        "generators": "; ".join([_settings(name, plan) for name in used]) or "none",
+        "draws of cases": f"{UNKNOWN}: logs of draws are not kept with a benchmark",
+        "held-out cases": f"the guard's words are {UNKNOWN}; a training it refuses has no result",
+        "gansynth": f"{document['gansynth']}, plan {document['plan_hash']}",
+        "versions": ", ".join([f"{k} {machine[k]}" for k in ("python", "torch") if k in machine]),
+    }
+    synthetic = [arm for arm in document["arms"].values() if arm.get("generator")]
+    look = document["look"]
+    paragraph = (
+        f"{host}, was trained on {design}, once for each of {len(document['arms'])} arms, "
+        f"{len(synthetic)} of them with synthetic samples ({trained}). All were judged on "
+        f"{data['test_subjects']} other subjects with {data['test_cases']} cases ({look['split']} "
+        f"split, look {look['number']}). {document['verdict']['sentence']}"
+    )
+    return {"paragraph": paragraph, "table": told}
+
+
+def _arm(arm: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return what an arm's finished trainings drew."""
+    if not runs:
+        return "no training is finished"
+    drawn = [run.get("drawn") or [None, None] for run in runs]
+    known = [pair for pair in drawn if None not in pair]
+    if not known:
+        return f"draws are {UNKNOWN}"
+    real, synthetic = [_range([pair[n] for pair in known]) for n in (0, 1)]
+    words = f"{real} real and {synthetic} synthetic draws a training"
+    if arm.get("generator"):
+        words += f" by {arm['generator']}, ratio {arm['ratio']}, {arm.get('schedule', 'constant')}"
+        if arm.get("unlabelled"):
+            scans = joined([each.rpartition("/")[2] for each in arm["unlabelled"]])
+            words += f", also in scans of {scans}"
+    missing = sum([run.get("fell_back") or 0 for run in runs])
+    return words + (f"; {missing} samples missing" if missing else "")
+
+
+def _range(values: Sequence[float]) -> str:
+    least, most = min(values, default=0), max(values, default=0)
+    return f"{least:g}" if least == most else f"{least:g} to {most:g}"
+
+
+def _settings(name: str, plan: Mapping[str, Any]) -> str:
+    """Return a generator of an arm, and the settings it was fitted with."""
+    generator = plan.get("generators", {}).get(name, {})
+    settings = [f"{key}={value}" for key, value in (generator.get("set") or {}).items()]
+    kind = generator.get("plugin") or generator.get("generator") or name
+    return ": ".join(
+        [f"{name} ({kind})" if kind != name else name, *filter(None, [", ".join(settings)])]
+    )
