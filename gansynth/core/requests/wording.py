@@ -24,7 +24,7 @@ WIDTH = 76
 """Columns of a help text: a terminal's 80 without the indentation."""
 _WORD = r"(?:\.\.\.|[^\s'();]*'[^']*'|[^\s'();]+?)(?=[;,.:)]*(?:\s|$))"
 _COMMAND = re.compile(rf"(?<!['\w])gansynth ([a-z]+(?:-[a-z]+)*)((?: {_WORD})*)")
-_FLAG = re.compile(r"(?<!-- )(?:--set (?=[a-z]\w*[=:])|--[a-z][a-z-]*|(?<![\w-])-[a-z](?![\w-]))")
+_FLAG = re.compile(r"(?<!-- )(?:--set (?=[a-z]\w*=)|--[a-z][a-z-]*|(?<![\w-])-[a-z](?![\w-]))")
 
 
 @contextmanager
@@ -41,7 +41,10 @@ def speaking_python(
     try:
         yield
     except GansynthError as error:
-        text = words_of_python(names, str(error), calls=not prefix)
+        said = str(error)
+        if error.id == NO_SETTING:  # an argument of its own
+            said = said.removeprefix("--set ")
+        text = words_of_python(names, said, calls=not prefix)
         setting = re.match(r"(\w+)[=:]", text) if error.id == NO_SETTING else None
         if setting:  # may be an argument, misspelt
             none, meant = "has no such setting.", re.findall(r" Did you mean '(\w+)'\?", text)
