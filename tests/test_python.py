@@ -138,7 +138,7 @@ def test_a_wrong_setting_is_refused(tmp_path, id, spelt):
         gansynth.fit("cgan3d", data="example:3d", out=tmp_path, quiet=True, **spelt)
 
 
-CHECKED_LATER = {"dataset", "loader", "held_out"}
+CHECKED_LATER = {"real", "loader", "held_out"}
 """What may be of any class, so that only its use shows what it lacks."""
 
 
@@ -149,13 +149,50 @@ def test_an_argument_of_a_wrong_type_is_refused_by_its_name(name):
     named = [each for each in parameters if each.kind is not each.VAR_KEYWORD]
     given: dict[str, object] = {each.name: "none" for each in named if each.default is each.empty}
     given |= {"source": ToySource(3), "steps": 1} if name == "mix_segments" else {}
+    given |= {"real": ["case"]} if name == "mix" else {}
     given |= {"target": "nnunet", "ratio": "1:0"} if name == "augment" else {}
     for argument in {each.name for each in named} - CHECKED_LATER:
         for value in (object(), {1: 2}, 1j, [object()]):
             with pytest.raises(UsageFault) as refused:
                 function(**given | {argument: value})
             assert re.search(rf"(^|\W){argument}\b", str(refused.value)), (argument, value)
-            assert "\n" not in str(refused.value)
+            assert not re.search("\n|--[a-z]", str(refused.value))
+
+
+@pytest.mark.parametrize("name", gansynth.COMMANDS)
+def test_an_argument_that_is_misspelt_is_refused_with_its_right_name(name):
+    function = getattr(gansynth, name)
+    parameters = inspect.signature(function).parameters
+    needed = [each.name for each in parameters.values() if each.default is each.empty]
+    needed = [each for each in needed if each != "settings"]
+    some = (
+        [each for each in parameters if each not in needed] if "settings" not in parameters else []
+    )
+    for argument in (*needed, *some):
+        wrong = argument + argument[-1]
+        given = {each: "none" for each in needed if each != argument} | {wrong: "none"}
+        with raises_fault("request.field-unknown", names=f"{wrong}: unknown. Did you mean '"):
+            function(**given)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"ratio": "1/1"}, "ratio '1/1'"),
+        ({"ratio": 1.0}, "ratio=1.0: expected Ratio | str (real:synthetic, as"),
+        ({"schedule": "linear"}, "schedule 'linear'"),
+        ({"bank": None}, "bank=None: expected the folder of a sample bank"),
+        ({"real": []}, "real: a list without length or items"),
+        ({"real": "imagesTr"}, "real: a str is no"),
+        ({"rank": -1}, "rank=-1: "),
+        ({"held_out": 5}, "held_out=5: "),
+    ],
+)
+def test_a_wrong_value_in_a_mix_is_refused_by_its_argument(wrong, says):
+    given: dict[str, Any] = {"real": ["case"], "bank": "none", "ratio": "1:1", "batch_size": 1}
+    with pytest.raises(UsageFault) as refused:
+        gansynth.mix(**given | wrong)
+    assert str(refused.value).startswith(says)
 
 
 @pytest.mark.parametrize("name", gansynth.COMMANDS)

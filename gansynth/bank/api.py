@@ -30,7 +30,7 @@ from gansynth.core.schema import OUTSIDE, Sample
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
 from gansynth.runtime.devices import producer_device
-from gansynth.runtime.errors import DataFault, describe_error
+from gansynth.runtime.errors import DataFault, UsageFault, describe_error
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.evaluation_data import check_alike, compare_with_training
 
@@ -53,7 +53,7 @@ def fill_bank(
 
     Args:
         run: a run, or its folder.
-        folder: folder of the bank.
+        folder: of the bank; a new one, or that of an interrupted bank.
         samples: number of samples.
         request: conditions and filters of the samples; None for the defaults. The same request
             fills a bank with the same samples.
@@ -69,10 +69,19 @@ def fill_bank(
         TrainingFault: the time limit is exceeded.
     """
     folder = Path(folder).absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
     generator = RunFolder(Path(run).absolute())
-    config = _config(generator, folder, samples, request, producer_device(device, ()), dtype)
-    with tempfile.TemporaryDirectory(prefix="gansynth-log-") as logs:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise UsageFault(
+            "bank.folder-is-file", f"{there}: is a file, expected a folder; name another one"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    where = producer_device(device, ())
+    with (
+        describe_error("capacity", "samples"),
+        tempfile.TemporaryDirectory(prefix="gansynth-log-") as logs,
+    ):
+        config = _config(generator, folder, samples, request, where, dtype)
         fill(config, Path(logs) / "producer.log", sample_timeout=sample_timeout)
     return folder
 
@@ -131,7 +140,10 @@ def live_bank(
     process.
 
     Args:
-        run, samples, request, dtype: see ``fill_bank``; ``samples`` is the size of the bank.
+        run: a run, or its folder.
+        samples: size of the bank.
+        request: conditions and filters of the samples; None for the defaults.
+        dtype: storage type of images.
         device: device of the generator; ``auto`` is a second GPU, the first one, or the CPU.
         duty: share of the time the producer works once the bank is full, above 0 and at most 1.
         refresh: shortest time in seconds in which the whole bank is replaced; overrides ``duty``.
@@ -150,12 +162,14 @@ def live_bank(
     voxels, channels = math.prod(generator.space.size), len(generator.schema.channels)
     needed = samples * voxels * (channels * np.dtype(dtype).itemsize + np.dtype(np.int16).itemsize)
     where = producer_device(device, (0,))  # the first GPU is the training's
-    place, notice = place_bank(generator.run_id, needed, scratch)
+    with describe_error("--bank-dir", "scratch"), describe_error("--bank-size", "samples"):
+        place, notice = place_bank(generator.run_id, needed, scratch)
     if notice:
         logger.warning("gansynth: %s", notice)
     with tempfile.TemporaryDirectory(prefix="gansynth-log-") as logs:
         try:
-            frozen = _config(generator, place, samples, request, where, dtype)
+            with describe_error("capacity", "samples"):
+                frozen = _config(generator, place, samples, request, where, dtype)
             config = replace(frozen, frozen=False, temporary=True, duty=duty, refresh=refresh)
             log = Path(logs) / "producer.log"
             with ProducerSupervisor(config, log, restarts=restarts) as supervisor:

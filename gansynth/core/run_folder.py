@@ -197,10 +197,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     if not path.is_file():
+        bank = " (this is a sample bank; name the run that filled it)"
         raise DataFault(
             "run-folder.no-manifest",
-            f"{folder}: no {MANIFEST} here, expected a run folder made by: gansynth fit ... -o "
-            f"{folder}",
+            f"{folder}: no {MANIFEST} here{bank if (folder / 'bank.json').is_file() else ''}, "
+            f"expected a run folder made by: gansynth fit ... -o {folder}",
         )
     manifest = read_own(path, hint=FIT_AGAIN, most=MAX_RECORD_BYTES)
     made = manifest.get("versions")

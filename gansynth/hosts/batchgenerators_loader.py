@@ -37,12 +37,10 @@ class MixedBatches(Mixture):
 
     Args:
         loader: a ``SlimDataLoaderBase``: gives a batch on ``next()``, and has a ``batch_size``.
-        bank, ratio: see ``gansynth.mix``.
         shape: voxels of a batch on each spatial axis in a synthetic-only phase; None takes the
             loader's ``patch_size``.
         dtypes: of ``data`` and ``seg`` in a synthetic-only phase.
         foreground: share of the samples that are cropped around a foreground voxel, 0 to 1.
-        options: see ``gansynth.mix``.
 
     Raises:
         UsageFault: an invalid option, or no bank. Also fine-tuning: a loader cannot be kept from
@@ -50,7 +48,6 @@ class MixedBatches(Mixture):
         IntegrityFault: the bank's generator has seen a case of ``held_out``.
     """
 
-    @with_checked_arguments
     def __init__(
         self,
         loader: Any,
@@ -152,7 +149,7 @@ class MixedBatches(Mixture):
         return getattr(self._loader, name)
 
 
-mix_batches = MixedBatches
+mix_batches = with_checked_arguments(MixedBatches, "mix_batches", options=Mixture)
 
 
 def _patch(loader: Any, shape: Sequence[int] | None) -> tuple[int, ...]:

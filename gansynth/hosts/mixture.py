@@ -31,31 +31,36 @@ BANK = Door("bank", own_naming='held_out=[gansynth.CaseRecord(ID, SUBJECT, ""), 
 
 
 class MixOptions(TypedDict, total=False):
-    """Options of ``gansynth.mix`` and ``gansynth.mix_batches`` alike."""
+    """Options of ``gansynth.mix`` and ``gansynth.mix_batches`` alike, see ``Mixture``."""
 
     schedule: Schedule | str
-    """How the ratio changes, e.g. ``"finetune:10%@80%"`` or ``"anneal:50%-100%"``."""
     batches: int | None
-    """Batches of the whole training, on this rank; required by all but constant schedules."""
     held_out: NamedCases | None
-    """Validation and test cases that the bank's generator must not have seen: a folder of their
-    images (a ``Path``), or a list of ids, files, images (C, D, H, W) or records."""
     seed: int
-    """Seed of the choice of slots and samples."""
     rank: int | None
-    """Rank of a data-parallel training; None asks ``torch.distributed``, then ``RANK``."""
     done: int
-    """Batches drawn by earlier sessions of the same training."""
     log: Path | str | None
-    """Parent of a new folder for the draw logs; None: a temporary one."""
     strict: bool
-    """Stop at the first missing sample."""
     sample_timeout: float
-    """Seconds a synthetic-only phase waits for a sample."""
 
 
 class Mixture:
     """Checks the options and makes the plan of a mixed data set or loader, which extends it.
+
+    Args:
+        bank: folder of the sample bank, or what ``fill_bank`` returns; None only with ``"1:0"``.
+        ratio: real:synthetic, as ``"1:1"``.
+        schedule: how the ratio changes: ``"constant"``, ``"finetune:10%@80%"`` or
+            ``"anneal:50%-100%"``.
+        batches: of the whole training, on this rank; required by all but constant schedules.
+        held_out: validation and test cases that the bank's generator must not have seen: a folder
+            of their images (a ``Path``), or a list of ids, files, images (C, D, H, W) or records.
+        seed: of the choice of slots and samples.
+        rank: of a data-parallel training; None asks ``torch.distributed``, then ``RANK``.
+        done: batches drawn by earlier sessions of the same training.
+        log: parent of a new folder for the draw logs; None: a temporary one.
+        strict: stop at the first missing sample.
+        sample_timeout: seconds a synthetic-only phase waits for a sample.
 
     Attributes:
         plan: what this process and its workers mix into one training.
@@ -86,13 +91,15 @@ class Mixture:
                 f"schedule {mix.schedule}: needs the length of the training; expected batches=N, "
                 "the batches of all its epochs together, on this rank",
             )
-        if seed < 0 or done < 0:
+        refuse_below(0, seed=seed, done=done, rank=rank, sample_timeout=sample_timeout)
+        refuse_below(1, batches=batches)
+        if bank is None and mix.synthetic:
             raise UsageFault(
-                "hosts.seed-or-done-not-whole",
-                f"seed is {seed} and done {done}, expected whole numbers from 0 on",
+                "hosts.bank-missing",
+                f"bank=None: expected the folder of a sample bank for ratio {ratio}; fill one by "
+                "gansynth.fill_bank(RUN, FOLDER)",
             )
         folder = None if bank is None or not mix.synthetic else Path(bank).absolute()
-        mix.refuse_without(folder)
         self.spec = None if folder is None else BankReader(folder).spec
         if self.spec is not None:
             self._guard(self.spec, held_out)
@@ -126,6 +133,15 @@ class Mixture:
     def counts(self) -> DrawCounts:
         """Return the draws of all worker processes so far."""
         return DrawCounter(self.log).update()
+
+
+def refuse_below(least: int, **numbers: float | None) -> None:
+    """Refuse a number that is too small (UsageFault), by its argument's name."""
+    for name, number in numbers.items():
+        if number is not None and number < least:
+            raise UsageFault(
+                "hosts.number-too-small", f"{name}={number}: expected at least {least}"
+            )
 
 
 def _own_rank() -> int:

@@ -25,8 +25,8 @@ from gansynth.runtime.errors import UsageFault
 
 CHANNEL = re.compile(r"_\d{4}$")
 """What nnU-Net adds to a case's id in the name of a channel's file."""
-NamedCase: TypeAlias = "CaseRecord | str | os.PathLike[str] | npt.NDArray[Any]"
-NamedCases: TypeAlias = "HeldOut | Iterable[NamedCase] | os.PathLike[str]"
+NamedCase: TypeAlias = CaseRecord | str | os.PathLike[str] | npt.NDArray[Any]
+NamedCases: TypeAlias = HeldOut | Iterable[NamedCase] | os.PathLike[str]
 
 
 def held_out_named(named: NamedCases, spec: BankSpec) -> HeldOut:
@@ -71,6 +71,12 @@ def _record(case: Any, place: int, known: Mapping[str, str], spec: BankSpec) -> 
         name = next((known[name] for name in _plain_names(text) if name in known), text)
         return CaseRecord(text, name, "unknown")
     image = np.asarray(case)
+    if image.ndim == 0:
+        raise UsageFault(
+            "hosts.held-out-not-a-case",
+            f"held_out[{place}] is a {type(case).__name__}, expected an id, a file, an image or a "
+            "gansynth.CaseRecord",
+        )
     if image.ndim == spec.schema.ndim:
         image = image[None]
     if image.ndim != spec.schema.ndim + 1:

@@ -19,7 +19,7 @@ from gansynth.core.requests.arguments import with_checked_arguments
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import CaseSource
 from gansynth.data.held_out import held_out_of
-from gansynth.hosts.mixture import Mixture
+from gansynth.hosts.mixture import Mixture, refuse_below
 from gansynth.hosts.training_data import Augment, CentredCrops, TrainingData, training_space
 from gansynth.runtime.errors import UsageFault
 
@@ -63,9 +63,8 @@ class MixedSegments(Mixture, Dataset[dict[str, Any]]):
     Args:
         source: opened as for the bank's generator, whose run has it: ``gansynth.load(run).source``.
             Its training cases are cut, its held-out cases must not have been seen.
-        bank: folder of the sample bank; None only with a ratio of ``1:0``. Samples need the voxels
-            of a segment with its contexts.
-        ratio: real:synthetic.
+        bank: folder of the sample bank, or what ``fill_bank`` returns; None only with ``"1:0"``.
+            Samples need the voxels of a segment with its contexts.
         steps: batches of the whole training.
         batch_size: segments of a batch.
         segment: voxels along each axis of the input at full resolution.
@@ -73,14 +72,12 @@ class MixedSegments(Mixture, Dataset[dict[str, Any]]):
         factors: subsampling factor of each further path.
         centred: whether segments are centred at voxels of each class equally often, background too.
         augment: applied to crops: image (C, D, H, W), labels (D, H, W), numpy's generator -> both.
-        schedule, seed, log, strict: see ``gansynth.mix``.
 
     Raises:
         UsageFault: an invalid option, or cases that are not volumes.
         IntegrityFault: the bank's generator has seen a held-out case.
     """
 
-    @with_checked_arguments
     def __init__(
         self,
         source: CaseSource,
@@ -100,6 +97,7 @@ class MixedSegments(Mixture, Dataset[dict[str, Any]]):
         strict: bool = False,
     ) -> None:
         factors = tuple(factors)
+        refuse_below(1, steps=steps, batch_size=batch_size)
         if receptive % 2 == 0 or not 0 < receptive <= segment or min((1, *factors)) < 1:
             raise UsageFault(
                 "hosts.segment-sizes-wrong",
@@ -148,4 +146,4 @@ class MixedSegments(Mixture, Dataset[dict[str, Any]]):
         }
 
 
-mix_segments = MixedSegments
+mix_segments = with_checked_arguments(MixedSegments, "mix_segments", options=Mixture)

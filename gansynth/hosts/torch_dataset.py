@@ -22,7 +22,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.requests.arguments import with_checked_arguments
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.mixer import BatchItem, Mixer
-from gansynth.hosts.mixture import MixOptions, Mixture
+from gansynth.hosts.mixture import MixOptions, Mixture, refuse_below
 from gansynth.runtime.errors import UsageFault
 
 NOT_DELEGATED = frozenset({"dataset", "set_random_state"})
@@ -43,19 +43,16 @@ class MixedDataset(Mixture, Dataset[Any]):
     are untouched. Only requested real items that the schedule allows are opened.
 
     Args:
-        dataset: has ``len()`` and takes indices. Apply random crops and augmentation after mixing,
-            so that samples get them too.
-        bank: folder of the sample bank; None only with a ratio of ``1:0``.
-        ratio: real:synthetic.
-        as_item: converts a sample to an item, e.g. its image and its class
-            (``provenance["class"]``). None: a dictionary of image and labels, see ``as_dict``.
+        real: has ``len()`` and takes indices. Apply random crops and augmentation after mixing, so
+            that samples get them too.
+        as_item: converts a sample, with ``image`` (C, D, H, W) and ``labels`` (D, H, W), to an
+            item, e.g. its image and its class (``provenance["class"]``). None: a dictionary of
+            tensors, ``image`` float32 (C, D, H, W) and ``label`` int16 (1, D, H, W).
         transform: applied to items and samples alike.
         batch_size: items of a batch if items are requested one by one. A ``DataLoader`` requests
             whole batches, unless the mixed data set is wrapped again. None, with a constant
             schedule only, treats each list as a batch, and each single item as one.
         subjects: index -> subject, for fine-tuning on whole subjects; None: each item is one.
-        options: schedule, batches, held_out, seed, rank, done, log, strict, sample_timeout; see
-            ``gansynth.hosts.mixture.MixOptions``.
 
     Raises:
         UsageFault: an invalid option, no bank, or images without labels and no ``as_item``.
@@ -63,10 +60,9 @@ class MixedDataset(Mixture, Dataset[Any]):
         IntegrityFault: the bank's generator has seen a case of ``held_out``.
     """
 
-    @with_checked_arguments
     def __init__(
         self,
-        dataset: Any,
+        real: Any,
         bank: Path | str | None,
         ratio: Ratio | str,
         *,
@@ -76,11 +72,8 @@ class MixedDataset(Mixture, Dataset[Any]):
         subjects: Mapping[int, str] | Sequence[str] | None = None,
         **options: Unpack[MixOptions],
     ) -> None:
-        size = _length(dataset)
-        if batch_size is not None and batch_size < 1:
-            raise UsageFault(
-                "hosts.batch-size-below-one", f"batch_size is {batch_size}, expected at least 1"
-            )
+        size = _length(real)
+        refuse_below(1, batch_size=batch_size)
         schedule = Schedule.parse(str(options.get("schedule", "constant")))
         if batch_size is None and schedule.kind != "constant":
             raise UsageFault(
@@ -98,7 +91,7 @@ class MixedDataset(Mixture, Dataset[Any]):
         super().__init__(bank, ratio, of, **options)
         if as_item is None and self.plan.bank is not None:
             _check_labelled(self.plan.bank)
-        self.dataset, self._batch_size = dataset, batch_size or 1
+        self.dataset, self._batch_size = real, batch_size or 1
         self._as_item, self._transform = as_item or as_dict, transform
         self._mixer = Mixer[int](self.plan, None if as_item else _unlabelled)
 
@@ -148,7 +141,7 @@ class MixedDataset(Mixture, Dataset[Any]):
         return getattr(self.dataset, name)
 
 
-mix = MixedDataset
+mix = with_checked_arguments(MixedDataset, "mix", options=Mixture)
 
 
 def _unlabelled(sample: BankSample) -> str:
@@ -183,17 +176,21 @@ def _image(item: Any) -> npt.NDArray[Any] | None:
     return array if array.ndim > 1 and array.dtype.kind in "iuf" else None
 
 
-def _length(dataset: Any) -> int:
-    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
+def _length(real: Any) -> int:
+    others = (IterableDataset, str, bytes, Mapping)
+    if isinstance(real, others) or not hasattr(real, "__getitem__"):
         raise UsageFault(
             "hosts.dataset-without-index",
-            f"dataset: a {type(dataset).__name__} takes no index, expected a map-style data set. "
-            "For a stream of batches there is gansynth.mix_batches",
+            f"real: a {type(real).__name__} is no map-style data set, expected items with an "
+            "index, each a training case. For a stream of batches there is gansynth.mix_batches",
         )
     try:
-        return len(dataset)
+        size = len(real)
     except TypeError:
+        size = 0
+    if not size:
         raise UsageFault(
             "hosts.dataset-without-length",
-            f"dataset: a {type(dataset).__name__} has no len(); expected one",
-        ) from None
+            f"real: a {type(real).__name__} without length or items, expected training cases",
+        )
+    return size

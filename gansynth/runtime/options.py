@@ -261,7 +261,8 @@ def message_of(
         expectation = form_of(key, field, joint) or _plain(first["msg"])
     else:
         expectation = _plain(first["msg"])
-    return f"{named(key)}: {expectation}{meaning}"
+    missing = "missing, " if first["type"] == "missing" else ""
+    return f"{named(key)}: {missing}{expectation}{meaning}"
 
 
 def several(annotation: Any) -> bool:

@@ -14,6 +14,7 @@ from gansynth.metrics.detection.record import FILE, write_detections
 from gansynth_cli.results import then_cure
 from tests.cli.conftest import READ
 from tests.conftest import save_nifti
+from tests.expected import raises_fault
 from tests.flat_sets import pictures
 from tests.metrics.detection.simulated import drawn
 from tests.yolo_sets import toy_yolo
@@ -92,6 +93,14 @@ def test_the_way_out_of_a_message_works_as_it_is_pasted(home, first, run_cli):
     (way_out,) = TYPED.findall(refused.stderr.splitlines()[-1])
     typed = run_cli(*shlex.split(way_out)[1:])
     assert typed.exit_code == 0, (way_out, typed.stderr)
+
+
+def test_the_way_out_of_an_error_of_python_is_a_call_that_works(home):
+    given = {"target": "yolo", "generator": "toy", "ratio": "1:1", "quiet": True}
+    with raises_fault("yolo.data-not-for-detectors") as refused:
+        gansynth.augment(**given, data="pictures:flat")
+    (call,) = re.findall(r"gansynth\.\w+\([^)]*\)", str(refused.value))
+    assert eval(call, {"gansynth": gansynth})
 
 
 def pasted(line: str) -> list[str]:

@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 import gansynth
-from gansynth.core.requests.base import Opt, as_texts, as_tuple, function_of
+from gansynth.core.requests.base import Opt, as_texts, as_tuple, function_of, names_of
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest, DoctorRequest
+from gansynth.core.requests.wording import words_of_python
 from gansynth.run import run_file
 from gansynth_cli.main import cli
 from gansynth_cli.requests import request_command
@@ -41,10 +42,33 @@ def test_an_error_names_the_option_as_it_was_given(run_cli, tmp_path):
     assert str(raised.value) == f"{file}: augment.{called}"
 
 
-def test_a_command_within_an_error_keeps_its_flags_in_python(tmp_path):
+def test_a_command_within_an_error_is_a_call_in_python(tmp_path):
     none = tmp_path / "none"
-    with raises_fault("run-folder.no-manifest", names=f"gansynth fit ... -o {none}"):
-        gansynth.augment(target="segmenter", ratio="1:1", generator=none)
+    for wrong in (
+        lambda: gansynth.augment(target="segmenter", ratio="1:1", generator=none),
+        lambda: gansynth.load(none),
+        lambda: gansynth.live_bank(none).__enter__(),
+    ):
+        with raises_fault("run-folder.no-manifest", names=f'gansynth.fit(..., out="{none}")'):
+            wrong()
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("finish it with gansynth fit", "finish it with gansynth.fit"),
+        ("(gansynth options cgan3d has keys)", '(gansynth.options("cgan3d") has keys)'),
+        ("see: gansynth help faq", "see: gansynth help faq"),
+        ("gansynth augment KIND:WHERE, alone", 'gansynth.augment(data="KIND:WHERE"), alone'),
+        (
+            "type gansynth check a:b --read 'x=a b'; or",
+            'type gansynth.check("a:b", read="x=a b"); or',
+        ),
+        ("gansynth predict R IMAGES --sure .9", 'gansynth.predict("R", "IMAGES", sure=.9)'),
+    ],
+)
+def test_a_sentence_about_a_command_is_one_about_its_function(written, shown):
+    assert words_of_python(names_of(), written, calls=True) == shown
 
 
 @pytest.mark.parametrize(
@@ -81,6 +105,14 @@ def test_the_command_line_of_a_request_is_read_as_that_request(case):
     params = command.make_context(name, words).params
     own = {key: value for key, value in params.items() if key in type(asked).model_fields}
     assert type(asked)(**own).model_dump() == asked.model_dump(), shlex.join(words)
+
+
+@pytest.mark.parametrize("case", ["fit", "words"])
+def test_the_call_of_a_command_line_is_that_request(case):
+    asked = REQUESTS[case]
+    call = words_of_python(names_of(), f"gansynth {shlex.join(asked.command_line)}", calls=True)
+    made = eval(call, {"gansynth": SimpleNamespace(fit=FitRequest, augment=AugmentRequest)})
+    assert made.model_dump() == asked.model_dump(), call
 
 
 def test_a_request_is_the_same_through_json():

@@ -259,17 +259,17 @@ class Stream(IterableDataset[Any]):
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "no bank": ({"bank": None}, "--generator is missing"),
+    "no bank": ({"bank": None}, "bank=None: expected"),
     "no bank there": ({"bank": "nowhere"}, "holds no bank.json"),
     "schedule without batches": ({"schedule": "anneal", "batch_size": 2}, "expected batches=N"),
     "schedule without a batch size": ({"schedule": "anneal", "batches": 9}, "batch_size=N"),
-    "no batches": ({"schedule": "anneal", "batches": 0, "batch_size": 1}, "0 batches"),
+    "no batches": ({"schedule": "anneal", "batches": 0, "batch_size": 1}, "batches=0: "),
     "too few subjects": ({"subjects": ["a"]}, "1 of them, expected one for each of 12 items"),
-    "no batch size": ({"batch_size": 0}, "batch_size is 0"),
-    "a seed below 0": ({"seed": -1}, "seed is -1"),
+    "no batch size": ({"batch_size": 0}, "batch_size=0: "),
+    "a seed below 0": ({"seed": -1}, "seed=-1: "),
     "held out, not a list": ({"held_out": "case_1"}, "expected a list"),
-    "a stream": ({"dataset": Stream()}, "map-style"),
-    "no length": ({"dataset": type("Bare", (), {"__getitem__": None})()}, "no len"),
+    "a stream": ({"real": Stream()}, "map-style"),
+    "no length": ({"real": type("Bare", (), {"__getitem__": None})()}, "without length"),
     "a log that is a file": ({"log": __file__}, f"log: {__file__}"),
 }
 
@@ -277,10 +277,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_mix_refuses_at_once_in_one_line_and_opens_no_item(cases, toy_bank, name):
     wrong, says = REFUSED[name]
-    told: dict[str, Any] = {"dataset": cases, "bank": toy_bank(), "ratio": "1:1"} | wrong
-    dataset, bank, ratio = (told.pop(key) for key in ("dataset", "bank", "ratio"))
+    told: dict[str, Any] = {"real": cases, "bank": toy_bank(), "ratio": "1:1"} | wrong
     with pytest.raises(DataFault if name == "no bank there" else UsageFault) as caught:
-        gansynth.mix(dataset, bank, ratio, **told)
+        gansynth.mix(**told)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert cases.opened() == []

@@ -5,65 +5,135 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from gansynth.runtime.errors import UsageFault, brief, did_you_mean
+from gansynth.core.requests.base import names_of
+from gansynth.core.requests.wording import help_text, meanings_of, parts_of, speaking_python
+from gansynth.runtime.errors import UsageFault, did_you_mean
+from gansynth.runtime.options import flag_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
 LOOSE: Mapping[Any, Any] = {int: Integral, float: Real, Path: os.PathLike}
 """Type -> what else is taken for it: numbers of numpy, and all that stands for a path."""
+WIDE = 80
+"""Letters of a value that a message shows."""
 
 
-def with_checked_arguments(function: Callable[P, R]) -> Callable[P, R]:
+def with_checked_arguments(
+    function: Callable[P, R], name: str = "", options: Any = None
+) -> Callable[P, R]:
     """Refuse arguments that a function does not take, misses, or that have another type.
 
-    ``Any``, and types that are known to a type checker only, are not looked at.
+    ``Any``, and types that are known to a type checker only, are not looked at. Later errors, also
+    those of entering a block, name arguments instead of flags.
+
+    Args:
+        function: or a class, of which a function is made.
+        name: of the function, if it is another.
+        options: whose keyword-only parameters stand for ``**options``, and whose docstring says
+            what else means.
 
     Raises:
-        UsageFault: later, from a call; it names the argument, its value and its type.
+        UsageFault: later, from a call; it names the argument, its value, and what is expected.
     """
-    signature = inspect.signature(function)
+    signature = _signature(function, options)
+    kinds = {key: each.annotation for key, each in signature.parameters.items()}
+    meanings = meanings_of(inspect.getdoc(options) or "") | meanings_of(
+        inspect.getdoc(function) or ""
+    )
+    flags = names_of() | {flag_of(key): key for key in kinds}
 
-    @functools.wraps(function)
+    @functools.wraps(function, updated=())
     def call(*args: P.args, **values: P.kwargs) -> R:
-        try:
-            bound = signature.bind(*args, **values)
-        except TypeError as error:
-            raise UsageFault("request.arguments-wrong", f"{error}") from None
-        for name, value in bound.arguments.items():
-            parameter = signature.parameters[name]
-            kind = _kind(parameter.annotation, function.__module__)
-            if parameter.kind is parameter.VAR_KEYWORD:
-                _check_options(value, *get_args(kind))
-            else:
-                _check(name, value, kind)
-        return function(*args, **values)
+        with speaking_python(flags):
+            _check(signature, meanings, args, values)
+            made = function(*args, **values)
+        if inspect.isgeneratorfunction(inspect.unwrap(function)):  # a block of contextmanager's
+            return _entered(made, flags)  # type: ignore[arg-type, return-value]
+        return made
 
+    call.__name__ = name or function.__name__
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    before, _, after = parts_of(inspect.getdoc(function) or "")
+    call.__doc__ = help_text(
+        before, {key: meanings[key] for key in kinds if key in meanings}, after
+    )
     return call
 
 
-def _check_options(values: Mapping[str, Any], options: type) -> None:
-    kinds = {name: text.__forward_arg__ for name, text in options.__annotations__.items()}
-    for name, value in values.items():
-        if name not in kinds:
-            hint = did_you_mean(name, kinds)
-            raise UsageFault("request.field-unknown", f"{name}: unknown.{hint}")
-        _check(name, value, _kind(kinds[name], options.__module__))
-
-
-def _check(name: str, value: Any, kind: Any) -> None:
-    if not _fits(value, kind):
-        shown = " ".join(brief(repr(value)).split())
+def _check(
+    signature: inspect.Signature,
+    meanings: Mapping[str, str],
+    args: Sequence[Any],
+    values: dict[str, Any],
+) -> None:
+    """Refuse the first argument that is unknown, missing, without its name, or of another type."""
+    parameters = signature.parameters
+    for key in values:
+        if key not in parameters:
+            hint = did_you_mean(key, parameters) or f" Expected: {', '.join(parameters)}"
+            raise UsageFault("request.field-unknown", f"{key}: unknown.{hint}")
+    first = [key for key, each in parameters.items() if each.kind is not each.KEYWORD_ONLY]
+    for value in args[len(first) :]:
         raise UsageFault(
-            "request.argument-type-wrong",
-            f"{name}={shown}: expected {inspect.formatannotation(kind)}",
+            "request.arguments-wrong",
+            f"{_brief(value)}: has no name, expected NAME=...; arguments without one: "
+            f"{', '.join(first)}",
         )
+    for key in first[: len(args)]:
+        if key in values:
+            raise UsageFault("request.arguments-wrong", f"{key}: given twice, expected it once")
+    given = dict(zip(first, args, strict=False)) | values
+    for key, each in parameters.items():
+        sentence = meanings.get(key, "").replace("``", "").partition(". ")[0].rstrip(".")
+        expected = f"expected {_shown(each.annotation)}" + (f" ({sentence})" if sentence else "")
+        if key not in given and each.default is each.empty:
+            raise UsageFault("request.arguments-wrong", f"{key}: missing, {expected}")
+        if key in given and not _fits(given[key], each.annotation):
+            shown = f"{key}={_brief(given[key])}: {expected}"
+            raise UsageFault("request.argument-type-wrong", shown)
+
+
+@contextmanager
+def _entered(block: AbstractContextManager[R], flags: Mapping[str, str]) -> Iterator[R]:
+    with ExitStack() as stack:
+        with speaking_python(flags):
+            entered = stack.enter_context(block)
+        yield entered
+
+
+def _signature(function: Callable[..., Any], options: Any) -> inspect.Signature:
+    """Return a signature with types in place of their texts, and all options one by one."""
+    parameters = []
+    for each in inspect.signature(function).parameters.values():
+        shared = each.kind is each.VAR_KEYWORD
+        named = inspect.signature(options).parameters.values() if shared else [each]
+        module = options.__module__ if shared else function.__module__
+        for one in named:
+            if not shared or one.kind is one.KEYWORD_ONLY:
+                parameters.append(one.replace(annotation=_kind(one.annotation, module)))
+    return inspect.Signature(parameters)
+
+
+def _brief(value: Any) -> str:
+    shown = " ".join(repr(value).split())
+    size = f" of {len(value)}" if isinstance(value, Sized) else ""
+    return shown if len(shown) <= WIDE else f"<{type(value).__name__}{size}>"
+
+
+def _shown(kind: Any) -> str:
+    """Return a type as one writes it: names without their modules."""
+    if kind is Any:
+        return "an object"
+    return re.sub(r"\b(?:\w+\.)+(?=\w)", "", inspect.formatannotation(kind))
 
 
 def _kind(annotation: Any, module: str) -> Any:
@@ -74,8 +144,8 @@ def _kind(annotation: Any, module: str) -> Any:
     try:
         named = SimpleNamespace(__annotations__={"kind": annotation})
         return get_type_hints(named, vars(sys.modules[module]))["kind"]
-    except (NameError, TypeError):  # for type checkers only: not imported, or an alias in quotes
-        return Any
+    except NameError:  # for type checkers only: not imported
+        return annotation
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -12,13 +12,12 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import reduce
 from numbers import Real
 from operator import or_
 from pathlib import Path
-from textwrap import wrap
 from types import NoneType
 from typing import (
     TYPE_CHECKING,
@@ -38,7 +37,8 @@ from typing import (
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError
 from pydantic.fields import FieldInfo
 
-from gansynth.runtime.errors import GansynthError, UsageFault, brief, did_you_mean
+from gansynth.core.requests.wording import help_text, parts_of, speaking_python, words_of_python
+from gansynth.runtime.errors import UsageFault, brief, did_you_mean
 from gansynth.runtime.measuring import dry_run
 from gansynth.runtime.option_kinds import alternatives
 from gansynth.runtime.options import flag_of, idle, message_of
@@ -52,8 +52,6 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 S = TypeVar("S")
 EMPTY: tuple[Any, ...] = (None, (), {}, "")
-NO_SETTING = "options.setting-unknown"
-"""Id of the error of a key that a generator or host does not have."""
 TYPED = (str, bool, Real, os.PathLike, NoneType)
 """What a setting's value, or one of several, may be in Python."""
 
@@ -219,10 +217,13 @@ class Request(BaseModel):
     def __init__(self, /, *args: Any, **given: Any) -> None:
         values = dict(zip(type(self).positional(), args, strict=False)) | given
         if len(args) > len(type(self).positional()):
+            without = len(type(self).positional())
+            missing = [name for name in type(self).needed() if name not in values]
+            name = [*missing, *type(self).first, "NAME"][0]
             raise UsageFault(
                 "request.field-unknown",
-                f"{brief(str(args[-1]))}: has no name, expected {len(values)} argument(s) without "
-                f"one: {', '.join(type(self).positional())}",
+                f"{brief(repr(args[without]))}: has no name, expected {name}=...; arguments "
+                f"without one: {', '.join(type(self).positional()) or 'none'}",
             )
         for name in values:
             if name not in type(self).model_fields:
@@ -269,6 +270,11 @@ class Request(BaseModel):
         return [name for name in cls.model_fields if name not in Request.model_fields]
 
     @classmethod
+    def needed(cls) -> list[str]:
+        """Return the fields without a default."""
+        return [name for name in cls.words() if cls.model_fields[name].is_required()]
+
+    @classmethod
     def positional(cls) -> list[str]:
         """Return the fields that need no name in Python."""
         return [name for name, field in cls.model_fields.items() if field.kw_only is False]
@@ -287,6 +293,18 @@ class Request(BaseModel):
         if opt.called:
             return opt.called
         return opt.flags[-1] if opt.flags else flag_of(name)
+
+    @classmethod
+    def names(cls) -> dict[str, str]:
+        """Return flag, or the placeholder of what has none -> field, or its ``=False``."""
+        flags = {flag: name for name in cls.model_fields for flag in cls.opt(name).flags}
+        flags |= {cls.flag(name): name for name in cls.model_fields}
+        return flags | {f"--no-{flag[2:]}": f"{name}=False" for flag, name in flags.items()}
+
+    @classmethod
+    def is_switch(cls, name: str) -> bool:
+        """Whether a field's flag is typed without a value."""
+        return cls.model_fields[name].annotation is bool and not cls.opt(name).word
 
     @classmethod
     def shown(cls, name: str, values: Mapping[str, Any]) -> str:
@@ -453,6 +471,10 @@ def _settled(cls: Any, args: Sequence[Any], values: Mapping[str, Any]) -> dict[s
             )
     if cls.settings in cls.model_fields:
         others = {key: named.pop(key) for key in values if key not in cls.model_fields}
+        for key in others:  # is one that is missing misspelt?
+            hint = did_you_mean(key, {*cls.needed()} - {*named} - {*cls.positional()[: len(args)]})
+            if hint:
+                raise UsageFault("request.field-unknown", f"{key}: unknown.{hint}")
         if others:
             with suppress(ValueError):  # which is refused with its name
                 named[cls.settings] = as_texts(named.get(cls.settings)) | others
@@ -462,8 +484,7 @@ def _settled(cls: Any, args: Sequence[Any], values: Mapping[str, Any]) -> dict[s
 def _explain(call: Any, cls: type[Request], *own: inspect.Parameter) -> None:
     """Let ``help`` show the fields of a request as arguments, with plain types and a line each."""
     kinds, fields, first = inspect.Parameter, cls.model_fields, cls.positional()
-    needed = [name for name in cls.words() if fields[name].is_required()]
-    names = list(dict.fromkeys((*first, *needed, *cls.words(), *fields)))
+    names = list(dict.fromkeys((*first, *cls.needed(), *cls.words(), *fields)))
     returned = call.__annotations__.get("return", kinds.empty)
     call.__annotations__ = {name: fields[name].annotation for name in names}
     parameters = [*own]
@@ -476,50 +497,27 @@ def _explain(call: Any, cls: type[Request], *own: inspect.Parameter) -> None:
     if cls.settings in names:
         parameters.append(kinds("settings", kinds.VAR_KEYWORD, annotation=Any))
     call.__signature__ = inspect.Signature(parameters, return_annotation=returned)
-    before, *after = re.split(r"\n(?=Returns:|Raises:)", inspect.getdoc(call) or "", maxsplit=1)
-    lines = [before.rstrip(), "", "Args:"]
+    before, _, after = parts_of(inspect.getdoc(call) or "")
+    meanings = {}
     for name in names:
-        words = _in_words_of_python(cls, " ".join((fields[name].description or "").split()))
-        words = re.sub(r"[;.] may be repeated", "", words, flags=re.IGNORECASE)  # the type says so
-        lines += wrap(f"{name}: {words}", 96, initial_indent="    ", subsequent_indent="        ")
-    call.__doc__ = "\n".join([*lines] + [f"\n{text}" for text in after])
+        words = words_of_python(cls.names(), " ".join((fields[name].description or "").split()))
+        # the type says so
+        meanings[name] = re.sub(r"[;.] may be repeated", "", words, flags=re.IGNORECASE)
+    call.__doc__ = help_text(before, meanings, after)
 
 
-def _in_words_of_python(model: type[Request], text: str) -> str:
-    """Return a text with the names of fields in place of the flags of a command line."""
-    flags = {flag: name for name in model.model_fields for flag in model.opt(name).flags}
-    names = flags | {model.flag(name): name for name in model.model_fields}
-    names |= {f"--no-{flag[2:]}": f"{name}=False" for flag, name in names.items()}
-    for name in model.model_fields:  # what is typed without a flag
-        metavar = model.flag(name)
-        if model.opt(name).argument and text.startswith(metavar):
-            text = text.replace(metavar, name, 1)
-
-    def name_of(found: re.Match[str]) -> str:
-        return "" if found[0] == "--set " else names.get(found[0], found[0])
-
-    command = r"gansynth [a-z-]+ [^;,)]*"  # is typed in a terminal, with its flags
-    flag = r"--set (?=[a-z]\w*=)|--[a-z][a-z-]*|(?<![\w-])-[a-z](?![\w-])"
-    return re.sub(f"{command}|{flag}", name_of, text)
+def names_of(model: type[Request] | None = None) -> dict[str, str]:
+    """Return flag -> argument of every command; those of one command go before the others."""
+    names, models = dict[str, str](), [Request]
+    for each in models:
+        models += each.__subclasses__()
+        names |= {flag: name for flag, name in each.names().items() if flag.startswith("-")}
+    return names if model is None else names | model.names()
 
 
-@contextmanager
-def in_python(model: type[Request], prefix: str = "") -> Iterator[None]:
-    """Let errors name fields instead of the flags of a command line.
-
-    Args:
-        prefix: the section of a YAML file, ``arms.2: ``.
-    """
-    try:
-        yield
-    except GansynthError as error:
-        texts = [_in_words_of_python(model, p) if isinstance(p, str) else p for p in error.args]
-        setting = re.match(r"(\w+)=", str(texts[0])) if error.id == NO_SETTING else None
-        if setting and "Did you mean" not in texts[0]:  # it may be an argument's name, misspelt
-            none, hint = "has no such setting.", did_you_mean(setting[1], model.model_fields)
-            texts[0] = texts[0].replace(none, none + hint, 1)
-        error.args = (" ".join(f"{prefix}{texts[0]}".split()), *texts[1:]) if texts else ()
-        raise
+def in_python(model: type[Request], prefix: str = "") -> AbstractContextManager[None]:
+    """Let errors name the fields of a request; see ``speaking_python``."""
+    return speaking_python(names_of(model), prefix, fields=model.model_fields)
 
 
 def marks_of(field: FieldInfo) -> list[Any]:
