@@ -165,7 +165,8 @@ def by_option(option: str, run: str, *, sampled: bool) -> Callable[..., str]:
         if sampled:
             out = folder.parent / f"samples{option}"
             return said(typed("sample", world / run, "-n", 1, "-o", out, *words))
-        return said(augment(world, world / run, "--generator", world / run, *words))
+        vow = ["--lesion-free"] * (option == "--unlabelled")
+        return said(augment(world, world / run, "--generator", world / run, *words, *vow))
 
     return outcome
 
@@ -275,7 +276,7 @@ def test_test_images_of_the_data_set_itself_are_warned_of(world):
         Image.fromarray(slice_of(stranger)).save(folder / f"{stranger}_a.png")
     result = augment(
         world, world / "parametric", "--generator", world / "parametric",
-        "--unlabelled", f"pictures:{folder}",
+        "--unlabelled", f"pictures:{folder}", "--lesion-free",
     )  # fmt: skip
     shutil.rmtree(folder)
     assert result.exit_code == 0

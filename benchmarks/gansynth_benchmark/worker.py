@@ -165,6 +165,8 @@ def execute(request: FitRequest | AugmentRequest) -> tuple[float, Mapping[str, A
     if isinstance(request, FitRequest):
         document: Mapping[str, Any] = run_fit(request).report
     else:
+        if request.unlabelled:  # who writes a plan vouches for its scans, or gives them label maps
+            request = request.replace(lesion_free=True)
         done = run_augment(request)
         done.refuse_missing()
         document = done.document

@@ -83,10 +83,10 @@ def request_command(
     shared["help"] = model.__doc__
     if models is not None:
         made: click.Command = SettingsCommand(
-            None, headings=model.headings, first=model.first, models=models, **shared
+            None, headings=model.headings, first=model.leading, models=models, **shared
         )
     elif model.headings:
-        made = GroupedCommand(None, headings=model.headings, first=model.first, **shared)
+        made = GroupedCommand(None, headings=model.headings, first=model.leading, **shared)
     else:
         made = click.Command(None, **shared)
     made.request, made.show, made.settings = model, show, settings  # type: ignore[attr-defined]

@@ -314,8 +314,8 @@ def open_other(
     return _called_alike(base, source.schema.channels)
 
 
-def check_opens(samples: SampleRequest, own: SourceRequest) -> None:
-    """Refuse other sources that cannot be opened, before anything else is done with the own one.
+def check_opens(samples: SampleRequest, own: SourceRequest) -> list[CaseSource]:
+    """Open other sources before anything else is done with the own one; return ``unlabelled``.
 
     Raises:
         UsageFault, DataFault: a source does not open, or has no case.
@@ -323,8 +323,7 @@ def check_opens(samples: SampleRequest, own: SourceRequest) -> None:
     if samples.label_source is not None:
         _opened(inherited_request(samples.label_source, own))
     with describe_error("--label-source", "--unlabelled"):
-        for asked in samples.unlabelled:
-            _opened(inherited_request(asked, own, scans=True))
+        return [_opened(inherited_request(asked, own, scans=True)) for asked in samples.unlabelled]
 
 
 def _opened(request: SourceRequest) -> CaseSource:

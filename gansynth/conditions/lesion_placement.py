@@ -904,6 +904,17 @@ class LesionDrawer:
             provenance["shows"] = "nothing"
         return _nothing(case_context, provenance)
 
+    def fits(
+        self, case_context: CaseContext, edits: Sequence[Edit], rng: Rng, sampler_seed: int
+    ) -> bool:
+        """Return whether ``draw`` would find a place for the first lesion that it tries."""
+        rng.integers(2**32)  # as ``draw`` does
+        ground = self._ground(case_context, self.classes(case_context.case_pool.schema))
+        for attempt, tight in self._attempts(case_context, edits, sampler_seed):
+            placement = self._place(ground, attempt, rng, tight=tight)
+            return placement is not None and not _second_choice(placement)
+        return False
+
     def classes(self, schema: Schema) -> tuple[int, ...]:
         """Return the label values of lesions; UsageFault: values that are no labels."""
         names: dict[Any, int] = {value: value for value in schema.foreground}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -41,6 +41,7 @@ GROUNDS = 4  # number of these that are tried for room for boxes
 LOOKS, LOOKS_IN_SCANS = 8, 32
 """Places that are tried for room for a lesion: scans show the vertex and the skull base, too."""
 ENOUGH = 0.8  # room in a background that is taken at once: nearly that of training cases
+SMALL = 0.9 * ENOUGH  # room in a scan that has none for the very lesion
 UNFIT = -0.5  # room in a background whose own lesions cannot be taken out
 SHOWS, TAKEN_OUT, VARIANT, WHOSE = 1, 2, 3, 4
 """Last parts of keys: of what a sample shows, of what is taken out, of the background's variant, of
@@ -376,6 +377,10 @@ class ConditionSampler:
             if shows != "nothing" and self.space.cuts and not stays:
                 find = partial(self.lesions.room_in, case_context)
                 room = self._rooms(case_context.key, find)
+            if case.id in self._scans and shows == "lesion" and room >= ENOUGH:
+                # Else a lesion that fits would be taken instead of it, and those are small.
+                fits = self.lesions.fits(case_context, self.edits, deepcopy(rng), self.seed)
+                room = room if fits else SMALL
             if room > most:
                 found, most = (case, placement, case_context, removal), room
             if most >= ENOUGH:

@@ -87,6 +87,7 @@ class UnlabelledSource(WrappedSource):
     Their records, which the guard compares, are those of the cases as they are read.
 
     Attributes:
+        has_maps: whether it has label maps.
         left_out: cases with a lesion in their label maps.
     """
 
@@ -94,12 +95,12 @@ class UnlabelledSource(WrappedSource):
         super().__init__(base)
         self.base: ConditionSource = base
         self.own, self.lesions = own, tuple(lesions)
-        self._has_maps = bool(base.base.schema.foreground)
+        self.has_maps = bool(base.base.schema.foreground)
 
     @cached_property
     def left_out(self) -> frozenset[str]:
         """Read all label maps, once."""
-        if not self._has_maps:
+        if not self.has_maps:
             return frozenset()
         return frozenset(case for case in self.base.train_ids if self._may_show_lesion(case))
 
@@ -133,7 +134,7 @@ class UnlabelledSource(WrappedSource):
     @cached_property
     def marked(self) -> MarkedSource:
         """All of the scans, with the labels of their maps."""
-        if not self._has_maps:
+        if not self.has_maps:
             where = f"{self.request.kind}:{self.request.where}"
             raise UsageFault(
                 "conditions.scans-without-label-maps",
@@ -146,7 +147,7 @@ class UnlabelledSource(WrappedSource):
     def __str__(self) -> str:
         """Return in words what there is, and how intensities were before and are after."""
         people = {self.header(case_id).subject for case_id in self.train_ids}
-        if self._has_maps:
+        if self.has_maps:
             lesions = f"{len(self.left_out)} with a lesion left out"
         else:
             lesions = "taken as free of lesions, for they have no label maps"

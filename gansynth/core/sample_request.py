@@ -30,7 +30,7 @@ BACKGROUNDS = {"own": 0.0, "unlabelled": 1.0}  # words for --backgrounds
 
 
 @dataclass(frozen=True)
-class SampleRequest(Document, optional=("self_train",)):
+class SampleRequest(Document, optional=("lesion_free", "self_train")):
     """A request of samples; the default sets no constraints.
 
     Attributes:
@@ -41,7 +41,8 @@ class SampleRequest(Document, optional=("self_train",)):
         classes: names of the classes to generate; None for all.
         label_source: a ``SourceRequest`` as JSON: cases that provide label maps instead of the
             run's own training cases.
-        unlabelled: the same of sources of lesion-free scans that lesions are drawn into, too.
+        unlabelled: the same of sources of scans; lesions are drawn into those without any, too.
+        lesion_free: whether the user vouches that these scans have no lesion.
         backgrounds: share of samples whose background is one of these scans.
         self_train: share of samples that are these scans with the labels of their maps.
         prevalence: share of samples with a lesion; None for the share of the training cases.
@@ -58,6 +59,7 @@ class SampleRequest(Document, optional=("self_train",)):
     classes: tuple[str, ...] | None = None
     label_source: Mapping[str, Any] | None = None
     unlabelled: tuple[Mapping[str, Any], ...] = ()
+    lesion_free: bool = False
     backgrounds: float = 0.5
     self_train: float = 0.0
     prevalence: float | None = None
@@ -97,6 +99,7 @@ class SampleRequest(Document, optional=("self_train",)):
             classes=tuple(classes) or None,
             label_source=read_other(words.label_source, words.label_source_read),
             unlabelled=_unlabelled(words),
+            lesion_free=words.lesion_free,
             backgrounds=_backgrounds(words.backgrounds),
             self_train=words.self_train,
             prevalence=_prevalence(str(words.prevalence)),

@@ -15,6 +15,7 @@ from gansynth.core.requests.base import function_of
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest, HostData, PredictRequest, RatioSection
 from gansynth.core.requests.sections import SampleSection
+from gansynth.core.run_folder import MANIFEST
 from gansynth.core.source import SourceRequest
 from gansynth.data.api import find_kind
 from gansynth.data.read_options import refuse_idle_read
@@ -26,6 +27,13 @@ from gansynth.hosts.dry_run import (
     time_of,
     timed_sampler,
     will_it_harm,
+)
+from gansynth.hosts.first_training import (
+    FirstTraining,
+    check_markable,
+    check_named,
+    named_first,
+    unvouched,
 )
 from gansynth.hosts.host import Framework, framework
 from gansynth.hosts.one_command import (
@@ -195,10 +203,17 @@ def run_augment(
         request, fit = decision.request, decision.fit
         if decision.prepare:
             return Augmented(None, _plan_unprepared(decision))
-        if fit is not None and request.dry_run and not is_fitted(fit):
-            return _plan_all(request, fit)
+        if fit is not None and not is_fitted(fit):
+            before = _first_training(request)  # refuses what cannot be marked
+            if request.dry_run:
+                return _plan_all(request, fit, before)
         if fit is not None and not request.dry_run:
             fit_generator(fit, reporter)
+    before = None if control else _first_training(request)
+    if before is not None and request.dry_run and not before.is_done:
+        return _plan_both(before, reporter, timed=timed)
+    if before is not None:
+        request = _marked(before, reporter)
     if request.compare:
         return _compare(request, reporter)
     read_request(request, request.seed)  # refuses what no generator supports
@@ -225,7 +240,11 @@ def run_augment(
     why = why_cpu(request.device)
     if why is not None:
         reporter.say(why)
-    return _train(session, timed=timed)
+    done = _train(session, timed=timed)
+    if before is None:
+        return done
+    told = before.planned(0) if request.dry_run else {"first_training": str(before.folder)}
+    return replace(done, document={**done.document, **told})
 
 
 def _plan_unprepared(decision: Decision) -> dict[str, Any]:
@@ -241,7 +260,68 @@ def _plan_unprepared(decision: Decision) -> dict[str, Any]:
     }
 
 
-def _plan_all(request: AugmentRequest, fit: FitRequest) -> Augmented:
+def _first_training(request: AugmentRequest) -> FirstTraining | None:
+    """Return the training that is to mark scans; None if there are none, or somebody vouches.
+
+    Raises:
+        UsageFault: scans that cannot be marked, or a training that would not fit its folder.
+    """
+    if not request.unlabelled:
+        return None
+    run = request.run
+    fitted = run is not None and (run.folder / MANIFEST).is_file()
+    gone = () if fitted else ("generator",)
+    asked, _ = data_of(request.replace(without=("first", *gone), ratio="1:0"))
+    scans = unvouched(request, asked)
+    if not scans:
+        return None
+    cls, source = framework(request.target), open_resolved(asked, by_user=True)
+    check_markable(request, cls, source, scans)
+    if request.first is not None:
+        return FirstTraining(request, source, scans, named_first(request))
+    settings, name = host_settings(cls, request.set, request.out), "_first"
+    levels = trials_of(cls).saving_levels() if request.compare else None
+    more, keeping = levels or ({}, ())
+    if request.compare:  # that without samples marks
+        name = "/without"
+    if cls.Options.output_key in settings:
+        settings[cls.Options.output_key] += name
+    alone = as_long_alone(request, source, {**settings, **more})
+    options = (*request.options, *[word for word in keeping if word not in request.options])
+    alone = alone.replace(without=("first", "dry_run", *gone), options=options)
+    planned = run_augment(alone.replace(dry_run=True), NullReporter(), control=True, timed=False)
+    assert planned.session is not None, "its request is whole"
+    folder = planned.session.training_folder()
+    return FirstTraining(request, source, scans, folder.path, alone, trained=folder.finished)
+
+
+def _unmarked(before: FirstTraining, **changes: Any) -> AugmentRequest:
+    """Return the training with the scans as they are, which tells all but what is marked."""
+    return before.request.replace(without=("first", "self_train"), **changes)
+
+
+def _plan_both(before: FirstTraining, reporter: Reporter, *, timed: bool) -> Augmented:
+    done = run_augment(_unmarked(before), reporter, control=True, timed=timed)
+    told = before.planned(done.document.get("training_hours"))
+    return replace(done, document={**done.document, **told})
+
+
+def _marked(before: FirstTraining, reporter: Reporter) -> AugmentRequest:
+    """Train what is to mark the scans, and mark them; return the training with them."""
+    if not before.is_done:
+        checked = _unmarked(before, dry_run=True).replace(without=("compare",))
+        planned = run_augment(checked, NullReporter(), control=True, timed=False)
+        assert planned.session is not None, "its request is whole"
+        if before.alone is None:
+            check_named(before.folder, planned.session.held_out)
+        else:
+            reporter.say(f"first training, on real cases alone, to mark scans: {before.folder}")
+            run_augment(before.alone, reporter, control=True)
+    before.mark(run_predict, reporter)
+    return before.marked
+
+
+def _plan_all(request: AugmentRequest, fit: FitRequest, before: FirstTraining | None) -> Augmented:
     """Plan a fit, and the training after it by one on real cases alone, which takes as long."""
     cls = framework(request.target)
     request = request.replace(without=("out",), set=host_settings(cls, request.set, request.out))
@@ -253,6 +333,8 @@ def _plan_all(request: AugmentRequest, fit: FitRequest) -> Augmented:
     can = capabilities_of(installed().generator(fit.generator))
     maker, samples = GeneratorInfo(fit.generator, can), request.samples
     check_request(samples, maker)
+    if before is not None:
+        samples = replace(samples, self_train=0.0)
     if samples.label_source is not None or samples.unlabelled:
         own, held_out = session.source, session.held_out
         others, _ = check_others(samples, maker, own, own, held_out, request.reporter)
@@ -263,6 +345,7 @@ def _plan_all(request: AugmentRequest, fit: FitRequest) -> Augmented:
         document.update(planned_fit(fit))
     document["harm"] = "told by this plan once the generator is fitted"
     document.update(time_of(session, request, begun))
+    document |= {} if before is None else before.planned(document.get("training_hours"))
     document["settings"] = dict(request.set)
     return Augmented(session, document)
 

@@ -89,6 +89,8 @@ def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
     if request.compare:
         reporter.say(why)
         ratio, why = "1:1", "a comparison needs samples"
+    elif request.unlabelled:
+        ratio, why = "1:1", "unlabelled scans are mixed in with samples"
     other = "--ratio 1:1" if ratio == "1:0" else "--ratio 1:0"
     if decided.choose(Choice("ratio", ratio, why, other)) and ratio == "1:0":
         compared = request.replace(compare=True, without=("dry_run",)).command_line

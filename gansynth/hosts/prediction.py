@@ -85,12 +85,7 @@ class PredictJob:
     def check_sure(self, ignore: int | None) -> None:
         """Refuse ``sure`` if the labels of the training have no value to ignore."""
         if self.sure is not None and ignore is None:
-            raise UsageFault(
-                "hosts.sure-without-ignore-label",
-                f"--sure {self.sure:g}: {self.folder}: its labels have none that is ignored, "
-                "expected one for unsure places; train with one, which no map needs to hold: "
-                "--read labels=lesion:1,ignore:2, or of nnU-Net in dataset.json before it prepares",
-            )
+            raise without_ignore(f"--sure {self.sure:g}: {self.folder}")
 
     def with_unsure(self, labels: LabelArray, levels: LabelArray, ignore: int) -> LabelArray:
         """Return labels with the ignore value where the foreground is neither sure nor absent.
@@ -167,6 +162,17 @@ class PredictJob:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def without_ignore(what: str, instead: str = "") -> UsageFault:
+    """Return the error that labels have no value for unsure places; ``instead``: another way."""
+    also = f"; {instead}" if instead else ""
+    return UsageFault(
+        "hosts.sure-without-ignore-label",
+        f"{what}: its labels have none that is ignored, expected one for unsure places; train with "
+        "one, which no map needs to hold: --read labels=lesion:1,ignore:2, or of nnU-Net in "
+        f"dataset.json before it prepares{also}",
+    )
 
 
 def find_result(request: PredictRequest) -> Path:

@@ -43,6 +43,7 @@ COMPARED = (
     "label_source",
     "unlabelled",
     "backgrounds",
+    "self_train",
     "prevalence",
     "lesions",
     "weights",

@@ -238,6 +238,9 @@ SECONDS = 20.0  # after which a slow generator draws no further ones
 FLAT, BLURRED = 2 / 3, 1 / 4
 """Deviation of samples, and power of their finest detail, as shares of those of training cases,
 below which they are flat or blurred; docs/will_it_harm.md has what was measured."""
+SIZED, OTHER_SIZE, FEWEST_SIZES = 0.8, 2 / 3, 12
+"""Share of the larger median size of lesions from which the smaller one is alike, and below which
+it differs; fewest lesions of samples and of training cases."""
 DETAILED = 16  # images of each kind whose detail is measured
 LIKE, DIFFERS, UNCLEAR, NO_LIMIT = "like real", "unlike real", "unclear", ""
 NOTES = {LIKE: ": as in the training cases", DIFFERS: ": differs"}
@@ -331,7 +334,22 @@ def check_run(sampler: Sampler, reporter: Reporter) -> dict[str, Any]:
     if len(samples) < DRAWN:
         document["lines"][0] += f", not {DRAWN}: drawing is slow, or rejects many"
     document["rejected"] = rejected
+    for scans in sampler.others.unlabelled:
+        if not scans.has_maps:
+            _doubt(document, len(scans.train_ids), vouched=sampler.request.lesion_free)
     return document
+
+
+def _doubt(document: dict[str, Any], scans: int, *, vouched: bool) -> None:
+    """Say that nothing here knows whether scans are free of lesions; so samples may harm."""
+    who = "your word alone says" if vouched else "nobody says (--lesion-free, if you know it)"
+    name = "what the unlabelled scans show"
+    words = f"{name}: {who} that these {scans} are free of lesions; one would be learnt as tissue"
+    row = {"name": name, "needed": True, "finding": UNCLEAR, "words": words}
+    document["lines"].append(words)
+    document["figures"].append(row)
+    if document["harms"] is False:
+        document |= {"harms": None, "answer": f"{QUESTION} cannot tell: {words}"}
 
 
 def compare_with_training(
@@ -496,7 +514,9 @@ def _lesion_looks(comparison: Comparison, word: str) -> Iterator[dict[str, Any]]
     sizes = [np.quantile(side[:, 0], (0.5, 0.1, 0.9)).round(1).tolist() for side in sides]
     unit = "pixels" if comparison.schema.ndim == 2 else "voxels"
     text = f"median {{:g}} {unit} (10 to 90%: {{:g}} to {{:g}})"
-    yield _row(f"size of {word}s", sizes, [text.format(*size) for size in sizes], NO_LIMIT)
+    finding = _same_size(*[size[0] for size in sizes], fewest=min(map(len, sides)))
+    texts = [text.format(*size) for size in sizes]
+    yield _row(f"size of {word}s", sizes, texts, finding, NOTES.get(finding, ""))
     for number, channel in enumerate(comparison.schema.channels, start=1):
         columns = [side[np.isfinite(side[:, number]), number] for side in sides]
         if not all(map(len, columns)):
@@ -506,6 +526,14 @@ def _lesion_looks(comparison: Comparison, word: str) -> Iterator[dict[str, Any]]
         name = f"{word}s darker than their surroundings in {channel}"
         texts = [f"{share:.0%}" for share in darker]
         yield _row(name, darker, texts, finding, NOTES.get(finding, ""))
+
+
+def _same_size(mine: float, real: float, *, fewest: int) -> str:
+    """Return the finding on the median sizes of samples' and of real lesions."""
+    if fewest < FEWEST_SIZES:
+        return NO_LIMIT
+    share = min(mine, real) / max(mine, real)
+    return LIKE if share >= SIZED else DIFFERS if share < OTHER_SIZE else UNCLEAR
 
 
 def _same_way(mine: float, real: float) -> str:

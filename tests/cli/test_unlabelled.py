@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,7 @@ def test_held_out_people_are_refused_among_scans_and_the_way_out_works(
         save(leak, f"free{number}", 80 + number, lesion=False)
     data = ("--data", f"pictures:{home / 'ill'}", "--read", "folds=3", "--target=segmenter")
     words = ("--generator", home / "cp", "--ratio", "1:1", "--dry-run")
-    asked = ("augment", *data, *words, "--unlabelled", f"pictures:{leak}")
+    asked = ("augment", *data, *words, "--lesion-free", "--unlabelled", f"pictures:{leak}")
     says = ["leakage", held_out, "other", "--unlabelled-read splits="]
     refuse(*asked, code=6, says=says, keep=[home / "cp"])
     splits = tmp_path / "splits.json"
@@ -261,38 +262,67 @@ def test_scans_where_nothing_is_marked_alone_are_backgrounds(marked, run_json, r
     assert {int(one["case"][-1]) % 3 for one in told} == {0}
 
 
-def test_a_first_training_marks_scans_and_the_next_one_learns_of_them(
-    marked, succeed, run_json, refuse, tmp_path
-):
+@pytest.fixture
+def nobody_vouches(marked, tmp_path) -> tuple[object, ...]:
+    """``augment`` with scans of which nobody knows anything, in ``bare``; results in ``out``."""
+    shutil.copytree(marked / "scans/images", tmp_path / "bare")
     read = ("--read", "folds=3", "--read", f"labels={LABELS}")
-    data = ("--data", f"pictures:{marked / 'ill'}", *read, "--target", "segmenter")
-    short = ("--device", "cpu", "--set", "width=8", "--steps", 40)
-    succeed("augment", *data, *short, "--ratio", "1:0", "-o", tmp_path / "first")
-    images = ("predict", tmp_path / "first", marked / "scans/images", "--device", "cpu")
+    data = ("--data", f"pictures:{marked / 'ill'}", *read, "--generator", marked / "cp")
+    short = ("--target=segmenter", "--ratio=1:1", "--device=cpu", "--set", "width=8", "--steps", 40)
+    scans = ("--unlabelled", f"pictures:{tmp_path / 'bare'}", "--self-train", 1)
+    return ("augment", *data, *short, *scans, "-o", tmp_path / "out")
+
+
+def test_a_first_training_marks_scans_that_nobody_vouches_for(
+    marked, nobody_vouches, succeed, run_json, tmp_path
+):
+    plan = run_json(*nobody_vouches, "--dry-run")
+    assert plan["first_training_hours"] == plan["training_hours"] != 0
+    assert {path.name for path in tmp_path.iterdir()} == {"bare"}
+    done = run_json(*nobody_vouches)
+    assert done["drawn_real"] == done["drawn_synthetic"]
+    assert Path(done["first_training"]) == tmp_path / "out_first"
+    (log,) = (tmp_path / "out").rglob("draws-*.csv")
+    drawn = [line.split(",")[2] for line in log.read_text().splitlines() if line[:4] == "synt"]
+    assert {case[:4] for case in drawn} == {"scan"}
+    (marks,) = (tmp_path / "out_first").rglob("marked.json")
+    before = marks.stat().st_mtime_ns
+    shutil.rmtree(tmp_path / "out")
+    assert run_json(*nobody_vouches, "--dry-run")["first_training_hours"] == 0
+    shutil.rmtree(marks.parent / "0")
+    marks.unlink()  # as if stopped while scans were marked
+    assert run_json(*nobody_vouches)["drawn_synthetic"]
+    assert before < marks.stat().st_mtime_ns
+    images = ("predict", tmp_path / "out_first", tmp_path / "bare", "--device", "cpu")
     unsure = {}
     for sure in (0.5, 0.6, 0.95):
         out = tmp_path / f"{sure}"
         succeed(*images, "--sure", sure, "-o", out)
-        unsure[sure] = sum(
-            int((np.array(Image.open(file)) == 2).sum()) for file in out.glob("*.png")
-        )
+        held = [np.array(Image.open(file)) for file in out.glob("*.png")]
+        unsure[sure] = sum(int((labels == 2).sum()) for labels in held)
     assert unsure[0.5] == 0 < unsure[0.6] < unsure[0.95]
-    scans = ("--unlabelled", f"pictures:{marked / 'scans'}", "--self-train", 1)
-    maps = ("--unlabelled-read", "images=images", "--unlabelled-read", f"masks={tmp_path / '0.95'}")
-    drawn_of = ("--ratio", "1:1", "--generator", marked / "cp", *scans)
-    second = ("augment", *data, "--device", "cpu", "--set", "width=4", "--steps", 4, *drawn_of)
-    how = ("--unlabelled-read", f"labels={LABELS}")
-    done = run_json(*second, *maps, *how, "-o", tmp_path / "second")
-    assert done["drawn_real"] == done["drawn_synthetic"]
-    (log,) = (tmp_path / "second").rglob("draws-*.csv")
-    drawn = [line.split(",")[2] for line in log.read_text().splitlines() if line[:4] == "synt"]
-    assert {case[:4] for case in drawn} == {"scan"}
-    (tmp_path / "bare").mkdir()
-    for file in (marked / "scans/images").iterdir():
-        (tmp_path / "bare" / file.name).write_bytes(file.read_bytes())
-    bare = ("--unlabelled", f"pictures:{tmp_path / 'bare'}", "--self-train", 1)
+
+
+def test_nobody_is_marked_who_is_held_out(marked, nobody_vouches, refuse, tmp_path):
+    manifest = json.loads((marked / "cp" / "manifest.json").read_text())
+    seen = {case["id"] for case in manifest["lineage"]["cases"]}
+    held_out = min({f"ill{n}" for n in range(9)} - seen)
+    shutil.copy(marked / "ill/images" / f"{held_out}.png", tmp_path / "bare/other.png")
+    refuse(*nobody_vouches, code=6, says=["leakage", held_out, "other"])
+    assert {path.name for path in tmp_path.iterdir()} == {"bare"}
+
+
+def test_scans_without_maps_or_a_vow_or_a_first_training_are_refused(
+    home, nobody_vouches, marked, refuse, tmp_path
+):
+    bare = ("--unlabelled", f"pictures:{tmp_path / 'bare'}")
     says = ["has no label maps", "gansynth predict RESULT IMAGES --sure 0.9"]
-    refuse(*second[:-4], *bare, "-o", tmp_path / "third", code=2, says=says)
+    refuse("sample", marked / "cp", *bare, "--self-train", 1, code=2, says=says)
+    says = ["nobody says", "--first RESULT", "--lesion-free"]
+    refuse(*nobody_vouches[:-2], "--export", tmp_path / "new", code=2, says=says)
+    data = ("augment", "--data", f"pictures:{home / 'ill'}", "--read", "folds=3", "--ratio", "1:1")
+    says = ["none that is ignored", "--read labels=lesion:1,ignore:2", "--lesion-free"]
+    refuse(*data, "--target=segmenter", "--generator", home / "cp", *bare, code=2, says=says)
 
 
 def test_unsure_places_need_a_label_that_is_ignored(home, refuse, succeed, tmp_path):
@@ -301,3 +331,15 @@ def test_unsure_places_need_a_label_that_is_ignored(home, refuse, succeed, tmp_p
     succeed("augment", *data, *short, "-o", tmp_path / "first")
     words = ("predict", tmp_path / "first", home / "free", "--sure", 0.9, "-o", tmp_path / "out")
     refuse(*words, code=2, says=["--sure 0.9", "--read labels=lesion:1,ignore:2"])
+
+
+def test_a_check_never_says_that_scans_nobody_looked_at_do_no_harm(home, marked, run_json):
+    bare = ("check", "--generator", home / "cp", "--unlabelled", f"pictures:{home / 'free'}")
+    for vow, says in ((), "nobody says"), (("--lesion-free",), "your word alone"):
+        harm = run_json(*bare, *vow)["will_it_harm"]
+        assert harm["harms"] is not False
+        assert any(says in line and "6 are free" in line for line in harm["lines"])
+    read = ("--unlabelled-read", f"labels={LABELS}")
+    scans = ("--unlabelled", f"pictures:{marked / 'scans'}", *read)
+    harm = run_json("check", "--generator", marked / "cp", *scans)["will_it_harm"]
+    assert not any("unlabelled scans" in line for line in harm["lines"])

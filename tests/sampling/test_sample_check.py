@@ -104,7 +104,7 @@ PARTS = "labelled parts darker than their surroundings in first: samples"
         (strangers(), ToySource(2), "labelled parts per image: samples 1.0; training cases 1.1",
          "cannot tell: too little is known of images with a labelled part and labelled parts per"),
         ([*strangers(), *strangers(10)], ToySource(2), "training cases 1.1: as in the training",
-         "likely not: 6 figures are as in the training cases, none differs"),
+         "likely not: 7 figures are as in the training cases, none differs"),
         (changed(image=lambda s: -s.image), ToySource(2), f"{PARTS} 100 %; training cases 0 %: di",
          "yes: samples differ from training cases in labelled parts darker than their surrounding"),
         (changed(image=lambda s: 255 * s.image), ToySource(2), ": other units, which a training",

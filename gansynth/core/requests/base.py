@@ -207,7 +207,7 @@ class Request(BaseModel):
     settings: ClassVar[str] = "set"
     """The field that takes further arguments of the Python function; none if empty."""
     heading: ClassVar[str]
-    first: ClassVar[tuple[str, ...]] = ()
+    leading: ClassVar[tuple[str, ...]] = ()
     """Fields that ``--help`` shows, for a command of many; ``--help-all`` shows every one."""
     headings: ClassVar[Mapping[str, str]] = {}
     """Field -> heading in the help."""

@@ -34,7 +34,7 @@ class FitRequest(EditSection, RecipeData, MemorySection):
     """
 
     command: ClassVar[str] = "fit"
-    first: ClassVar[tuple[str, ...]] = (
+    leading: ClassVar[tuple[str, ...]] = (
         "data",
         "configuration",
         "fold",

@@ -113,7 +113,7 @@ class AugmentRequest(
     """
 
     command: ClassVar[str] = "augment"
-    first: ClassVar[tuple[str, ...]] = (
+    leading: ClassVar[tuple[str, ...]] = (
         "data",
         "configuration",
         "fold",
@@ -139,6 +139,11 @@ class AugmentRequest(
     without names of data sets, in a new folder."""
     out: Annotated[Folder | None, Opt(flags=("-o", "--out"), metavar="DIR", called="-o")] = None
     """Folder of the training's results."""
+    first: Annotated[
+        Folder | None, Opt(metavar="RESULT", needs="unlabelled", heading="Samples")
+    ] = None
+    """Results of a training that marks the unlabelled scans. [default: one on real cases alone is
+    trained first]"""
     content: Annotated[Content | None, Opt(heading="Target framework", needs="export")] = None
     """With --export: real and synthetic cases for training (default), or only synthetic ones, to
     share."""
@@ -155,8 +160,9 @@ class AugmentRequest(
     needs: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(SampleSection.words(), "!bank"),
         "label_source_read": "label_source",
-        "unlabelled_read": "unlabelled",
-        "backgrounds": "unlabelled",
+        **dict.fromkeys(
+            ("unlabelled_read", "lesion_free", "backgrounds", "self_train"), "unlabelled"
+        ),
         "compare": "!export",
     }
 

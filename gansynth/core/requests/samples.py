@@ -100,6 +100,7 @@ class CheckRequest(ClassSection):
         "label_source_read": "generator, label_source",
         "unlabelled_read": "generator, unlabelled",
         "backgrounds": "generator, unlabelled",
+        "lesion_free": "generator, unlabelled",
         "self_train": "generator, unlabelled",
         "write_subjects": "data",
     }

@@ -90,8 +90,11 @@ class SampleSection(EditSection):
     """How to read --label-source: keys of its kind, fold (default: all its cases),
     configuration, plans, subjects. Default: like the run's own cases. May be repeated."""
     unlabelled: Annotated[Texts, Opt(metavar="KIND:WHERE")] = ()
-    """Lesion-free scans of other people, without labels: lesions are drawn into them, too. Cases
-    with a lesion in a label map, if there are any, are left out. May be repeated."""
+    """Scans of other people, without labels. Of those that show no lesion, lesions are drawn into
+    them, too: by --lesion-free, by their label maps, if there are any, or, in augment, by a first
+    training, which marks them. May be repeated."""
+    lesion_free: Annotated[bool, Opt(needs="unlabelled")] = False
+    """You vouch that the unlabelled scans are free of lesions."""
     unlabelled_read: Annotated[Values, Opt(example="fold=0", needs="unlabelled")] = {}
     """How to read --unlabelled; keys as for --label-source-read, KEY= for not as the training cases
     are read. May be repeated."""
@@ -104,7 +107,8 @@ class SampleSection(EditSection):
         default=0, ge=0, le=1
     )
     """Share of samples that are unlabelled scans as they are, with the labels of their maps, which
-    a first training predicts: see gansynth predict --sure. [default: none]"""
+    a first training predicts: see gansynth predict --sure. [default: none; 0.5 if augment marks
+    them]"""
     prevalence: Annotated[Text, Opt(metavar="real|SHARE")] = "real"
     """Share of samples with a lesion: real, that of the training cases, or 0 to 1."""
     lesions: Annotated[str | None, Opt(metavar="swap|add|in-place,KEY=VALUE,...")] = None
