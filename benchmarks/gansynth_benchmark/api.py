@@ -163,6 +163,7 @@ def run_papers(request: PapersRequest) -> dict[str, Any]:
                 "cost": "time and memory: not known here; use --dry-run of each command",
                 "pictures": [picture.of for picture in table.plan.pictures if request.figures],
                 "table": table.lines(),
+                "open": list(table.plan.open),
             }
         table.run()
         file = write(table, shlex.join(["gansynth", *map(bare, sys.argv[1:])]))
@@ -201,4 +202,6 @@ def _table(request: PapersRequest, home: Path) -> PaperTableRun:
     assert commands.source is not None
     say = request.reporter.say
     seeds = request.seed if isinstance(request.seed, tuple) else (request.seed,)
-    return PaperTableRun(commands, trained, chosen, seeds, say)
+    table = PaperTableRun(commands, trained, chosen, seeds, say)
+    commands.check_growth(table.generators)
+    return table

@@ -173,8 +173,9 @@ def show_papers(request: PapersRequest, document: dict[str, Any], out: Output) -
     """Print the table, after the commands of a dry run."""
     lines = document.pop("table")
     if request.dry_run:
-        drawn = [f"figure: {of}" for of in document["pictures"]]
-        out.result(document, [*document["commands"], "", *lines, *drawn, document["cost"]])
+        lines += [f"figure: {of}" for of in document["pictures"]]
+        lines += ["", "open:", *[f"- {remark}" for remark in document["open"]], ""]
+        out.result(document, [*document["commands"], "", *lines, document["cost"]])
         return
     file = document.pop("file", None)
     for picture, shows in document["pictures"].items():

@@ -70,17 +70,23 @@ Side = Literal["array", "inferior", "superior", "posterior", "anterior", "left",
 
 @dataclass(frozen=True)
 class SliceRange:
-    """Ranges of slices, both ends included, by number or by share of the axis."""
+    """Ranges of slices, both ends included, by number, by share of the axis or in millimetres.
+
+    ``percent``, ``mm``: whether a range is of such. Their slices are those whose middle lies in it.
+    """
 
     ranges: tuple[tuple[float, float], ...]
     percent: tuple[bool, ...]
+    mm: tuple[bool, ...]
 
-    def of(self, length: int) -> list[int]:
-        """Numbers of the slices of an axis of so many voxels, increasing."""
+    def of(self, length: int, thickness: float) -> list[int]:
+        """Numbers of the slices of an axis of so many voxels, ``thickness`` mm each, increasing."""
         numbers = np.arange(length)
         chosen = np.zeros(length, np.bool_)
-        for (first, last), percent in zip(self.ranges, self.percent, strict=True):
-            at = (numbers + 0.5) / length * 100 if percent else numbers
+        for (first, last), percent, mm in zip(self.ranges, self.percent, self.mm, strict=True):
+            at = numbers.astype(np.float64)
+            if percent or mm:
+                at = (at + 0.5) * (thickness if mm else 100 / length)
             chosen |= (first <= at) & (at <= last)
         return [int(n) for n in np.flatnonzero(chosen)]
 
@@ -88,21 +94,22 @@ class SliceRange:
 def _slice_range(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    ranges, percent = [], []
+    ranges, units = [], []
     for word in value.split(","):
-        match = re.fullmatch(r"\s*(\d+)(%?)(?:-(\d+)(%?))?\s*", word)
+        match = re.fullmatch(r"\s*(\d+)(%|mm|)(?:-(\d+)(%|mm|))?\s*", word)
         fault = ValueError(
-            f"{word!r} is no range, expected for example 80-149, or 10%-90%, or 5,9,80-90"
+            f"{word!r} is no range, expected for example 80-149, or 10%-90%, or 80mm-150mm, or "
+            "5,9,80-90"
         )
         if not match:
             raise fault
-        first, last = int(match[1]), int(match[3] or match[1])
-        shares = bool(match[2])
-        if first > last or shares != bool(match[4]) or (shares and last > 100):
+        first, last, unit = int(match[1]), int(match[3] or match[1]), match[2]
+        if first > last or unit != (match[4] or "") or (unit == "%" and last > 100):
             raise fault
         ranges.append((first, last))
-        percent.append(shares)
-    return SliceRange(tuple(ranges), tuple(percent))
+        units.append(unit)
+    percent, mm = (tuple([unit == named for unit in units]) for named in ("%", "mm"))
+    return SliceRange(tuple(ranges), percent, mm)
 
 
 class SliceOptions(ReadOptions):
@@ -119,7 +126,9 @@ class SliceOptions(ReadOptions):
         "axial", description="cut across the first, second or third axis of the volumes' arrays"
     )
     slices: Annotated[SliceRange, BeforeValidator(_slice_range)] | None = Field(
-        None, description="numbers from 0, `80-149`, or shares of the axis, `10%-90%`; else all"
+        None,
+        description="numbers from 0, `80-149`, shares of the axis, `10%-90%`, or its millimetres, "
+        "`80mm-150mm`; else all",
     )
     count_from: Side = Field(
         "array",
@@ -378,6 +387,8 @@ class SliceSource(CaseSource):
             mode="json", exclude={"size", "count_from", "classes", "boxes", "least"}
         )
         # Only where they are given: records without stay what they were.
+        if self.options.slices is not None and not any(self.options.slices.mm):
+            del options["slices"]["mm"]
         if self.options.count_from != "array":
             options["count_from"] = self.options.count_from
         if self.options.classes is not None:
@@ -522,8 +533,17 @@ class SliceSource(CaseSource):
         """Indices along the array's axis of the requested slices, increasing."""
         if case not in self._slices_of_volume:
             options = self.options
-            length = self._header_of(case).shape[self.axis]
-            chosen = list(range(length)) if options.slices is None else options.slices.of(length)
+            header = self._header_of(case)
+            length, chosen = header.shape[self.axis], list(range(header.shape[self.axis]))
+            if options.slices is not None:
+                if any(options.slices.mm) and self.unit != "mm":
+                    raise DataFault(
+                        "slices.voxel-size-not-known",
+                        f"slices:{self.request.where}: the size of a voxel is not known, expected "
+                        "mm for --read slices=80mm-150mm; give it with --read spacing, or choose "
+                        "by share: --read slices=33%-62%",
+                    )
+                chosen = options.slices.of(length, header.spacing[self.axis])
             if options.count_from == SIDES[options.plane][1]:
                 chosen = sorted(length - 1 - number for number in chosen)
             if options.foreground != "any":

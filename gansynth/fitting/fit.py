@@ -98,7 +98,8 @@ def fit(
         job.recipe = recipe
         if job.reason:
             reporter.say(job.reason)
-        _check_growth(job, reporter)
+        if late := grown_late(job):
+            reporter.warn(late)
         _check_organs(job, reporter)
         if init_from is not None:
             job.parent_run = ParentRun.open(init_from)
@@ -144,16 +145,18 @@ def _end(job: FitJob, run: Run) -> None:
     write_run_report(run, silent, _finish(job, run, nothing, silent))
 
 
-def _check_growth(job: FitJob, reporter: Reporter) -> None:
+def grown_late(job: FitJob) -> str:
+    """Return why a generator will not have grown to its size, and draws blocks; else empty."""
     stages, options = list(job.generator.stages()), job.options
     least = steps_to_grow(stages, options.batch_size)
-    if options.steps < least and job.trains:
-        size = " x ".join(map(str, stages[-1].size or job.space.size))
-        reporter.warn(
-            f"--set steps={options.steps}: {job.generator.name} has grown to {size} after {least} "
-            "steps only; use more steps, or shorter stages, whose keys gansynth options "
-            f"{job.generator.name} has"
-        )
+    if options.steps >= least or not job.trains:
+        return ""
+    size = " x ".join(map(str, stages[-1].size or job.space.size))
+    return (
+        f"--set steps={options.steps}: {job.generator.name} has grown to {size} after {least} "
+        "steps only; use more steps, or shorter stages, whose keys gansynth options "
+        f"{job.generator.name} has"
+    )
 
 
 def _check_organs(job: FitJob, reporter: Reporter) -> None:

@@ -16,8 +16,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.body_mask import shown_body
 from gansynth.core.sample_request import MARKED
-from gansynth.core.schema import Case, FloatArray, LabelArray, Sample, Schema
+from gansynth.core.schema import Case, FloatArray, LabelArray, Mask, Sample, Schema
 from gansynth.report.png import (
     Plane,
     boxes_at,
@@ -116,6 +117,8 @@ def write_figure(
     *,
     across: int = 1,
     planes: int = 1,
+    beside: int | None = None,
+    body: bool = False,
     title: str = "",
     oriented: bool = False,
 ) -> Path:
@@ -129,6 +132,9 @@ def write_figure(
         cells: of items (C, D, H, W) or (C, H, W), all of one number of channels.
         across: cells side by side.
         planes: of a volume: 1, the slice with most foreground, or 3, also those across it.
+        beside: cells that begin again after so many are of one place, and volumes of one shape
+            among them are shown in the same planes. None: each in its own.
+        body: what differs from the background is a class of the label maps.
     """
     items = [item for _, item in cells]
     labelled = not [item for item in items if item.labels is None]
@@ -136,22 +142,38 @@ def write_figure(
         items = [replace(item, labels=None) for item in items]
     windows = windows_of([item for item in items if isinstance(item, Case)] or items)
     drawn: list[_Drawn] = []
-    for (caption, _), item in zip(cells, items, strict=True):
-        shown = three_planes(item.labels, item.image.shape[1:], item.boxes)[:planes]
+    for number, ((caption, _), item) in enumerate(zip(cells, items, strict=True)):
+        same = [item] if beside is None else items[number % beside :: beside]
+        shown = three_planes(_shared(item, same), item.image.shape[1:], item.boxes)[:planes]
         flats = [plane_of(item.image[0], plane, schema.spacing) for plane in shown]
         longest = max([max(flat.shape) for flat in flats])
         times = max(1, LARGE // longest)  # the same in all planes
         rows: list[list[Picture | None]] = []
         for plane, flat in zip(shown, flats, strict=True):
             edge = times * max(flat.shape)
-            row = [_label_panel(_all_labels(item), plane, schema, edge)] if labelled else []
-            for number, window in enumerate(windows):
-                row.append(_panel(item, plane, number, window, None, schema, edge))
+            around = shown_body(item.image) if body else None
+            row: list[Picture | None] = []
+            if labelled:
+                row.append(_label_panel(_all_labels(item), plane, schema, edge, around))
+            for channel, window in enumerate(windows):
+                row.append(_panel(item, plane, channel, window, None, schema, edge))
             rows.append(_turned(row, plane) if oriented else row)
         place = "" if shown[0] is None else f"slice {shown[0][1]}"
         drawn.append((", ".join(filter(None, (caption, place))), rows))
     headings = [*["label"] * labelled, *schema.channels]
-    return _sheet(path, drawn, across, _names(items, schema), title, headings)
+    names = [*_names(items, schema), *["body"] * (body and labelled)]
+    return _sheet(path, drawn, across, names, title, headings)
+
+
+def _shared(item: Sample | Case, others: Sequence[Sample | Case]) -> LabelArray | None:
+    """Return the foreground that samples among others have in common, else all of theirs."""
+    drawn = [each for each in others if isinstance(each, Sample)] or others
+    maps = [each.labels > 0 for each in drawn if each.labels is not None]
+    maps = [inside for inside in maps if inside.shape == item.image.shape[1:]]
+    if not maps:
+        return item.labels
+    common = np.logical_and.reduce(maps)
+    return np.asarray(common if common.any() else np.logical_or.reduce(maps), np.int16)
 
 
 def write_overlays(
@@ -405,14 +427,17 @@ def _turned(row: Sequence[Picture | None], plane: Plane) -> list[Picture | None]
 
 
 def _label_panel(
-    labels: LabelArray | None, plane: Plane, schema: Schema, edge: int
+    labels: LabelArray | None, plane: Plane, schema: Schema, edge: int, body: Mask | None = None
 ) -> Picture | None:
-    """Draw a label map in colours: outside black, background grey."""
+    """Draw a label map in colours: outside black, background grey, of it a body in the next."""
     if labels is None:
         return None
     flat, _ = enlarged(plane_of(labels, plane, schema.spacing), edge)
     picture = np.zeros((*flat.shape, 3), np.uint8)
     picture[flat == 0] = BEHIND
+    if body is not None:
+        inside, _ = enlarged(plane_of(body.astype(np.int16), plane, schema.spacing), edge)
+        picture[(flat == 0) & (inside > 0)] = rgb(colour_of(len(schema.foreground)))
     for index, value in enumerate(schema.foreground):
         picture[flat == value] = rgb(colour_of(index))
     return picture

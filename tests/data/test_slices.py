@@ -19,7 +19,7 @@ from gansynth.core.source import (
 )
 from gansynth.data.h5 import write_h5
 from gansynth.data.read_options import VolumeOptions
-from gansynth.data.slices import SliceSource, check_slices
+from gansynth.data.slices import SliceOptions, SliceSource, check_slices
 from gansynth.testing import ToySource
 from tests.data.sets import save
 from tests.expected import raises_fault
@@ -106,6 +106,18 @@ def test_blank_slices_have_different_hashes():
 def test_slices_are_chosen_by_number_or_share(text, expected):
     found = [i for i in opened(slices=text).train_ids if i.startswith("toy_00/")]
     assert found == [f"toy_00/axi{number:03d}" for number in expected]
+
+
+@pytest.mark.parametrize(("thickness", "first", "last"), [(1.0, 80, 149), (2.0, 40, 74)])
+def test_slices_of_some_millimetres_lie_there_whatever_their_thickness(thickness, first, last):
+    chosen = SliceOptions(slices="80mm-150mm").slices
+    assert chosen.of(round(240 / thickness), thickness) == list(range(first, last + 1))
+
+
+def test_millimetres_of_volumes_without_a_voxel_size_are_refused(monkeypatch):
+    monkeypatch.setattr(SliceSource, "unit", "px")
+    with raises_fault("slices.voxel-size-not-known"):
+        opened(slices="2mm-5mm").train_ids  # noqa: B018
 
 
 def test_slices_are_chosen_by_their_foreground():

@@ -84,7 +84,7 @@ class Brats(ToySource):
 def test_han2018_is_what_its_section_3_says_and_has_its_six_sets(objective, rate):
     recipe = find_recipe(f"han2018-{'dcgan' if objective == 'gan' else objective}")
     spec = recipe.spec
-    assert (spec.read["plane"], spec.read["slices"]) == ("sagittal", "80-149")
+    assert (spec.read["plane"], spec.read["slices"]) == ("sagittal", "80mm-150mm")
     assert spec.read["count_from"] == "right"  # ours: the paper does not say
     assert [run.read["resize"] for run in spec.runs] == ["128x128", "128x128", "64x64"]
     assert [run.reports["hours"] for run in spec.runs] == [2, 2, 1]

@@ -275,6 +275,23 @@ def test_planes_of_a_figure_are_equally_large_and_items_without_labels_have_no_l
     assert wide == 2 * (40 * times + GAP)
 
 
+def test_rows_of_one_place_show_the_slice_that_their_labels_share_and_a_body_if_asked(tmp_path):
+    schema = replace(ToySource(3).schema, channels=("T1",))
+    image = np.zeros((1, 8, 16, 16), np.float32)
+    image[0, :, 4:12, 4:12] = np.arange(1, 9)[:, None, None]  # each slice has its own grey
+    first, second = np.zeros((2, 8, 16, 16), np.int16)
+    first[2:4, 6:8, 6:8], second[3, 6:8, 6:8], second[6, 4:12, 4:12] = 1, 1, 1
+    cells = [(name, Sample(image, labels)) for name, labels in (("a", first), ("b", second))]
+    path, seen = tmp_path / "f.png", []
+    for beside in (None, 1):
+        picture = imread(write_figure(path, cells, schema, beside=beside))[..., :3]
+        seen.append(len(np.unique(picture[:, LARGE + GAP :].reshape(-1, 3), axis=0)))
+    assert seen[0] > seen[1]  # one grey less
+    drawn = imread(write_figure(path, cells, schema, beside=1, body=True))[2 * LINE :, ..., :3]
+    around = to_rgb(colour_of(len(schema.foreground)))
+    assert np.isclose(drawn, around, atol=1 / 255).all(-1).sum() > 8 * 8
+
+
 FOREGROUND = np.zeros((5, 4, 4), np.int16)
 FOREGROUND[1, 0], FOREGROUND[3] = 1, 2
 BOXES = Boxes(np.array([[0, 0, 0, 2, 2, 2], [3, 1, 1, 6, 4, 4]], np.float32), np.zeros(2, np.int16))

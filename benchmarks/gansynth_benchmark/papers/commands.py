@@ -9,12 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gansynth.core.generator import Generator
 from gansynth.core.registry import installed
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.schedule import Mix
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.composite_spec import texts
+from gansynth.fitting.fit import grown_late
+from gansynth.fitting.recipe_plan import plan_recipe
+from gansynth.fitting.setup import resolve
 from gansynth.hosts.host import framework
 from gansynth.hosts.trials import trials_of
 from gansynth.runtime.errors import UsageFault, refuse_unknown
@@ -64,6 +68,26 @@ class PaperCommands:
             target = str(self.plan.hosts[name].target)
             has = framework(target).Options.model_fields
             refuse_unknown(self.asked.host_set, has, of=target, named="--host-set {}".format)
+
+    def check_growth(self, names: Sequence[str]) -> None:
+        """Refuse generators that would not have grown to their size: no arm could draw of them."""
+        plan, options = self.plan, self.asked
+        cls = installed().generator(plan.spec.spec.generator)
+        if not names or cls.stages is Generator.stages:  # which has one stage
+            return
+        planned = plan_recipe(
+            plan.spec,
+            self._request(options.read),
+            settings=texts(overlay(plan.set, options.fit_set)),
+            edits=None,
+            scale=options.scale,
+            only=() if plan.spec.alone else [plan.generators[name] for name in names],
+            others=texts(options.extra_source),
+        )
+        for one in planned.sets:
+            late = grown_late(resolve(one.generator, one.request, one.settings, None, "cpu"))
+            if late:
+                raise UsageFault("papers.generator-does-not-grow", late)
 
     # -- the data --------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from gansynth_benchmark.papers.commands import PaperCommands
 from gansynth_benchmark.papers.plan import PaperPicture, PictureRow
 
 PANELS = 10  # images side by side
+TRIED = 8  # samples that are drawn for each that is shown, at most
 DRAWN_CONFIDENCE = 0.25  # least confidence of a detection that is drawn, as in `gansynth predict`
 DETECTED = ("truth", "detections")  # rows of images of the evaluation
 Runs = Mapping[str | None, FittedRun]
@@ -88,6 +89,8 @@ class PictureWriter:
             schema,
             across=across,
             planes=picture.planes,
+            beside=count,
+            body=picture.body,
             title=shows,
             oriented=oriented,
         )
@@ -165,18 +168,40 @@ def _drawn(
         for row in picture.rows
         if row.shows == "samples"
     ]
-    samples = {row.name: sampler.draw_raw(0, picture.cases) for row, sampler in opened}
-    first, sampler = opened[0]
+    _, sampler = opened[0]
+    which = _of_other_cases(sampler, picture.cases)
+    samples = {row.name: [each.draw_raw(index, 1)[0] for index in which] for row, each in opened}
+    of_first = next(iter(samples.values()))
     rows: dict[str, Items] = {}
     for row in picture.rows:
-        if row.shows == "samples":
-            rows[row.name] = samples[row.name]
-        else:
-            drawn = samples[first.name]
-            if row.shows == "donors":
-                drawn = [_of_donor(sample) for sample in drawn]
-            rows[row.name] = [sampler.matching_real_case(sample) for sample in drawn]
+        items: Items = samples.get(row.name, ())
+        if row.shows != "samples":
+            drawn = [_of_donor(each) for each in of_first] if row.shows == "donors" else of_first
+            items = [sampler.matching_real_case(sample) for sample in drawn]
+        rows[row.name] = [_cropped(item, row.crop) for item in items] if row.crop else items
     return rows, sampler
+
+
+def _of_other_cases(sampler: Sampler, count: int) -> list[int]:
+    """Return the first samples that are each of another real case; of too few cases, again."""
+    found: dict[str, int] = {}
+    for index in range(TRIED * count):
+        found.setdefault(sampler.matching_real_case(sampler.draw_raw(index, 1)[0]).id, index)
+        if len(found) == count:
+            break
+    return [*found.values(), *[n for n in range(count) if n not in found.values()]][:count]
+
+
+def _cropped(item: Sample | Case, edge: int) -> Sample | Case:
+    """Return the pixels around the largest box of an image, without boxes; else the middle ones."""
+    high, wide = item.image.shape[1:]
+    middle = np.array([high, wide]) / 2
+    if item.boxes is not None and len(item.boxes.coords):
+        low, top = item.boxes.coords[:, :2], item.boxes.coords[:, 2:]
+        middle = ((low + top) / 2)[np.prod(top - low, axis=1).argmax()]
+    first = np.clip(middle - edge / 2, 0, np.maximum(0, np.array([high, wide]) - edge)).astype(int)
+    window = slice(first[0], first[0] + edge), slice(first[1], first[1] + edge)
+    return replace(item, image=item.image[:, *window], labels=None, boxes=None)
 
 
 def _sampler(row: PictureRow, run: FittedRun, commands: PaperCommands, seed: int) -> Sampler:

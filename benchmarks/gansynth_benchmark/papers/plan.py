@@ -143,6 +143,9 @@ class PictureRow(ClosedModel):
     )
     label_source_read: Settings = Field(default_factory=dict, description="as the option's")
     arm: str | None = Field(None, description="of detections: the arm whose detector is shown")
+    crop: int | None = Field(
+        None, ge=8, description="of 2D samples and real cases: pixels around the largest box alone"
+    )
 
 
 class PaperPicture(ClosedModel):
@@ -152,6 +155,7 @@ class PaperPicture(ClosedModel):
     of: str = Field(min_length=1, description="which figure of which paper")
     cases: int = Field(1, ge=1, le=16, description="in each row")
     planes: Literal[1, 3] = Field(1, description="of a volume: the axial one, or all three")
+    body: bool = Field(False, description="what is not background is a class of the label maps")
     rows: tuple[PictureRow, ...] = Field(min_length=1)
 
 

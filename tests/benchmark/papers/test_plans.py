@@ -123,6 +123,8 @@ def test_what_is_special_to_a_papers_arms():
     hosts = plans.find_plan("shin2018").hosts
     for name, usual in (("gan-no-aug", False), ("gan-aug", True)):
         assert (hosts[name].usual_augmentation, hosts[name].set["network"]) == (usual, "pix2pix")
+        own = plans.find_plan("shin2018").spec.spec.set  # of the part that segments, too
+        assert all(hosts[name].set[key] == str(own[key]) for key in ("width", "batch_size"))
     subjects = {str(number): str(number) for number in range(210 + 75)}
     assert len(choose_cases(subjects, 0.1, 0)) == 29  # of MM-GAN's figure 10
     plan = plans.find_plan("doncenco2022")
@@ -334,6 +336,23 @@ def test_papers_refuses_before_anything_is_fitted(typed, more, told):
     assert told in result.output
 
 
+def test_growth_that_cannot_happen_is_refused_before_anything_is_trained(typed, tmp_path):
+    result = typed("han2019-cpggan", "--fit-set", "steps=100", "-o", str(tmp_path))
+    assert (result.exit_code, list(tmp_path.iterdir())) == (2, [])
+    assert "steps=100: cpggan has grown to 256 x 256 after 6" in result.output
+
+
+def test_commands_that_remarks_name_have_these_options():
+    words = []
+    for path in ROOT.glob("plugins/*/recipes/tables/*.yaml"):
+        text = " ".join(plans.read_plan(path).open)
+        words += re.findall(r"gansynth ([a-z-]+) (RUN(?: -\S+ \S+?)+)[ ;]", text)
+    assert {name for name, _ in words} == {"turing-test", "evaluate"}
+    context = cli.make_context("gansynth", ["doctor"])
+    for name, typed_words in words:
+        cli.get_command(context, name).make_context(name, typed_words.split())
+
+
 def test_a_plan_without_pictures_draws_none(typed):
     result = typed("mmgan2020-liver", "--figures", "--dry-run", "-o", "x")
     assert (result.exit_code, "mmgan2020-liver has no pictures" in result.output) == (2, True)
@@ -343,6 +362,7 @@ def test_a_dry_run_names_the_figures_and_fits_what_they_show(typed):
     words = ["--only", "Real", "--dry-run", "-o", "x"]
     plain, drawn = (typed("doncenco2022", *words, *more).stdout for more in ([], ["--figures"]))
     assert "gansynth fit" not in plain
+    assert f"\nopen:\n- {plans.find_plan('doncenco2022').open[0]}" in plain
     assert "--only SN --only plain" in drawn
     assert "figure: Doncenco 2022, fig. 9" in drawn
 
@@ -386,7 +406,8 @@ def test_a_detectors_figures_stand_beside_the_papers(typed):
     lines = [line for line in shown.splitlines() if line.startswith("+ 4,000 GAN-based DA")]
     yolox = re.findall(r"- / ([\d.]+)", " ".join(lines[: len(lines) // 2]))
     assert yolox == ["0.540", "0.770", "7.640", "0.910", "7.180"]
-    assert max(map(len, shown.partition("YOLOX-n (the")[2].splitlines())) <= 80
+    table = shown.partition("YOLOX-n (the")[2].partition("open:")[0]
+    assert max(map(len, table.splitlines())) <= 80
 
 
 def test_arms_of_other_lengths_are_said_and_folders_are_not():
@@ -430,7 +451,7 @@ PICTURES: dict[str, tuple[str, dict[str, tuple[int, int]]]] = {
     "han2018-wgan": (SLICES, {f"fig4_{name}": (2, 8) for name in SETS}),
     "han2019-cpggan": (
         "--read size=16x16 --scale tiny --steps 1 --fit-set steps=17 --fit-set admit=none",
-        {"fig1": (2, 4), "fig2": (3, 3)},
+        {"fig1": (4, 4), "fig2": (3, 3)},
     ),
 }
 """Words, and by picture its rows and columns of panels; three test images have boxes."""
