@@ -42,7 +42,7 @@ from gansynth.core.volumes import read_volume, read_volume_header
 from gansynth.data.folds import absolute
 from gansynth.data.grid import LABELS, canonical, canonical_shape, other_shape, stored_axes
 from gansynth.data.listing import SPLITS, SUBJECTS, ListingFault, missing
-from gansynth.data.read_options import CaseOptions, LabelNames, Modalities, Spacing, Words
+from gansynth.data.read_options import CaseOptions, LabelNames, Modalities, Spacing
 from gansynth.runtime.volumes import Volume
 from gansynth_deepmedic.configs import (
     ON_SAMPLES,
@@ -72,7 +72,7 @@ class DeepMedicOptions(CaseOptions):
         "channels is compared, and `gansynth check` checks whether segments fit; else labels are "
         "0 to the largest in the training cases",
     )
-    channels: Words | None = Field(
+    channels: tuple[str, ...] | None = Field(
         None,
         description="names of the channels, in the order of `channelsTraining`; else the "
         "distinguishing parts of the list files' names, or the csv's `channel_NAME`",

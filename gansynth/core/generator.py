@@ -23,10 +23,10 @@ from gansynth.core.geometry import bounding_box
 from gansynth.core.schema import Case, Condition, FloatArray, Sample, Schema, lesion_mask
 from gansynth.runtime.devices import Precision, adam
 from gansynth.runtime.errors import IntegrityFault
-from gansynth.runtime.options import SetOptions
+from gansynth.runtime.options import OptionModel
 
 
-class GeneratorOptions(SetOptions):
+class GeneratorOptions(OptionModel):
     """Base of every generator's options; description and unit stand beside each field."""
 
 

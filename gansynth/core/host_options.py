@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from gansynth.runtime.options import SetOptions
+from gansynth.runtime.options import OptionModel
 
 
-class HostOptions(SetOptions):
+class HostOptions(OptionModel):
     """Base of a host's options, which a user gives as ``--KEY VALUE`` or ``--set KEY=VALUE``."""
 
     output_key: ClassVar[str] = ""

@@ -26,7 +26,7 @@ from gansynth.core.plugin_checks import (
     one_line,
 )
 from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean
-from gansynth.runtime.options import OptionModel, SetOptions, read_settings
+from gansynth.runtime.options import OptionModel, read_settings
 from gansynth.runtime.progress import RichReporter
 
 if TYPE_CHECKING:
@@ -277,7 +277,7 @@ class Registry:
 
 def _options_of(command: Callable[..., Any]) -> type[OptionModel]:
     annotations = inspect.get_annotations(command, eval_str=True)
-    model: type[OptionModel] = annotations.get("options", SetOptions)
+    model: type[OptionModel] = annotations.get("options", OptionModel)
     return model
 
 

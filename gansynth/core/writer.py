@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.schema import OUTSIDE, Boxes, FloatArray, LabelArray, Schema
-from gansynth.runtime.options import SetOptions
+from gansynth.runtime.options import OptionModel
 
 
-class WriterOptions(SetOptions):
+class WriterOptions(OptionModel):
     """Base of every writer's options, ``--set KEY=VALUE``; unknown keys are refused."""
 
 

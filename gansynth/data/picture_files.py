@@ -19,9 +19,10 @@ from pydantic import BeforeValidator
 from gansynth.core.resample import resample
 from gansynth.core.schema import Case, FloatArray
 from gansynth.core.space import scale_boxes
-from gansynth.data.read_options import positive, words
+from gansynth.data.read_options import positive
 from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.files import reading
+from gansynth.runtime.option_kinds import parts_of
 from gansynth.runtime.volumes import COPY_AGAIN
 
 SUFFIXES = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -243,7 +244,7 @@ def rescale(image: FloatArray, bounds: Sequence[tuple[float, float]]) -> FloatAr
 
 
 def _windows(value: Any) -> Any:
-    return tuple(map(_window, words(value))) if isinstance(value, str) else value
+    return tuple(map(_window, parts_of(value))) if isinstance(value, str) else value
 
 
 def _window(text: str) -> IntensityWindow:

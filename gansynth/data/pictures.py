@@ -78,7 +78,6 @@ from gansynth.data.read_options import (
     OfLabels,
     ReadOptions,
     SplitsFile,
-    Words,
     parse_read,
     register_read_options,
 )
@@ -151,7 +150,7 @@ class PictureOptions(ReadOptions):
         description="`yes`: the subfolders of the images are classes; else a CSV in the folder, "
         "with the columns `case` and `class`",
     )
-    channels: Words | None = Field(
+    channels: tuple[str, ...] | None = Field(
         None, description="names of the channels; else `grey`, or `red,green,blue`"
     )
     window: Windows | None = Field(

@@ -1,7 +1,4 @@
-"""``--read KEY=VALUE``: each kind of source has a model of its own keys; nothing else is accepted.
-
-Values are split at commas. They are no YAML, to which ``-100:40`` is a number of base sixty.
-"""
+"""``--read KEY=VALUE``: each kind of source has a model of its own keys; no other is accepted."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from gansynth.core.requests.hosts import ImportRequest, PrepareRequest
 from gansynth.core.source import SourceRequest
 from gansynth.data.name_patterns import NamePattern, Pattern, read_pattern
 from gansynth.runtime.errors import UsageFault, did_you_mean
-from gansynth.runtime.option_kinds import Size3
+from gansynth.runtime.option_kinds import Size3, parts_of
 from gansynth.runtime.options import Needs, OptionModel, flag_of, read_model, refuse_idle
 from gansynth.runtime.volumes import LEAST_MM, MOST_MM
 
@@ -100,15 +97,11 @@ OF_SPLITS: Needs = {"folds": "!splits", "seed": "!splits"}
 # -- kinds of values -----------------------------------------------------------------------------
 
 
-def words(value: Any) -> Any:
-    """Split a text at its commas."""
-    return tuple(map(str.strip, value.split(","))) if isinstance(value, str) else value
-
-
 def positive(value: Any, count: int, expected: str) -> Any:
     """Read sizes of voxels in mm; one alone stands for all ``count`` of them."""
     try:
-        numbers = tuple(map(float, words(value)))
+        parts = parts_of(value, numbers=True) if isinstance(value, str) else value
+        numbers = tuple(map(float, parts))
     except (TypeError, ValueError):
         numbers = ()
     numbers = numbers * count if len(numbers) == 1 else numbers
@@ -140,15 +133,15 @@ def _label_names(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     named: dict[str, int] = {}
-    for word in words(value):
+    for word in parts_of(value):
         name, colon, number = word.rpartition(":")
         if not (colon and name.strip() and number.isdecimal() and int(number) < 2**15):
             raise ValueError(f"{word!r} is not NAME:NUMBER, expected NAME:NUMBER,NAME:NUMBER,...")
         if name.strip() in named or int(number) in named.values():
             raise ValueError(f"{word!r} occurs twice, expected each name and number once")
         named[name.strip()] = int(number)
-    for name, number in named.items():
-        if number == 0 and "background" not in map(str.casefold, named):
+    for name, label in named.items():
+        if label == 0 and "background" not in map(str.casefold, named):
             raise ValueError(f"{name!r} is 0, but 0 is always background; leave it out")
     return complete_labels(named)
 
@@ -166,7 +159,7 @@ def _boxes_asked(value: Any) -> Any:
     if value.casefold() in ("yes", "no"):
         return "yes" if value.casefold() == "yes" else None
     named: dict[str, tuple[int, ...]] = {}
-    for word in words(value):
+    for word in parts_of(value):
         name, colon, numbers = word.rpartition(":")
         each = [number.strip() for number in numbers.split("+")]
         if not (colon and name.strip() and all(n.isdecimal() and 0 < int(n) < 2**15 for n in each)):
@@ -180,10 +173,9 @@ def _boxes_asked(value: Any) -> Any:
     return named
 
 
-Words = Annotated[tuple[str, ...], BeforeValidator(words)]
 LabelNames = Annotated[dict[str, int], BeforeValidator(_label_names)]
 Modality = Literal["mr", "ct", "none"]
-Modalities = Annotated[tuple[Modality, ...], BeforeValidator(words)]
+Modalities = tuple[Modality, ...]
 Window = Annotated[tuple[float, float], BeforeValidator(_pair)]
 Spacing = Annotated[tuple[float, float, float] | Literal["native"], BeforeValidator(_spacing)]
 BoxesAsked = Literal["yes"] | dict[str, tuple[int, ...]]
@@ -250,7 +242,7 @@ class CaseOptions(ReadOptions):
 
     needs: ClassVar[Needs] = {**OF_BOXES, "resampling": "whole"}
 
-    channels: Words | None = Field(
+    channels: tuple[str, ...] | None = Field(
         None, description="names of the channels; where the source names its own, those to read"
     )
     labels: LabelNames | None = Field(

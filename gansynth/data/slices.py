@@ -48,7 +48,6 @@ from gansynth.data.read_options import (
     LeastVoxels,
     OfLabels,
     ReadOptions,
-    Words,
     parse_read,
     register_read_options,
 )
@@ -146,7 +145,9 @@ class SliceOptions(ReadOptions):
         description="classes of slices: `foreground` (`without` and `with`, as above; slices of "
         "fewer voxels are left out) or `label` (`without`, and the label of most voxels)",
     )
-    channels: Words | None = Field(None, description="names of the channels to keep; else all")
+    channels: tuple[str, ...] | None = Field(
+        None, description="names of the channels to keep; else all"
+    )
     concat: bool = Field(
         False, description="`yes`: each channel becomes a case of its own, with one channel"
     )

@@ -33,6 +33,7 @@ from gansynth.data.folds import unnamed_subjects
 from gansynth.data.held_out import recurring_people
 from gansynth.data.listing import files_not_read, read_by
 from gansynth.data.look_alikes import write_merged_subjects
+from gansynth.data.source_checks import check_data
 from gansynth.hosts import doctor as checks
 from gansynth.hosts.advice import advice_for, describe_source
 from gansynth.hosts.study_plan import subjects_of
@@ -148,8 +149,9 @@ def run_check(request: CheckRequest) -> CheckReport:
                 reporter.say(write_merged_subjects(table, everyone, progress))
             asked = replace(asked, subjects=str(table))
         with counting(reporter, "check") as progress:
-            report = installed().check(asked.kind)(asked, progress)
-        report = replace(report, request=asked)
+            report = replace(check_data(asked, progress), request=asked)
+        if asked.kind not in installed().loaders["checks"]:
+            reporter.say(f"{asked.kind}: has no check of its own, cases were read as by a fit")
         unread = _description_unread(asked)
         if unread is not None:
             report = replace(report, findings=[*report.findings, unread])

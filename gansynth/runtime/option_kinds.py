@@ -1,33 +1,99 @@
-"""Shared types of option values, and tables of options."""
+"""How the text of an option is read, by its field's type; shared types; tables of options."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from types import UnionType
+from pathlib import Path
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
+from gansynth.runtime.yaml_text import parse_yaml
+
+NOTHING = ("none", "null", "~", "")
+"""Texts of no value."""
 _EXAMPLES = {int: ("1", "2", "3"), float: ("0.5", "1", "2")}
 _ONE = {int: "a whole number", float: "a number", str: "a text", bool: "yes or no"}
 _MANY = {int: "whole numbers", float: "numbers", str: "names"}
 _COUNTS = {2: "two", 3: "three"}
 
 
+def read_text(field: FieldInfo, value: Any) -> Any:
+    """Return what is typed for an option as its value, or as a list of values, still to be checked.
+
+    Several values are separated by commas, numbers also by ``+``, or are a list in YAML. A type
+    with a reader of its own (``BeforeValidator``) gets the text.
+    """
+    if _reads_itself(field.annotation, field.metadata):
+        return value
+    kinds = alternatives(field.annotation)
+    several = tuples_of(field.annotation)
+    if not isinstance(value, str):
+        return [value] if several and _is_number(value) else value
+    of_parts = several or any(isinstance(kind, type(BaseModel)) for kind in kinds)
+    if of_parts and value.startswith(("[", "{")):  # as a recipe's list, of texts with commas
+        with suppress(yaml.YAMLError):  # the model says what it expects
+            return parse_yaml(value)
+    text_itself = str in kinds or Path in kinds or value in choices(field.annotation)
+    if value in NOTHING and NoneType in kinds and not text_itself:
+        return None
+    if several and value.strip():
+        item = get_args(several[0])[0]
+        numbers = not {int, float}.isdisjoint(alternatives(item)) and not choices(item)
+        return [_word(item, part) for part in parts_of(value, numbers=numbers)]
+    return _word(field.annotation, value)
+
+
+def tuples_of(annotation: Any) -> Sequence[Any]:
+    """Return the alternatives of a type that hold several values."""
+    return [kind for kind in alternatives(annotation) if get_origin(kind) is tuple]
+
+
+def parts_of(text: str, *, numbers: bool = False) -> list[str]:
+    """Split a text at its commas, one of numbers also at ``+``."""
+    between = r",|(?<=[\d.\s])\+" if numbers else ","  # 1e+5 is one number
+    return [part.strip() for part in re.split(between, text.strip())]
+
+
+def choices(annotation: Any) -> dict[str, Any]:
+    """Return the words that a type offers, or that each of several values may be: text -> value."""
+    words: dict[str, Any] = {}
+    for kind in alternatives(annotation):
+        if get_origin(kind) is Literal:
+            words.update({str(word): word for word in get_args(kind)})
+        elif get_origin(kind) is tuple:
+            words.update(choices(get_args(kind)[0]))
+    return words
+
+
+def _word(annotation: Any, text: str) -> Any:
+    """Return the value that a text alone names: a choice that is a number, or one of two kinds."""
+    kinds = alternatives(annotation)
+    if int in kinds and str in kinds and text.isdecimal():
+        return int(text)
+    return choices(annotation).get(text, text)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def edges(value: Any, axes: int = 1) -> Any:
     """Parse ``64x64``, ``64,64``, or a list, into a tuple; a single edge holds for all ``axes``."""
-    parts = [value] if isinstance(value, str) else value
+    parts = value
+    if isinstance(value, str):
+        parts = parts_of(value.lower().strip("[]").replace("x", ","), numbers=True)
+    elif _is_number(value):
+        parts = [value]
     if not isinstance(parts, list | tuple):
         return value
-    bounds = [
-        edge.strip() if isinstance(edge, str) else edge
-        for part in parts
-        for edge in (re.split("[x,]", part.lower()) if isinstance(part, str) else [part])
-    ]
-    return tuple(bounds * axes if len(bounds) == 1 else bounds)
+    return tuple(parts * axes if len(parts) == 1 else parts)
 
 
 def is_size(annotation: Any, metadata: Iterable[Any] = ()) -> bool:
@@ -37,6 +103,14 @@ def is_size(annotation: Any, metadata: Iterable[Any] = ()) -> bool:
         getattr(m.func, "func", m.func) for m in annotations if isinstance(m, BeforeValidator)
     ]
     return edges in checks or any(is_size(part) for part in get_args(annotation))
+
+
+def _reads_itself(annotation: Any, metadata: Iterable[Any] = ()) -> bool:
+    """Whether a type, or one of a union, has a reader of its own."""
+    marks = (*metadata, *getattr(annotation, "__metadata__", ()))
+    if any(isinstance(mark, BeforeValidator) for mark in marks):
+        return True
+    return any(_reads_itself(part) for part in get_args(annotation))
 
 
 def _device(text: str) -> str:
@@ -94,13 +168,16 @@ def option_rows(
 ) -> list[tuple[str, str, str]]:
     """Return key, default and meaning of all options of a model, as for ``gansynth options``.
 
-    ``usual``: defaults in place of the model's.
+    The meaning has every word that may be chosen. ``usual``: defaults in place of the model's.
     """
     rows = []
     for key, field in model.model_fields.items():
         left_out = field.is_required() or field.default_factory is not None
         default = "" if left_out else _default((usual or {}).get(key, field.default))
-        rows.append((key, default, field.description or ""))
+        meaning, words = field.description or "", choices(field.annotation)
+        if not set(words) <= set(re.findall(r"[\w-]+", meaning)):
+            meaning = "; ".join(filter(None, [meaning, "one of " + ", ".join(words)]))
+        rows.append((key, default, meaning))
     return rows
 
 

@@ -1,26 +1,22 @@
 """Options typed by users: KEY=VALUE texts, validated by a model, with plain messages.
 
 An edit, a filter or a list of boxes has its options in one text, ``KEY=VALUE,KEY=1+2``. A generator
-or a host has them one by one, ``--set KEY=VALUE``; a host also as flags, ``--KEY VALUE``. A value
-is kept as text where text is expected, else read as YAML. Every model lists in ``needs`` which
-options have an effect only together with others. A typed option without effect is refused. Defaults
-and a recipe's values never are.
+or a host has them one by one, ``--set KEY=VALUE``, a source ``--read KEY=VALUE``; a host also as
+flags, ``--KEY VALUE``. All texts are read by the type of their field (``option_kinds.read_text``).
+Every model lists in ``needs`` which options have an effect only together with others. A typed
+option without effect is refused. Defaults and a recipe's values never are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
-from pydantic.fields import FieldInfo
 
 from gansynth.runtime.errors import UsageFault, did_you_mean, refuse_unknown
-from gansynth.runtime.option_kinds import alternatives, form_of, is_size
-from gansynth.runtime.yaml_text import parse_yaml
+from gansynth.runtime.option_kinds import form_of, read_text, tuples_of
 
 Needs = Mapping[str, str]
 """Option -> the condition of its effect: ``objective=wgan``, ``l1, l1_mask!=foreground``.
@@ -43,6 +39,18 @@ class OptionModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     needs: ClassVar[Needs] = {}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_texts(cls, values: Any) -> Any:
+        """Read what was typed; a value of Python stays, or is alone where several may be."""
+        if not isinstance(values, Mapping):
+            return values
+        read = dict(values)
+        for key, field in cls.model_fields.items():
+            if key in read:
+                read[key] = read_text(field, read[key])
+        return read
+
     @field_validator("*")
     @classmethod
     def _bounded(cls, value: Any) -> Any:
@@ -54,22 +62,6 @@ class OptionModel(BaseModel):
     def refuse_idle(self, option: str) -> None:
         """Refuse options that were given without effect; ``option``: ``--edit size:bias=2``."""
         refuse_idle(self.model_fields_set, self, self.needs, lambda key: f"{option}: {key}")
-
-
-class SetOptions(OptionModel):
-    """Options of ``--set``: several values are a list, or a text with commas."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _split(cls, values: Any) -> Any:
-        """Split texts of options with several values at commas; a single number stays."""
-        if not isinstance(values, Mapping):
-            return values
-        settings = dict(values)
-        for key in settings.keys() & cls.model_fields.keys():
-            if several(cls.model_fields[key].annotation):
-                settings[key] = _listed(settings[key])
-        return settings
 
 
 class FlagText(str):
@@ -96,8 +88,6 @@ def read_options(
 ) -> Options:
     """Read options from ``KEY=VALUE,...``; several values of a key as ``1+2``.
 
-    In an option that is a mapping, each value has its own key: ``KEY.ITS_KEY=VALUE``.
-
     Args:
         option: the text as typed, with its option, for messages: ``--edit shift:max_mm=12``.
         form: the expected form, for messages.
@@ -109,36 +99,14 @@ def read_options(
     values: dict[str, Any] = {}
     for word in text.split(","):
         key, equals, value = map(str.strip, word.partition("="))
-        group, _, key_of_group = key.partition(".")
-        mapped = key_of_group and equals and group in names and _mapping(model, group)
-        if mapped and key_of_group not in values.get(group, {}):
-            values.setdefault(group, {})[key_of_group] = value
-            continue
         if key not in names or key in values or not equals:
             raise UsageFault(
                 "options.word-unknown-or-repeated",
                 f"{option}: expected {form} with keys among {', '.join(names)}, each at most once, "
                 f"not {word!r}.{did_you_mean(key, names)}",
             )
-        values[key] = value
-    return fill_options(model, values, option)
-
-
-def fill_options(model: type[Options], options: Mapping[str, Any], option: str) -> Options:
-    """Build options from values by key; texts are read as in ``read_options``."""
-    for key in options:
-        if key not in model.model_fields:
-            hint = did_you_mean(key, model.model_fields)
-            raise UsageFault(
-                "options.key-unknown",
-                f"{option}: {key!r} is not one of {', '.join(model.model_fields)}.{hint}",
-            )
-    try:
-        values = {key: _read(model.model_fields[key], value) for key, value in options.items()}
-    except yaml.YAMLError:
-        raise UsageFault(
-            "options.option-not-yaml", f"{option}: a value is not readable, expected YAML"
-        ) from None
+        several = tuples_of(model.model_fields[key].annotation)
+        values[key] = value.replace("+", ",") if several else value
     return read_model(model, values, lambda key: f"{option}: {key or 'options'}", joint="+")
 
 
@@ -170,18 +138,7 @@ def split_settings(
 
 def parse(model: type[Model], settings: Mapping[str, str], option: str = "--set") -> Model:
     """Build an options model from texts typed after ``option``."""
-    fields = model.model_fields
-    try:
-        values = {
-            key: _value(fields[key], text) if key in fields else text
-            for key, text in settings.items()
-        }
-    except yaml.YAMLError:
-        raise UsageFault(
-            "options.setting-not-yaml",
-            f"{option} {dict(settings)}: a value is not readable as YAML",
-        ) from None
-    return read_model(model, values, partial(_typed, settings, option))
+    return read_model(model, settings, partial(_typed, settings, option))
 
 
 def read_settings(
@@ -263,41 +220,6 @@ def message_of(
         expectation = _plain(first["msg"])
     missing = "missing, " if first["type"] == "missing" else ""
     return f"{named(key)}: {missing}{expectation}{meaning}"
-
-
-def several(annotation: Any) -> bool:
-    """Whether an option is a tuple of values, or a union with one."""
-    if get_origin(annotation) is tuple:
-        return True
-    return any(several(part) for part in get_args(annotation) if part is not Ellipsis)
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-def _read(field: FieldInfo, value: Any) -> Any:
-    """Read a value of an edit's or filter's option; ``+`` separates several in a text."""
-    if not isinstance(value, str):
-        return value
-    if several(field.annotation):
-        return None if value == "none" else [parse_yaml(part) for part in value.split("+")]
-    return _value(field, value)
-
-
-def _value(field: FieldInfo, text: str) -> Any:
-    """Return a text where text or this word (``no``) is expected; else its value as YAML."""
-    kinds = alternatives(field.annotation)
-    words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
-    sized = is_size(field.annotation, field.metadata) and "[" not in text  # YAML: 0x8 is 8
-    as_is = sized or text in words or str in kinds or Path in kinds
-    return text if as_is else parse_yaml(text)
-
-
-def _mapping(model: type[OptionModel], key: str) -> bool:
-    return getattr(model.model_fields[key].annotation, "__origin__", None) is Mapping
 
 
 def _typed(settings: Mapping[str, str], option: str, key: str) -> str:

@@ -4,13 +4,13 @@ They return a report of named checks instead of stopping at the first failure. A
 ``report.raise_if_failed()``.
 """
 
+from gansynth.core.conformance import Check, ConformanceReport
+from gansynth.data.source_checks import check_source
 from gansynth.testing.case_readers import check_edit, check_filter
 from gansynth.testing.generators import check_generator
 from gansynth.testing.hosts import check_host
 from gansynth.testing.metrics import check_metric
 from gansynth.testing.readers import check_reader
-from gansynth.testing.report import Check, ConformanceReport
-from gansynth.testing.sources import check_source
 from gansynth.testing.toy import ToySource
 from gansynth.testing.writers import check_writer
 

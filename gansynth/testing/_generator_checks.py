@@ -18,6 +18,7 @@ from torch import Tensor
 from gansynth.conditions.lesion_placement import PlacedLesion, lesion_drawer
 from gansynth.core.capabilities import REAL
 from gansynth.core.case_pool import CaseContext, CasePool, TrainingCases, body_of
+from gansynth.core.conformance import CheckFailed, CheckSkipped, ConformanceReport
 from gansynth.core.generator import (
     Generator,
     capabilities_of,
@@ -48,7 +49,6 @@ from gansynth.runtime.devices import seeded
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.deidentify import MOST_REPEATED, repeated_share
 from gansynth.testing.case_readers import GuardedSource
-from gansynth.testing.report import CheckFailed, CheckSkipped, ConformanceReport
 from gansynth.testing.toy import contrasts, without_blobs
 
 Fit = Callable[["Generator", Sequence[Case], int], object]

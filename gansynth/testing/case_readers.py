@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gansynth.core.case_pool import CaseContext, CasePool, TrainingCases
+from gansynth.core.conformance import CheckFailed, ConformanceReport
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.filter import Filter, FilterRequest, FilterTrainingData
 from gansynth.core.schema import OUTSIDE, Case, Condition, Sample
@@ -20,7 +21,6 @@ from gansynth.core.space import Placement
 from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.runtime.errors import IntegrityFault
 from gansynth.runtime.progress import NullReporter
-from gansynth.testing.report import CheckFailed, ConformanceReport
 from gansynth.testing.toy import SIDES, ToySource
 
 MOST_GROWTH = (

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gansynth.core.conformance import ConformanceReport
 from gansynth.core.schema import Case
-from gansynth.testing.report import ConformanceReport
 
 if TYPE_CHECKING:
     from gansynth.core.generator import Batch, Generator, Stage

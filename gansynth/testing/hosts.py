@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gansynth.core.conformance import CheckFailed, CheckSkipped, ConformanceReport
 from gansynth.core.intake import HostArrays
 from gansynth.core.lineage import Lineage
 from gansynth.core.requests.hosts import AugmentRequest
@@ -24,7 +25,6 @@ from gansynth.hosts.training_data import on_own_grid
 from gansynth.hosts.trials import trials_of
 from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.signals import Interrupted
-from gansynth.testing.report import CheckFailed, CheckSkipped, ConformanceReport
 
 STEPS = 4  # of the trainings of a ``CropHost``
 

@@ -9,6 +9,7 @@ from typing import get_args
 
 import numpy as np
 
+from gansynth.core.conformance import CheckFailed, CheckSkipped, ConformanceReport
 from gansynth.core.schema import Case, FloatArray, Sample
 from gansynth.metrics.comparison import (
     Better,
@@ -18,7 +19,6 @@ from gansynth.metrics.comparison import (
     Quantity,
     guard_metric,
 )
-from gansynth.testing.report import CheckFailed, CheckSkipped, ConformanceReport
 from gansynth.testing.toy import ToySource
 
 IMAGES = 16  # of a side, unless the metric needs more

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from gansynth.core.conformance import CheckFailed, CheckSkipped, ConformanceReport
 from gansynth.core.volumes import (
     FOLDER,
     VolumeReader,
@@ -17,7 +18,6 @@ from gansynth.core.volumes import (
     reader_of,
 )
 from gansynth.runtime.errors import GansynthError
-from gansynth.testing.report import CheckFailed, CheckSkipped, ConformanceReport
 
 FILES = 16  # most files that are read
 AXES = (3, 4)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gansynth.core.case_pool import TrainingCases
+from gansynth.core.conformance import CheckFailed, CheckSkipped, ConformanceReport
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
@@ -22,7 +23,6 @@ from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.deidentify import REPEATED, SharedSamples
 from gansynth.sampling.writing import check_writer as check_writer_request
 from gansynth.sampling.writing import intensities_of, write
-from gansynth.testing.report import CheckFailed, CheckSkipped, ConformanceReport
 from gansynth.testing.toy import ToySource
 
 PERSON = "Mustermann_0042"

@@ -30,7 +30,7 @@ from gansynth.runtime.devices import HALF, Precision, device_name, resolve, set_
 from gansynth.runtime.distributed import ProcessGroup
 from gansynth.runtime.errors import TrainingFault
 from gansynth.runtime.option_kinds import Size
-from gansynth.runtime.options import Needs, SetOptions
+from gansynth.runtime.options import Needs, OptionModel
 from gansynth.runtime.signals import Interrupted
 from gansynth.training.checkpoint_manager import (
     MOST_ROLLBACKS,
@@ -54,7 +54,7 @@ The whole batch of a step has the numbers 0 to ``batch_size - 1``."""
 FIRST_PREVIEW = 15.0  # seconds of training until the first preview grid, whatever `sample_every` is
 
 
-class SeedOptions(SetOptions):
+class SeedOptions(OptionModel):
     """The one option of every fit, with or without training."""
 
     seed: int = Field(0, ge=0, lt=2**31, description="seeds weights, batches and noise")

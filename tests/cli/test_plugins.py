@@ -4,7 +4,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gansynth import __version__
+from gansynth import (
+    ReadOptions,
+    ToySource,
+    UsageFault,
+    __version__,
+    parse_read,
+    register_read_options,
+)
 from gansynth.core.hookspecs import API_VERSION, hookimpl
 from tests.offered import metric_of, offered, registered
 
@@ -123,3 +130,26 @@ def test_metrics_get_samples_beside_the_cases_their_labels_came_from(run, run_js
     assert len(found["spectrum"]) == 18
     assert all(0.02 < value < 50 for value in found["spectrum"].values())
     assert found["odd"] == {"value": None}
+
+
+def test_a_source_without_a_check_of_files_has_its_cases_read(run_json, run_cli, tmp_path):
+    class Doubled(ToySource):
+        def __init__(self, request):
+            super().__init__(2)
+            self.request, self.wrong = request, parse_read(Wrong, request).wrong
+            if request.where != "here":
+                raise UsageFault("test.fault", f"{request.where}: expected here")
+
+        def load(self, case_id):
+            return ToySource.load(self, "toy_00" if self.wrong else case_id)
+
+    class Wrong(ReadOptions):
+        wrong: bool = False
+
+    with offered("doubles", sources={"doubles": register_read_options(Wrong)(Doubled)}):
+        assert run_json("check", "doubles:here")["errors"] == 0
+        checked = run_cli("check", "doubles:here", "--read", "wrong=yes")
+        assert checked.exit_code == 3
+        assert "doubles: cases are read: load('toy_01') returns case 'toy_00'" in checked.stdout
+        words = ("plugins", "check", "doubles", "--data", "doubles:here", "--read", "wrong=yes")
+        assert "failed  cases are read" in run_cli(*words).stdout

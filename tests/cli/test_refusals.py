@@ -90,7 +90,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     "cache toy:3 -o a/b.h5": ("no folder", "make it"),
     # fit
     "fit means --data somewhere -o out": "expected KIND:WHERE",
-    f"{FIT} --set 'grain=[4,'": "not readable as YAML",
+    f"{FIT} --set 'grain=[4,'": "expected a number",
     f"{FIT} --edit flop": "Did you mean 'flip'?",
     f"{FIT} --device toaster": "toaster",
     "fit means --data toy:3 -o {toy} --no-resume": "holds a run already",

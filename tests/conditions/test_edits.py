@@ -185,7 +185,7 @@ BAD = {
     "shift:max_mm=far": (VALUE, ": max_mm: "),
     "shift:max_mm=-1": (VALUE, " 0 "),
     "shift:max_mm=.nan": (VALUE, ": max_mm: "),
-    "shift:max_mm=[": ("options.option-not-yaml", ""),
+    "shift:max_mm=[": ("options.value-invalid", "expected a number"),
     "shift:classes=1+": (VALUE, "classes=1+2+3"),
     "shift:max_mm.x=1": (WORD, "'max_mm.x=1'"),
     "flip:about=me": (VALUE, "'array' or 'centroid'"),

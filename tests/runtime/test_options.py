@@ -9,16 +9,17 @@ from gansynth.conditions.lesion_placement import LesionOptions
 from gansynth.core.generator import learn
 from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
+from gansynth.data.read_options import ReadOptions, parse_read
 from gansynth.fitting.setup import resolve
 from gansynth.hosts.host import framework
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.option_kinds import Size, Size2, Size3
+from gansynth.runtime.option_kinds import Size, Size2, Size3, choices, option_rows
 from gansynth.runtime.options import (
     Needs,
     OptionModel,
-    SetOptions,
     idle,
     parse,
+    read_options,
     split_settings,
 )
 from gansynth.training.loop import FitOptions, train
@@ -54,7 +55,14 @@ def test_what_an_option_needs_is_an_option():
             assert {key, *(c.replace("!", "").partition("=")[0] for c in clauses)} <= known
 
 
-class Own(SetOptions):
+def test_every_word_to_choose_from_is_in_the_table():
+    for name, model in models().items():
+        for key, _, meaning in option_rows(model):
+            for word in choices(model.model_fields[key].annotation):
+                assert word in meaning, f"{name}: {key}"
+
+
+class Own(OptionModel):
     needs: ClassVar[Needs] = {
         "clip": "kind=wgan",
         "low": "weight, mask!=all",
@@ -115,7 +123,41 @@ def test_several_values_are_a_text_with_commas_or_a_list():
         assert [Own.model_validate({"size": v}).size for v in values] == [wanted] * len(values)
 
 
-class Sized(SetOptions):
+class Listed(ReadOptions):
+    spacing: tuple[float, ...] = ()
+    edge: tuple[int, int, int] | None = None
+    names: tuple[str, ...] = ()
+    bits: Literal[8, 16] = 8
+    ends: tuple[Literal["low", "high"], ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *[(f"spacing={text}", (2.0, 1.0)) for text in ("2,1", "2+1", "[2, 1]", "2e+0,1")],
+        ("spacing=2", (2.0,)),
+        ("edge=1+2+3", (1, 2, 3)),
+        ("edge=none", None),
+        ("names=[]", ()),
+        ("names=A,B", ("A", "B")),
+        ("bits=16", 16),
+        ("ends=low,high", ("low", "high")),
+    ],
+)
+def test_a_list_is_read_alike_after_set_read_and_edit(text, value):
+    key, _, typed = text.partition("=")
+    given = {key: typed}
+    read = [parse(Listed, given), parse_read(Listed, SourceRequest("npy", "there", read=given))]
+    if "," not in typed:  # which parts keys there
+        read.append(read_options(Listed, text, "--edit"))
+    assert [getattr(each, key) for each in read] == [value] * len(read)
+
+
+def test_a_plus_is_part_of_a_name_where_commas_separate():
+    assert parse(Listed, {"names": "T1,T1+C"}).names == ("T1", "T1+C")
+
+
+class Sized(OptionModel):
     patch: Size | None = Field(None)
     plane: Size2 | None = None
     volume: Size3 | None = None

@@ -14,6 +14,7 @@ from gansynth_cli.common import (
     Output,
     dry_run_option,
     examples,
+    reader_of_pairs,
     set_option,
     table,
     then,
@@ -93,7 +94,7 @@ def list_plugins(load: bool, out: Output) -> None:
     "check",
     epilog=examples(
         "gansynth plugins check cgan3d",
-        "gansynth plugins check nifti --kind source --data nifti:scans",
+        "gansynth plugins check nifti --data nifti:scans",
     ),
 )
 @click.argument("name", metavar="NAME")
@@ -115,15 +116,28 @@ def list_plugins(load: bool, out: Output) -> None:
     metavar="KIND:WHERE|FILE",
     help="A data set of a source, or files of a reader, to check it on.",
 )
+@click.option(
+    "--read",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=reader_of_pairs("--read", "spacing=2,1,1"),
+    help="How a source reads its data set (gansynth options NAME lists the keys); may be repeated.",
+)
 @with_output
 def check(
-    name: str, settings: dict[str, str], steps: int, kind: str | None, data: str | None, out: Output
+    name: str,
+    settings: dict[str, str],
+    steps: int,
+    kind: str | None,
+    data: str | None,
+    read: dict[str, str],
+    out: Output,
 ) -> None:
     """Check a plugin against its contract, on toy data.
 
     NAME is a generator, edit, filter, writer, metric, source, host or reader of a format. --steps
-    is for generators. A source is checked on --data, and its --set are those of --read; a reader on
-    files of its format. A host that reads only data of its own framework is checked on them, see
+    is for generators. A source is checked on --data, with --read; a reader on files of its format.
+    A host that reads only data of its own framework is checked on them, see
     gansynth.testing.check_host.
     """
     from gansynth.core.registry import installed
@@ -132,7 +146,8 @@ def check(
     known = [each for each in CHECKED if name in registry.loaders[f"{each}s"]]
     if not known:
         raise UsageFault("command.plugin-not-checkable", _not_checkable(name))
-    kind = kind or known[0]
+    fitting = [each for each in known if (each in ON_DATA) == (data is not None)]
+    kind = kind or [*fitting, *known][0]
     loaded = registry.load(f"{kind}s", name)
     if (kind in ON_DATA) != (data is not None):
         raise UsageFault(
@@ -142,14 +157,20 @@ def check(
             if data is None
             else f"--data {data}: has no effect, a {kind} is checked on toy data; leave it out",
         )
+    if read and kind != "source":
+        raise UsageFault(
+            "command.plugin-check-read-mismatch",
+            f"--read: has no effect, {name} is a {kind}, not a source; leave it out",
+        )
+    if kind in ON_DATA:
+        refuse_unknown(settings, (), of=name)
     out.reporter.say(f"checking {name} on {data or 'toy cases'}")
     if data is not None and kind == "reader":
         from gansynth.testing import check_reader
 
-        refuse_unknown(settings, (), of=name)
         report = check_reader(loaded, Path(data))
     elif data is not None:
-        report = _check_source(name, data, settings)
+        report = _check_source(name, data, read)
     else:
         report = _check_class(kind, loaded, name, settings, steps)
     out.result(report.to_json(), lines_of(report))
@@ -193,7 +214,7 @@ def _check_class(
     kind: str, cls: Any, name: str, settings: dict[str, str], steps: int
 ) -> ConformanceReport:
     from gansynth.hosts.crop_host import CropHost
-    from gansynth.runtime.options import SetOptions, parse
+    from gansynth.runtime.options import OptionModel, parse
     from gansynth.testing import (
         ToySource,
         check_edit,
@@ -210,7 +231,7 @@ def _check_class(
             f"plugins check {name!r}: it is checked on its framework's data, from a test: "
             "gansynth.testing.check_host(HOST, source, workspace=...)",
         )
-    model = getattr(cls, "Options", SetOptions)  # a metric has none
+    model = getattr(cls, "Options", OptionModel)  # a metric has none
     refuse_unknown(settings, model.model_fields, of=name)
     options = parse(model, settings).model_dump()
     if kind == "host":

@@ -1,4 +1,7 @@
-"""``check_source``: conformance checks of a source of cases, on a data set of its own."""
+"""``check_source``: conformance checks of a source of cases, on a data set of its own.
+
+They stand in for the check of files that a kind of source does not register.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,23 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
+from gansynth.core.conformance import CheckFailed, ConformanceReport
+from gansynth.core.registry import installed
 from gansynth.core.schema import Case
-from gansynth.core.source import CaseSource, SourceRequest, case_content, case_records
+from gansynth.core.source import (
+    CaseSource,
+    CheckReport,
+    Finding,
+    SourceRequest,
+    case_content,
+    case_records,
+)
 from gansynth.core.space import Placement
 from gansynth.runtime.errors import GansynthError
-from gansynth.testing.report import CheckFailed, ConformanceReport
 
 CASES = 16  # most cases that are read
 NOWHERE = "nowhere/at-all"
@@ -43,6 +55,27 @@ def check_source(opener: Opener, request: SourceRequest) -> ConformanceReport:
         for name in CHECKS:
             report.run(name.replace("_", " "), getattr(trial, name))
     return report
+
+
+def check_data(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
+    """Check a data set by its kind's own check; without one, read cases as ``check_source`` does.
+
+    Raises:
+        UsageFault: nothing of that name is registered; or as the source's opener.
+    """
+    registry = installed()
+    kind = request.kind
+    if kind in registry.loaders["checks"] or kind not in registry.loaders["sources"]:
+        return registry.check(kind)(request, progress)
+    opener = registry.load("sources", kind)
+    source: CaseSource = opener(request)
+    found = check_source(opener, request)
+    findings = [
+        Finding("error", None, Path(request.where), f"{kind}: {check.name}: {check.message}")
+        for check in found.failed
+    ]
+    cases = len(source.train_ids) + len(source.held_out_ids)
+    return CheckReport(source.name, cases, findings)
 
 
 class _SourceTrial:
