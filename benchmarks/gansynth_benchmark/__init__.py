@@ -7,7 +7,7 @@ COMMANDS = {
     ),
     "card": (
         "gansynth_benchmark.commands:card",
-        "Print a fit's card, or a training's composition for a paper.",
+        "Print the card of a fit, or how a training or benchmark was composed, for a paper.",
     ),
     "papers": (
         "gansynth_benchmark.commands:papers",

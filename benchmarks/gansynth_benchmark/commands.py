@@ -132,7 +132,7 @@ def _differences(study: ReportData, key: str) -> Iterator[str]:
     if key.startswith("false_alarms") and {row[2] for row in rows} == {NOTHING}:
         yield NO_CASE
     else:
-        head = ("arm", "N", "difference", "95 % interval", "p (Holm)", "claim false", "detectable")
+        head = ("arm", "N", "difference", "95 % interval", "p (Holm)", "P(false)", "detectable")
         yield from table([head, *rows], WIDTH)
 
 

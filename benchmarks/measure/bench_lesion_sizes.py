@@ -24,10 +24,12 @@ import numpy as np
 from common import known_states, print_table, write
 from gain_unlabelled import shows_tissue
 
-import gansynth
+from gansynth.core.requests.fit import FitRequest
 from gansynth.core.schema import LabelArray, Schema
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.connected_components import parts
+from gansynth.fitting.api import run_fit
+from gansynth.sampling.api import load
 from gansynth.sampling.run_source import open_source
 
 LEAST = 4  # pixels of the smallest part that counts as a lesion
@@ -67,13 +69,13 @@ def draw(
         out = Path(scratch)
         write_draw(folder, ill, others, out)
         data = f"pictures:{out / 'ill'}"
-        gansynth.fit(
-            "parametric", data=data, subjects=subjects, fold="all", out=out / "run", quiet=True
-        )
-        run = gansynth.load(out / "run")
+        request = {"data": data, "subjects": subjects, "fold": "all", "out": out / "run"}
+        run_fit(FitRequest("parametric", **request, quiet=True))
+        run = load(out / "run")
         real = np.quantile(sizes([args.maps[case] for case in ill], source.schema), AT)
         found: dict[str, object] = {"people": chosen, "training": real.tolist()}
-        scans = {"unlabelled": f"pictures:{out / 'free'}", "backgrounds": "unlabelled"}
+        scans: dict[str, object] = {"unlabelled": f"pictures:{out / 'free'}", "backgrounds": "unlabelled"}
+        scans["lesion_free"] = True
         for where, words in (("own", {}), ("others", scans)):
             drawn = run.sample(args.samples, **words)
             taken = [one for one in drawn if not one.provenance.get("reject_reason")]

@@ -276,6 +276,7 @@ ELSEWHERE = (
     "sampling",
     "shuffled",
     "asked_sizes",
+    "lesion_sizes",
     "sizes",
     "start",
     "tissue",

@@ -244,7 +244,7 @@ def run_augment(
     if before is None:
         return done
     told = before.planned(0) if request.dry_run else {"first_training": str(before.folder)}
-    return replace(done, document={**done.document, **told})
+    return replace(done, document=dict(done.document) | told)
 
 
 def _plan_unprepared(decision: Decision) -> dict[str, Any]:
@@ -286,8 +286,9 @@ def _first_training(request: AugmentRequest) -> FirstTraining | None:
         name = "/without"
     if cls.Options.output_key in settings:
         settings[cls.Options.output_key] += name
-    alone = as_long_alone(request, source, {**settings, **more})
-    options = (*request.options, *[word for word in keeping if word not in request.options])
+    alone = as_long_alone(request, source, settings | dict(more))
+    words = tuple(word for word in keeping if word not in request.options)
+    options = (*request.options, *words)
     alone = alone.replace(without=("first", "dry_run", *gone), options=options)
     planned = run_augment(alone.replace(dry_run=True), NullReporter(), control=True, timed=False)
     assert planned.session is not None, "its request is whole"
@@ -303,7 +304,7 @@ def _unmarked(before: FirstTraining, **changes: Any) -> AugmentRequest:
 def _plan_both(before: FirstTraining, reporter: Reporter, *, timed: bool) -> Augmented:
     done = run_augment(_unmarked(before), reporter, control=True, timed=timed)
     told = before.planned(done.document.get("training_hours"))
-    return replace(done, document={**done.document, **told})
+    return replace(done, document=dict(done.document) | told)
 
 
 def _marked(before: FirstTraining, reporter: Reporter) -> AugmentRequest:
@@ -367,7 +368,7 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     if taken:  # without --compare; whether it kept levels does not matter
         more, keeping = {}, ()
     for name in ("without", "with"):
-        own = {**settings, **more}
+        own = settings | dict(more)
         if output_key in settings and not (taken and name == "with"):
             own[output_key] = f"{settings[output_key]}/{name}"
         words = tuple(word for word in keeping if word not in request.options)

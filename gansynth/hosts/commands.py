@@ -269,7 +269,7 @@ def run_doctor(request: DoctorRequest) -> list[DoctorLine]:
     Returns:
         A line for each item: its state (``ok``, ``note`` or ``bad``), a text, and a cure.
     """
-    return [*itertools.chain(checks.examine(), checks.host_lines(request))]
+    return list(itertools.chain(checks.examine(), checks.host_lines(request)))
 
 
 check = function_of(CheckRequest, run_check)

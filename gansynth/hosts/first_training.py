@@ -91,7 +91,8 @@ class FirstTraining:
     @property
     def share(self) -> float:
         """Share of samples that are marked scans."""
-        return self.request.self_train if "self_train" in self.request.given else SHARE
+        asked = self.request.self_train
+        return SHARE if asked is None else asked
 
     def planned(self, hours: object) -> dict[str, Any]:
         """Return what a dry run says of it; it takes as long as the training with samples."""

@@ -165,11 +165,14 @@ def by_size(study: ReportData) -> Table:
                 continue
             row: dict[str, object] = {"arm": arm.title, "N": n, "voxels of a lesion": size}
             for name, entry in entries.items():
-                show = NumberFormat.of(study.document["measures"][entry["measure"]], name)
                 title = name.removeprefix("lesion_")
+                if not entry:  # this one is not defined at this size
+                    row[f"{title} of the control"] = row[f"change in {title}"] = NOTHING
+                    continue
+                show = NumberFormat.of(study.document["measures"][entry["measure"]], name)
                 row[f"{title} of the control"] = show.value(entry["mean_control"])
                 row[f"change in {title}"] = _changed(show, entry)
-            row["subjects"] = max([entry["subjects"] for entry in entries.values()])
+            row["subjects"] = max([entry.get("subjects", 0) for entry in entries.values()])
             rows.append(row)
     return rows
 

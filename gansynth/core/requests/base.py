@@ -219,7 +219,7 @@ class Request(BaseModel):
         if len(args) > len(type(self).positional()):
             without = len(type(self).positional())
             missing = [name for name in type(self).needed() if name not in values]
-            name = [*missing, *type(self).first, "NAME"][0]
+            name = [*missing, *type(self).leading, "NAME"][0]
             raise UsageFault(
                 "request.field-unknown",
                 f"{brief(repr(args[without]))}: has no name, expected {name}=...; arguments "

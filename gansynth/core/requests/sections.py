@@ -103,8 +103,8 @@ class SampleSection(EditSection):
     )
     """Share of samples in unlabelled scans: own (none), unlabelled (all), or 0 to 1. Default: 0.5,
     half of them."""
-    self_train: Annotated[float, Opt(metavar="SHARE", needs="unlabelled")] = Field(
-        default=0, ge=0, le=1
+    self_train: Annotated[float | None, Opt(metavar="SHARE", needs="unlabelled")] = Field(
+        default=None, ge=0, le=1
     )
     """Share of samples that are unlabelled scans as they are, with the labels of their maps, which
     a first training predicts: see gansynth predict --sure. [default: none; 0.5 if augment marks

@@ -348,7 +348,8 @@ def test_the_parent_process_is_told_of_the_epoch_that_runs(ready, monkeypatch, c
     monkeypatch.setenv(SHOWS, "1")
     trainer.run_training()
     sent = [line.partition(SHOWN_PREFIX)[2] for line in capfd.readouterr().err.splitlines()]
-    begun, *_, last = [message for text in sent if text and "done" in (message := json.loads(text))]
+    messages = [json.loads(text) for text in sent if text]
+    begun, *_, last = [message for message in messages if message.get("unit") == "epoch"]
     assert begun == {"unit": "epoch", "done": 1.001, "total": 3}  # nothing drawn
     assert (last["done"], last["total"], last["synthetic"]) == (3, 3, "50%")
     logged = [trainer.logger.get_value(name, step=-1) for name in ("train_losses", "mean_fg_dice")]
