@@ -14,6 +14,7 @@ from typing import Any
 from gansynth.core.requests.base import function_of
 from gansynth.runtime.errors import UsageFault
 from gansynth_benchmark.estimate import estimate
+from gansynth_benchmark.hours import run_in_hours
 from gansynth_benchmark.jobs.graph import GraphReport
 from gansynth_benchmark.new_plan import write_new
 from gansynth_benchmark.papers.commands import PaperCommands, bare
@@ -40,6 +41,8 @@ def measure(request: BenchmarkRequest) -> Benchmarked:
     """Run the missing jobs of a plan or a suite, and write results and report; or a new plan."""
     if request.new is not None:
         return Benchmarked(write_new(request))
+    if request.hours is not None:
+        return _finished(run_in_hours(request), request)
     suite = read_suite(request.file)
     if suite is not None:
         return _measure_suite(suite, request)
@@ -49,7 +52,13 @@ def measure(request: BenchmarkRequest) -> Benchmarked:
 def _measure_plan(plan: BenchmarkPlan, request: BenchmarkRequest) -> Benchmarked:
     if request.dry_run:
         return Benchmarked(estimate(plan, request))
-    document, files, report = run_benchmark(plan, request)
+    return _finished(run_benchmark(plan, request), request)
+
+
+def _finished(
+    done: tuple[dict[str, Any], dict[str, Path], GraphReport], request: BenchmarkRequest
+) -> Benchmarked:
+    document, files, report = done
     for warning in document["warnings"]:
         request.reporter.warn(warning)
     document["files"] = {name: str(path) for name, path in files.items()}

@@ -40,7 +40,8 @@ def show_benchmark(request: BenchmarkRequest, done: Benchmarked, out: Output) ->
     elif not done.reports:
         out.result(document, lines_of_estimate(document))
     else:
-        lines = [*_benchmark_lines(document, document["files"]), *_following(document, out)]
+        told = _answer_lines if "answer" in document else _following
+        lines = [*_benchmark_lines(document, document["files"]), *told(document, out)]
         out.result(_short(document), lines)
     for report in done.reports:
         report.raise_if_failed()
@@ -107,6 +108,14 @@ def _following(document: Mapping[str, Any], out: Output) -> Iterator[str]:
         yield out.again()
     elif document["look"]["split"] == DEVELOPMENT:
         yield out.again(label="once the plan is final", test_set=True)
+
+
+def _answer_lines(document: Mapping[str, Any], out: Output) -> Iterator[str]:
+    """Yield what the hours tell, and the command that follows from it."""
+    yield document["advice"]
+    yield "all measured sets, with their reports: gansynth help results"
+    yield document["answer"]
+    yield then(*document["use"])
 
 
 def _differences(study: ReportData, key: str) -> Iterator[str]:

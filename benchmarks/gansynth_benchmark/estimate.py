@@ -20,7 +20,7 @@ from gansynth.runtime.files import (
     read_json,
     write_json_atomic,
 )
-from gansynth.runtime.measuring import BOUND, dry_run, measuring
+from gansynth.runtime.measuring import dry_run, measuring
 from gansynth.runtime.progress import NullReporter
 from gansynth_benchmark.access_log import AccessLog
 from gansynth_benchmark.jobs.attempt import DONE, AttemptSpec, Executor
@@ -34,6 +34,7 @@ from gansynth_benchmark.worker import WorkerJob, execute
 
 SHARES = {FIT: 1.0, TRAIN: 0.6}
 """Shares of the time left in which a job may tell what it takes; trainings do so first."""
+LONGEST = 3600.0  # seconds for a job to tell it
 ENDING = 2.0  # seconds of them in which its process ends
 PROBE = "gansynth_benchmark.estimate:probe"
 
@@ -152,7 +153,7 @@ class _Probe:
             "held_out": list(self.study.test_cases),
         }
         document: dict[str, Any] = {"spec": spec.document, "places": places, "file": str(file)}
-        document["until"] = time.monotonic() + min(BOUND, share * clock.left) - ENDING
+        document["until"] = time.monotonic() + min(LONGEST, share * clock.left) - ENDING
         env = {} if spec.kind == FIT else dict(self.study.plan.host.env)
         job = JobSpec(spec.key, spec.title, spec.kind, PROBE, document=document, env=env)
         order = AttemptSpec(job, store.folder, Path.cwd(), "estimate", grace=1.0)

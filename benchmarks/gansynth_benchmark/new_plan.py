@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from gansynth.data.api import find_kind
 from gansynth.hosts.host import framework
 from gansynth.hosts.one_command import READING, Decision, decide
 from gansynth.hosts.study_plan import FEWEST_SUBJECTS, plan_text, subjects_of
+from gansynth.hosts.suggestion import Rule
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth.runtime.progress import NullReporter
@@ -24,15 +26,101 @@ from gansynth_benchmark.study import BenchmarkStudy
 from gansynth_benchmark.subject_split import DEVELOPMENT
 
 
-def write_new(request: BenchmarkRequest) -> dict[str, Any]:
-    """Write a plan for a data set; it is read and opened as a benchmark would.
+@dataclass(frozen=True)
+class Draft:
+    """A plan for a data set, whose size is open: control, control again, twice as many, samples.
+
+    ``places``: paths as seen from the plan's folder.
+    """
+
+    decision: Decision
+    arms: tuple[Mapping[str, Any], ...]
+    places: Mapping[str, str]
+
+    @property
+    def rule(self) -> Rule:
+        """What suits data of this kind."""
+        return self.decision.found.rule
+
+    def text(self, **size: int) -> str:
+        """Return the plan; ``size``: as of ``plan_text``."""
+        found, names = self.decision.found, [arm["generator"] for arm in self.arms]
+        lesions = filter(_takes_lesions, names) if found.settings else ()
+        settings = dict.fromkeys(lesions, found.settings)
+        source, target = self.decision.source, str(self.decision.request.target)
+        return plan_text(
+            source, target, self.arms, settings=settings, places=self.places, size=size
+        )
+
+    def write(self, path: Path, **size: int) -> None:
+        """Write the plan; one that a benchmark would refuse is not left there."""
+        write_bytes_atomic(path, f"{self.text(**size)}\n".encode())
+        source, target = self.decision.source, str(self.decision.request.target)
+        try:
+            study = BenchmarkStudy(read_plan(path), DEVELOPMENT, path.parent, source=source)
+            framework(target)(source, AugmentRequest(target=target, ratio="1:0")).validate()
+            for arm in study.plan.arms:
+                study.host(arm, len(study.training_cases(study.plan.sizes[0], 0)))
+        except BaseException:
+            path.unlink()
+            raise
+
+
+def draft_of(request: BenchmarkRequest, named: str, folder: Path) -> Draft:
+    """Return the plan for KIND:WHERE; all that writes one asks this.
 
     Target, plans and generator are those that ``gansynth augment`` chooses for the data.
+
+    Args:
+        folder: of the plan.
+
+    Raises:
+        GansynthError: nothing can be trained on the data.
+    """
+    decision = decide(AugmentRequest(data=named, dry_run=True, **shared(request)), NullReporter())
+    source, target = decision.source, str(decision.request.target)
+    if decision.prepare:
+        raise DataFault(
+            "benchmark.data-not-prepared",
+            f"{named}: is not prepared, expected the cases of {target}; run: {decision.prepare}",
+        )
+    subjects = len(subjects_of(source))
+    if subjects < FEWEST_SUBJECTS:
+        raise DataFault(
+            "benchmark.too-few-subjects-for-plan",
+            f"{source.name}: {subjects} subject(s), expected at least {FEWEST_SUBJECTS}: two "
+            "to train on, two to develop with and two sealed",
+        )
+    places = {"data": _placed(named, folder)}
+    if request.subjects is not None:
+        places["subjects"] = _placed(request.subjects, folder)
+    arms = tuple(_arms(decision, request, folder))
+    if request.unlabelled and not arms:
+        request.reporter.warn(
+            f"{request.typed('unlabelled')}: has no effect, for no arm has samples; --generator "
+            "NAME adds one"
+        )
+    return Draft(decision, arms, places)
+
+
+def named_data(data: str, request: BenchmarkRequest) -> str:
+    """Return KIND:WHERE of typed data."""
+    return data if ":" in data else find_kind(data, request.root)
+
+
+def shared(request: BenchmarkRequest) -> dict[str, Any]:
+    """Return what is typed alike for ``augment``: how the cases are read, and unlabelled scans."""
+    keys = (*READING, "unlabelled")
+    return {key: getattr(request, key) for key in keys if key in request.given}
+
+
+def write_new(request: BenchmarkRequest) -> dict[str, Any]:
+    """Write a plan for a data set; it is read and opened as a benchmark would.
 
     Raises:
         GansynthError: there is a file already, or nothing can be trained on the data.
     """
-    path, data = request.file, str(request.new)
+    path = request.file
     if path.exists():
         again = shlex.join(
             ["gansynth", "benchmark", *request.replace(plan="OTHER.yaml").command_line[1:]]
@@ -41,64 +129,25 @@ def write_new(request: BenchmarkRequest) -> dict[str, Any]:
             "benchmark.new-plan-exists",
             f"{path}: is there already, expected a new file; name another one: {again}",
         )
-    named = data if ":" in data else find_kind(data, request.root)
-    shared = {
-        key: getattr(request, key) for key in (*READING, "unlabelled") if key in request.given
-    }
-    decision = decide(AugmentRequest(data=named, dry_run=True, **shared), NullReporter())
-    source, target = decision.source, str(decision.request.target)
-    if decision.prepare:
-        raise DataFault(
-            "benchmark.data-not-prepared",
-            f"{named}: is not prepared, expected the cases of {target}; run: {decision.prepare}",
-        )
-    subjects = subjects_of(source)
-    if len(subjects) < FEWEST_SUBJECTS:
-        raise DataFault(
-            "benchmark.too-few-subjects-for-plan",
-            f"{source.name}: {len(subjects)} subject(s), expected at least {FEWEST_SUBJECTS}: two "
-            "to train on, two to develop with and two sealed",
-        )
-    places = {"data": _placed(named, path.parent)}
-    if request.subjects is not None:
-        places["subjects"] = _placed(request.subjects, path.parent)
-    arms = [*_arms(decision, request)]
-    if request.unlabelled and not arms:
-        request.reporter.warn(
-            f"{request.typed('unlabelled')}: has no effect, for no arm has samples; --generator "
-            "NAME adds one"
-        )
-    settings = {
-        arm["generator"]: decision.found.settings
-        for arm in arms
-        if decision.found.settings and _takes_lesions(arm["generator"])
-    }
-    text = plan_text(source, target, arms, settings=settings, places=places)
-    write_bytes_atomic(path, f"{text}\n".encode())
-    try:
-        study = BenchmarkStudy(read_plan(path), DEVELOPMENT, path.parent, source=source)
-        framework(target)(source, AugmentRequest(target=target, ratio="1:0")).validate()
-        for arm in study.plan.arms:
-            study.host(arm, len(study.training_cases(study.plan.sizes[0], 0)))
-    except BaseException:
-        path.unlink()
-        raise
-    cases, rule = (*source.train_ids, *source.held_out_ids), decision.found.rule
+    draft = draft_of(request, named_data(str(request.new), request), path.parent)
+    draft.write(path)
+    source = draft.decision.source
+    subjects, cases = len(subjects_of(source)), (*source.train_ids, *source.held_out_ids)
     return {
         "plan": str(path),
         "data": source.name,
         "cases": len(cases),
-        "subjects": len(subjects),
-        "alone": len(subjects) == len(cases) and request.subjects is None,
-        "target": target,
-        "contents": rule.data,
-        "advice": str(decision.advice),
-        "generator": rule.generator,
-        "with_samples": [arm["name"] for arm in arms],
+        "subjects": subjects,
+        "alone": subjects == len(cases) and request.subjects is None,
+        "target": str(draft.decision.request.target),
+        "contents": draft.rule.data,
+        "advice": str(draft.decision.advice),
+        "generator": draft.rule.generator,
+        "with_samples": [arm["name"] for arm in draft.arms],
     }
 
 
-def _arms(decision: Decision, request: BenchmarkRequest) -> Iterator[dict[str, Any]]:
+def _arms(decision: Decision, request: BenchmarkRequest, folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the arms with samples: of lesions' generator, if there are any, and of the asked one.
 
     The first one that can draws into the unlabelled scans, too.
@@ -106,7 +155,7 @@ def _arms(decision: Decision, request: BenchmarkRequest) -> Iterator[dict[str, A
     # Whether samples help lesions is what a plan asks, also where augment would draw none.
     chosen = [decision.found.rule.generator] if decision.found.kind == "lesions" else []
     names = dict.fromkeys([*chosen, *filter(None, [request.generator])])
-    folder, into = request.file.parent, list(request.unlabelled)
+    into = list(request.unlabelled)
     for name in names:
         arm: dict[str, Any] = {"name": name, "generator": name}
         yield arm

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from gansynth.core.requests.base import File, Folder, Many, Opt, Request, Root, Text, Texts, Values
 from gansynth.core.requests.fit import FitRequest
@@ -15,6 +16,7 @@ from gansynth.core.requests.hosts import AugmentRequest
 if TYPE_CHECKING:
     from gansynth.core.source import SourceRequest
 
+AsText = BeforeValidator(str)
 RUN = "run"  # run folder of a fit, below the job's folder
 
 
@@ -51,19 +53,26 @@ class NewPlanSection(Request):
     heading: ClassVar[str] = "A new plan"
     new: Annotated[str | None, Opt(metavar="KIND:WHERE|FOLDER")] = None
     """Write a plan for these cases to PLAN, and run nothing."""
-    configuration: Annotated[str | None, Opt(flags=("-c", "--configuration"), needs="new")] = None
+    hours: Annotated[float | None, Opt(metavar="H")] = Field(default=None, gt=0)
+    """Say whether samples help the cases PLAN, KIND:WHERE or a folder, after about so many hours of
+    fits and trainings. The same command goes on; more hours add training subsets."""
+    configuration: Annotated[
+        str | None, Opt(flags=("-c", "--configuration"), needs="new or hours")
+    ] = None
     """Configuration of the target framework, e.g. 3d_fullres."""
-    plans: Annotated[str | None, Opt(needs="new")] = None
+    plans: Annotated[str | None, Opt(needs="new or hours")] = None
     """Name of the framework's plans."""
-    subjects: Annotated[str | None, Opt(needs="new")] = None
+    subjects: Annotated[str | None, Opt(needs="new or hours")] = None
     """CSV (case,subject) or regular expression with one group."""
-    read: Annotated[Values, Opt(example="spacing=1", needs="new")] = {}
+    read: Annotated[Values, Opt(example="spacing=1", needs="new or hours")] = {}
     """How to read the cases; gansynth options KIND lists the keys. May be repeated."""
-    root: Annotated[Root | None, Opt(needs="new")] = None
+    root: Annotated[Root | None, Opt(needs="new or hours")] = None
     """Folder with the framework's own folders, instead of its environment variables."""
-    unlabelled: Annotated[Texts, Opt(metavar="KIND:WHERE", needs="new")] = ()
+    unlabelled: Annotated[Texts, Opt(metavar="KIND:WHERE", needs="new or hours")] = ()
     """Lesion-free scans of other people: an arm also draws lesions into them. May be repeated."""
-    generator: Annotated[str | None, Opt(metavar="NAME", names=("generators",), needs="new")] = None
+    generator: Annotated[
+        str | None, Opt(metavar="NAME", names=("generators",), needs="new or hours")
+    ] = None
     """Add an arm of this generator. [default: what augment chooses for these cases]"""
 
 
@@ -75,10 +84,10 @@ class BenchmarkRequest(NewPlanSection, PlanRequest):
     are kept. A training that fails is named in the report, and tried again next time.
     """
 
-    plan: Annotated[File, Opt(argument=True, metavar="[PLAN]")] = Field(
+    plan: Annotated[str | os.PathLike[str], AsText, Opt(argument=True, metavar="[PLAN]")] = Field(
         default="plan.yaml", kw_only=False
     )
-    """YAML file (docs/benchmark_plan.md). [default: plan.yaml]"""
+    """YAML file (docs/benchmark_plan.md), or cases for --hours. [default: plan.yaml]"""
     arm: Annotated[Texts, Opt(metavar="NAME")] = ()
     """Run this experiment arm only; may be repeated."""
     test_set: bool = False
@@ -100,6 +109,13 @@ class BenchmarkRequest(NewPlanSection, PlanRequest):
                 *NewPlanSection.words(),
                 message="--new with {}: nothing is run, expected only the cases and how they are "
                 "read; leave it out",
+            )
+        if self.hours is not None:
+            self.refuse_beside(
+                *("plan", "out", "executor", "pictures"),
+                *[name for name in NewPlanSection.words() if name != "new"],
+                message="--hours with {}: expected the cases, how they are read, -o and "
+                "--executor; leave it out, or write a plan by --new",
             )
 
 

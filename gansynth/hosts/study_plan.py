@@ -14,7 +14,7 @@ from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.hosts.trials import trials_of
 from gansynth.metrics.segmentation.measures import DICE_AT_ALARMS
 
-STEPS = 1000
+STEPS, DRAWS, SEEDS = 1000, 3, 2  # of a plan whose time nobody has said
 FEWEST_SUBJECTS = 6  # subjects: two to develop with, two sealed, two to train on
 HEAD = """\
 # A plan of gansynth benchmark. What is not required may be left out; more keys:
@@ -48,6 +48,7 @@ def plan_text(
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     places: Mapping[str, str] | None = None,
+    size: Mapping[str, int] | None = None,
 ) -> str:
     """Return a plan that compares arms with real cases, with these again, and with twice as many.
 
@@ -55,18 +56,22 @@ def plan_text(
         arms: those with samples, as in a plan.
         settings: of generators, by their registered names.
         places: ``data``, ``subjects`` and others that are written otherwise than in ``source``.
+        size: ``steps`` of a training, ``draws`` and ``seeds``; of one left out the usual number.
     """
+    counts = {"steps": STEPS, "draws": DRAWS, "seeds": SEEDS} | dict(size or {})
     request = source.request
     subjects = len(subjects_of(source))
     test = max(2, subjects // 5)
     given = {key: getattr(request, key) for key in ("configuration", "plans", "subjects", "root")}
-    name = re.sub(r"[^A-Za-z0-9]+", "-", Path(source.name.rpartition(":")[2]).name).strip("-")
-    plan: dict[str, Any] = {"name": name or "plan", "data": f"{request.kind}:{request.where}"}
+    plan: dict[str, Any] = {
+        "name": plan_name(source.name),
+        "data": f"{request.kind}:{request.where}",
+    }
     plan |= {key: value for key, value in given.items() if value is not None}
     if request.read:
         plan["read"] = dict(request.read)
     plan.update(places or {})
-    plan["host"] = {"target": target, "steps": STEPS}
+    plan["host"] = {"target": target, "steps": counts["steps"]}
     if settings:
         plan["generators"] = {each: {"generator": each, "set": settings[each]} for each in settings}
     plan |= {
@@ -74,12 +79,17 @@ def plan_text(
         **({} if trials_of(target).saving_levels() is None else {"primary": DICE_AT_ALARMS}),
         # The most of which there are twice as many: the nearest to a training on all of them.
         "sizes": [(subjects - 2 * test) // 2],
-        "draws": 3,
-        "seeds": 2,
+        "draws": counts["draws"],
+        "seeds": counts["seeds"],
         "split": {"development": test, "sealed": test},
     }
     text = yaml.safe_dump(plan, sort_keys=False, default_flow_style=None, width=math.inf)
     return HEAD + "\n".join(map(_commented, text.splitlines()))
+
+
+def plan_name(data: str) -> str:
+    """Return the name of a plan for KIND:WHERE."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", Path(data.rpartition(":")[2]).name).strip("-") or "plan"
 
 
 def places_of(request: SourceRequest) -> dict[str, str]:

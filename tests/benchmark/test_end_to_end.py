@@ -200,6 +200,28 @@ def test_a_new_plan_is_opened_as_it_stands_marks_what_is_required_and_is_never_o
     assert not (tmp_path / "few.yaml").exists()
 
 
+@pytest.mark.slow
+def test_hours_end_in_a_sentence_and_a_command_and_typed_again_go_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"STEPS": 10, "FEWEST_STEPS": 10, "MOST_DRAWS": 3}.items():
+        monkeypatch.setattr(f"gansynth_benchmark.hours.{name}", value)
+    pictures(tmp_path / "set")
+    words = ("benchmark", "set", "--subjects", r"(p\d)_", "--executor", "here", "-o", "out")
+    first = gansynth(*words, "--hours", "0.001", "--json")
+    told = json.loads(first.stdout)
+    assert told["answer"].startswith("cannot tell, ")
+    assert told["use"][:2] == ["benchmark", "set"]
+    trained = sorted(path.name for path in Path("out/jobs").iterdir())
+    more = gansynth(*told["use"])
+    plan = yaml.safe_load(Path("out/plan.yaml").read_text())
+    assert [*told["arms"]] == ["default", "again", "double", "parametric"]
+    assert (plan["draws"], plan["host"]["steps"]) == (3, 10)
+    assert set(trained) < {path.name for path in Path("out/jobs").iterdir()}
+    answer, following = more.stdout.splitlines()[-1], more.stderr.splitlines()[-1]
+    assert answer.startswith(("with samples", "without samples", "cannot tell"))
+    assert gansynth(*shlex.split(following)[2:], "--help").exit_code == 0
+
+
 def organs(folder: Path) -> SourceRequest:
     """Pictures of ten people with a mask of one size, in one place."""
     for number in range(10):
