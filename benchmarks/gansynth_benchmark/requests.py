@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from gansynth.core.requests.base import File, Folder, Many, Opt, Request, Root, Text, Texts, Values
 from gansynth.core.requests.fit import FitRequest
@@ -16,7 +16,7 @@ from gansynth.core.requests.hosts import AugmentRequest
 if TYPE_CHECKING:
     from gansynth.core.source import SourceRequest
 
-AsText = BeforeValidator(str)
+AsText = AfterValidator(str)
 RUN = "run"  # run folder of a fit, below the job's folder
 
 
@@ -111,9 +111,10 @@ class BenchmarkRequest(NewPlanSection, PlanRequest):
                 "read; leave it out",
             )
         if self.hours is not None:
+            taken = [name for name in NewPlanSection.words() if name != "new"]
+            taken += ["plan", "out", "executor", "pictures"]
             self.refuse_beside(
-                *("plan", "out", "executor", "pictures"),
-                *[name for name in NewPlanSection.words() if name != "new"],
+                *taken,
                 message="--hours with {}: expected the cases, how they are read, -o and "
                 "--executor; leave it out, or write a plan by --new",
             )

@@ -74,7 +74,10 @@ def draw(
         run = load(out / "run")
         real = np.quantile(sizes([args.maps[case] for case in ill], source.schema), AT)
         found: dict[str, object] = {"people": chosen, "training": real.tolist()}
-        scans: dict[str, object] = {"unlabelled": f"pictures:{out / 'free'}", "backgrounds": "unlabelled"}
+        scans: dict[str, object] = {
+            "unlabelled": f"pictures:{out / 'free'}",
+            "backgrounds": "unlabelled",
+        }
         scans["lesion_free"] = True
         for where, words in (("own", {}), ("others", scans)):
             drawn = run.sample(args.samples, **words)
