@@ -13,14 +13,11 @@ from gansynth_evaluate.turing.api import turing_test as turing_test
 
 from .bank.api import fill_bank as fill_bank
 from .bank.api import live_bank as live_bank
-from .bank.producer import ProducerConfig as ProducerConfig
 from .bank.reader import BankReader as BankReader
 from .bank.store import BankSample as BankSample
-from .bank.supervisor import ProducerSupervisor as ProducerSupervisor
 from .core.body_mask import organ_mask as organ_mask
 from .core.capabilities import Capabilities as Capabilities
 from .core.capabilities import Input as Input
-from .core.case_pool import CaseContext as CaseContext
 from .core.case_pool import TrainingCases as TrainingCases
 from .core.case_store import CaseStore as CaseStore
 from .core.edit import CaseEdit as CaseEdit
@@ -53,7 +50,6 @@ from .core.host_options import HostOptions as HostOptions
 from .core.intake import HostArrays as HostArrays
 from .core.intake import Intake as Intake
 from .core.lineage import CaseRecord as CaseRecord
-from .core.lineage import Lineage as Lineage
 from .core.ratio import Ratio as Ratio
 from .core.registry import installed as installed
 from .core.requests.hosts import AugmentRequest as AugmentRequest
@@ -65,7 +61,6 @@ from .core.run_folder import RunFolder as RunFolder
 from .core.sample_request import SampleRequest as SampleRequest
 from .core.schedule import Mix as Mix
 from .core.schedule import Schedule as Schedule
-from .core.schedule import choose_cases as choose_cases
 from .core.schema import OUTSIDE as OUTSIDE
 from .core.schema import Boxes as Boxes
 from .core.schema import Case as Case
@@ -97,6 +92,7 @@ from .data.blending import rim_voxels as rim_voxels
 from .data.case_writer import write_volume as write_volume
 from .data.case_writer import yolo_lines as yolo_lines
 from .data.lesion_contrast import LesionContrast as LesionContrast
+from .data.listing import CaseFiles as CaseFiles
 from .data.listing import VolumeSet as VolumeSet
 from .data.nifti import VolumeSource as VolumeSource
 from .data.pictures import PictureSet as PictureSet
@@ -129,7 +125,6 @@ from .hosts.job import Job as Job
 from .hosts.mixer import Mixer as Mixer
 from .hosts.mixer import MixerConfig as MixerConfig
 from .hosts.prediction import PredictJob as PredictJob
-from .hosts.record import TrainingFolder as TrainingFolder
 from .hosts.record import TrainingResult as TrainingResult
 from .hosts.sample_source import SampleSource as SampleSource
 from .hosts.segments import mix_segments as mix_segments
@@ -161,10 +156,6 @@ from .nn.networks import UNetGenerator as UNetGenerator
 from .nn.networks import UNetStyle as UNetStyle
 from .nn.networks.blocks import one_hot as one_hot
 from .nn.networks.blocks import strides_for as strides_for
-from .nn.networks.progressive import EqualisedConv2d as EqualisedConv2d
-from .nn.networks.progressive import EqualisedLinear as EqualisedLinear
-from .nn.networks.progressive import minibatch_deviation as minibatch_deviation
-from .nn.networks.progressive import pixel_norm as pixel_norm
 from .nn.tiled_inference import draw_tiled as draw_tiled
 from .report.png import png_bytes as png_bytes
 from .runtime.devices import pick_device as pick_device
@@ -187,7 +178,6 @@ from .sampling.api import load as load
 from .sampling.replay import replay as replay
 from .sampling.run_source import open_source as open_source
 from .sampling.sample import sample as sample
-from .sampling.sampler import Sampler as Sampler
 from .testing import ToySource as ToySource
 from .testing import check_edit as check_edit
 from .testing import check_filter as check_filter

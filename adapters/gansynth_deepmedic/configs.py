@@ -24,8 +24,8 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from gansynth import DataFault
-from gansynth.data.listing import CaseFiles, stem
+from gansynth import CaseFiles, DataFault
+from gansynth.data.listing import stem
 from gansynth.runtime.errors import did_you_mean
 from gansynth.runtime.files import reading
 from gansynth_deepmedic.insertion import MISSING

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gansynth import (
+    CaseFiles,
     DataFault,
     EnvironmentFault,
     FoldSplit,
@@ -26,7 +27,7 @@ from gansynth import (
 )
 from gansynth.core.volumes import endings
 from gansynth.data.folds import at_most_folds, grouped_splits, read_subjects, table_text
-from gansynth.data.listing import CaseFiles, Collector, described
+from gansynth.data.listing import Collector, described
 from gansynth.runtime.errors import refuse_closed
 from gansynth.runtime.files import sha256_file, write_bytes_atomic
 from gansynth.runtime.machine import package_line

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from gansynth import (
     OUTSIDE,
     Case,
+    CaseFiles,
     CaseHeader,
     CaseSource,
     CaseStore,
@@ -56,7 +57,6 @@ from gansynth.data.folds import (
     write_small,
 )
 from gansynth.data.grid import in_eights, whole_labels
-from gansynth.data.listing import CaseFiles
 from gansynth_nnunet.cases import PreprocessedArrays, hashes_of
 from gansynth_nnunet.dataset import (
     FINGERPRINT,

@@ -44,7 +44,6 @@ from gansynth import (
     strides_for,
 )
 from gansynth.nn.losses import soft_dice
-from gansynth.runtime.devices import adam, autocast, resolve
 from gansynth_segmenter.dual_path import DualPath
 from gansynth_segmenter.options import SegmenterOptions
 
@@ -129,7 +128,7 @@ class SegmentingNetwork(Generator):
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Adam."""
         o = self.options
-        return adam(parameters, o.learning_rate, (o.beta1, 0.999))
+        return self.adam(parameters, o.learning_rate, (o.beta1, 0.999))
 
     def loss(self, step: TrainingStep) -> Mapping[str, Tensor]:
         """Return the cross-entropy of all labels and the soft Dice loss of the foreground."""
@@ -220,7 +219,7 @@ def probabilities(generator: Generator, images: Tensor) -> Tensor:
         torch.randn(len(images), *shape, generator=torch.Generator().manual_seed(place))
         for place, shape in enumerate(net.latent_shapes(images.shape[2:]))
     ]
-    with autocast(images.device, resolve(generator.precision, images.device) == "bf16"):
+    with generator.autocast(images.device):
         logits = net(images, [latent.to(images.device) for latent in latents])
     shares: Tensor = logits.float().softmax(1)
     return shares

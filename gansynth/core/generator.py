@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from gansynth.core.capabilities import OF_LABELS, Capabilities
 from gansynth.core.geometry import bounding_box
 from gansynth.core.schema import Case, Condition, FloatArray, Sample, Schema, lesion_mask
-from gansynth.runtime.devices import Precision, adam
+from gansynth.runtime.devices import Precision, adam, autocast, resolve
 from gansynth.runtime.errors import IntegrityFault
 from gansynth.runtime.options import OptionModel
 
@@ -190,6 +190,14 @@ class Generator(ABC):
         self.device = torch.device("cpu")
         self.precision: Precision = "auto"  # of sampling
 
+    # -- what a plugin may use -------------------------------------------------------------------
+
+    adam = staticmethod(adam)
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """Within this, networks sample at the generator's precision: bf16, or as their weights."""
+        return autocast(device, resolve(self.precision, device) == "bf16")
+
     # -- what a plugin must define ---------------------------------------------------------------
 
     @abstractmethod
@@ -229,7 +237,7 @@ class Generator(ABC):
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimiser of a player."""
-        return adam(parameters, 2e-4, (0.5, 0.999))
+        return self.adam(parameters, 2e-4, (0.5, 0.999))
 
     def channel_axes(self) -> Mapping[str, tuple[int, Sequence[str]]]:
         """Tensors with an axis of named channels: ``network/tensor`` -> (axis, names in order).

@@ -42,7 +42,6 @@ from gansynth import (
 from gansynth.nn import losses
 from gansynth.nn.networks.spectral import settled
 from gansynth.nn.tiled_inference import Window, by_halves, cut, tile_edge
-from gansynth.runtime.devices import adam, autocast, resolve
 from gansynth.runtime.errors import did_you_mean
 from gansynth_cgan3d.inserter import ImageUnits, LesionInsertion, centroid, pulled
 from gansynth_cgan3d.options import CGANOptions
@@ -377,7 +376,7 @@ class CGAN(Generator):
             "discriminator": o.lr_discriminator,
             "perceptor": PERCEPTOR_RATE,
         }
-        return adam(parameters, rates[player], (o.beta1, o.beta2))
+        return self.adam(parameters, rates[player], (o.beta1, o.beta2))
 
     # -- training: the generator -----------------------------------------------------------------
 
@@ -580,7 +579,7 @@ class CGAN(Generator):
     def _draw(self, inputs: ConditionInputs, size: Sequence[int], seeds: Sequence[int]) -> Tensor:
         net, edge = self.net, tile_edge(self.net, size, self.options.sample_tile)
         latents = self._latents(net.latent_shapes(size), seeds)
-        with autocast(self.device, resolve(self.precision, self.device) == "bf16"):
+        with self.autocast(self.device):
             if edge:
                 return draw_tiled(net, lambda w: self.encoded(inputs, w), size, latents, edge)
             drawn: Tensor = net(self.encoded(inputs), latents)

@@ -41,8 +41,6 @@ from gansynth import (
 from gansynth.core.schema import Mask
 from gansynth.data.lesion_contrast import tighten
 from gansynth.nn import losses
-from gansynth.nn.networks.progressive import faded, fades, half, twice
-from gansynth.runtime.devices import adam, autocast, resolve
 from gansynth_cpggan.boxes import (
     NONE,
     batch_maps,
@@ -60,6 +58,7 @@ from gansynth_cpggan.networks import (
     ProgressiveGenerator,
 )
 from gansynth_cpggan.options import CPGGANOptions
+from gansynth_cpggan.progressive import faded, fades, half, twice
 
 __all__ = ["CPGGAN", "CPGGANOptions"]
 
@@ -185,7 +184,7 @@ class CPGGAN(Generator):
         """Return Adam without a first moment, at the player's learning rate."""
         o = self.options
         rate = o.lr_generator if player == "generator" else o.lr_discriminator
-        return adam(parameters, rate, (0.0, 0.99))
+        return self.adam(parameters, rate, (0.0, 0.99))
 
     def accepts(self, case: Case) -> bool:
         """Accept cases with a list of boxes; with ``mode=roi`` it must not be empty."""
@@ -566,7 +565,7 @@ class CPGGANSampler:
             order_kinds = [o.kind for o in batch]
             kinds = torch.tensor(order_kinds, device=device) if gan.kinds else None
             latents = torch.stack([o.latent for o in batch]).to(device)
-            with autocast(device, resolve(gan.precision, device) == "bf16"):
+            with gan.autocast(device):
                 image = gan.drawn(latents, maps, level, alpha, kinds)
             whole = F.interpolate(gan.intensities.restored(image), gan.edge)
             images += [array.copy() for array in whole.cpu().numpy()[: len(part)]]

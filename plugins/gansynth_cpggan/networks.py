@@ -11,8 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gansynth import EqualisedConv2d, EqualisedLinear, UsageFault, minibatch_deviation, pixel_norm
-from gansynth.nn.networks.progressive import faded, fades, half, leaky, twice
+from gansynth import UsageFault
+from gansynth_cpggan.progressive import (
+    EqualisedConv2d,
+    EqualisedLinear,
+    faded,
+    fades,
+    half,
+    leaky,
+    minibatch_deviation,
+    pixel_norm,
+    twice,
+)
 
 FIRST = 4  # initial edge of both networks, in voxels
 PYRAMID = (1, 2, 4)

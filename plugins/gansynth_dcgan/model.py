@@ -37,7 +37,6 @@ from gansynth import (
 from gansynth.data.connected_components import boxes_of
 from gansynth.data.label_statistics import LabelPriors
 from gansynth.nn import losses
-from gansynth.runtime.devices import adam, autocast, resolve
 from gansynth_dcgan.masks import LabelChannels
 from gansynth_dcgan.networks import DCGANDiscriminator, DCGANGenerator, FeaturePyramid
 from gansynth_dcgan.options import DCGANOptions, Norm
@@ -144,7 +143,7 @@ class DCGAN(Generator):
         rate = lr or usual.lr
         if usual.beta1 is None:
             return torch.optim.RMSprop(parameters, lr=rate, foreach=True)
-        return adam(parameters, rate, (usual.beta1, usual.beta2))
+        return self.adam(parameters, rate, (usual.beta1, usual.beta2))
 
     def observe(self, cases: Iterable[Case]) -> dict[str, Any]:
         """Fit intensities, kinds and label maps; DataFault: a case lacks its kind or labels."""
@@ -246,7 +245,7 @@ class DCGAN(Generator):
             batch = torch.stack([*part, *[part[0]] * missing]).to(self.device)
             chosen = kinds[start : start + at_once]
             batch_kinds = stacked([*chosen, *[chosen[0]] * missing], self.device)
-            with autocast(self.device, resolve(self.precision, self.device) == "bf16"):
+            with self.autocast(self.device):
                 image, probabilities = self.drawn(batch, batch_kinds)
             images = self.intensities.restored(image).cpu().numpy()
             maps = [None] * at_once if probabilities is None else self.masks.labels(probabilities)

@@ -15,7 +15,7 @@ import pytest
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
-from gansynth import check_reader, installed
+from gansynth import SourceRequest, check_reader, check_source, installed, open_source
 from gansynth.core.volumes import VolumeReader, endings, read_volume, read_volume_header
 from gansynth.data.case_writer import write_prediction
 from gansynth.data.readers.itk import asked
@@ -365,6 +365,20 @@ def test_a_plugin_of_25_lines_adds_a_format(tmp_path):
         spoilt = tmp_path / "images/p1.vox"
         cut(spoilt)
         assert only(tmp_path, folds="2").message.startswith(f"{spoilt}: cannot be read as .vox")
+
+
+def test_a_list_of_files_makes_a_source_of_public_names(tmp_path):
+    page = Path(__file__).parents[2] / "docs/plugin_sources.md"
+    plugin = ModuleType("gansynth_pairs")
+    exec(page.read_text("utf-8").split("```python\n")[2].partition("```")[0], plugin.__dict__)
+    for number in range(4):
+        save(tmp_path / f"scans/p{number}.nii.gz", volume(number))
+        save(tmp_path / f"drawn/p{number}.nii.gz", lesion(number))
+    with registered(plugin, "pairs"):
+        request = SourceRequest("pairs", str(tmp_path), read={"folds": "2", "spacing": "2+1+1"})
+        assert check_source(installed().load("sources", "pairs"), request).passed
+        source = open_source(request)
+        assert (len(source.train_ids), source.schema.spacing) == (2, (2.0, 1.0, 1.0))
 
 
 class Second(VolumeReader):

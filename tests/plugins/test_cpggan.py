@@ -16,7 +16,6 @@ from gansynth.data.batches import batch_of
 from gansynth.fitting.composite_spec import PerClass, texts
 from gansynth.fitting.recipe import find_recipe
 from gansynth.fitting.recipe_plan import plan_recipe
-from gansynth.nn.networks.progressive import half, twice
 from gansynth.runtime.options import split_settings
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
@@ -29,6 +28,7 @@ from gansynth_cpggan.boxes import (
 )
 from gansynth_cpggan.model import CPGGAN, SOFT, WINDOWS, blend, bounded
 from gansynth_cpggan.networks import PYRAMID, spatial_pyramid
+from gansynth_cpggan.progressive import half, twice
 from gansynth_evaluate.detections import paper_arms
 from gansynth_evaluate.memorisation import discriminator_scores
 from tests.plugins import toys

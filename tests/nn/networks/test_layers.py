@@ -10,12 +10,9 @@ from torch import Tensor, nn
 from gansynth.nn.convolution import convolve, input_gradients_alone
 from gansynth.nn.networks.blocks import Conv3d
 from gansynth.nn.networks.lean_norm import norm_leaky_relu
-from gansynth.nn.networks.progressive import (
-    minibatch_deviation,
-    pixel_norm,
-)
 from gansynth.nn.networks.resize import enlarge, interpolate, matrix
 from gansynth.nn.networks.unet import NoiseInjection
+from gansynth_cpggan.progressive import minibatch_deviation, pixel_norm
 
 FIRST, LAST = torch.contiguous_format, torch.channels_last_3d
 
