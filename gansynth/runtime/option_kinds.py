@@ -36,8 +36,8 @@ def read_text(field: FieldInfo, value: Any) -> Any:
     several = tuples_of(field.annotation)
     if not isinstance(value, str):
         return [value] if several and _is_number(value) else value
-    of_parts = several or any(isinstance(kind, type(BaseModel)) for kind in kinds)
-    if of_parts and value.startswith(("[", "{")):  # as a recipe's list, of texts with commas
+    of_keys = any(isinstance(kind, type(BaseModel)) for kind in kinds)
+    if (several and value[:1] == "[") or (of_keys and value[:1] == "{"):  # as recipes have them
         with suppress(yaml.YAMLError):  # the model says what it expects
             return parse_yaml(value)
     text_itself = str in kinds or Path in kinds or value in choices(field.annotation)

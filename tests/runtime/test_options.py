@@ -140,6 +140,7 @@ class Listed(ReadOptions):
         ("edge=none", None),
         ("names=[]", ()),
         ("names=A,B", ("A", "B")),
+        ("names={channel}", ("{channel}",)),
         ("bits=16", 16),
         ("ends=low,high", ("low", "high")),
     ],
