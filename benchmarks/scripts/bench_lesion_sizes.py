@@ -24,10 +24,11 @@ import numpy as np
 from common import known_states, print_table, write
 from gain_unlabelled import shows_tissue
 
-import gansynth
 from gansynth.core.schema import LabelArray, Schema
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.connected_components import parts
+from gansynth.fitting.api import fit
+from gansynth.sampling.api import load
 from gansynth.sampling.run_source import open_source
 
 LEAST = 4  # pixels of the smallest part that counts as a lesion
@@ -67,13 +68,14 @@ def draw(
         out = Path(scratch)
         write_draw(folder, ill, others, out)
         data = f"pictures:{out / 'ill'}"
-        gansynth.fit(
-            "parametric", data=data, subjects=subjects, fold="all", out=out / "run", quiet=True
-        )
-        run = gansynth.load(out / "run")
+        fit("parametric", data=data, subjects=subjects, fold="all", out=out / "run", quiet=True)
+        run = load(out / "run")
         real = np.quantile(sizes([args.maps[case] for case in ill], source.schema), AT)
-        found: dict[str, object] = {"people": chosen, "training": real.tolist()}
-        scans = {"unlabelled": f"pictures:{out / 'free'}", "backgrounds": "unlabelled"}
+        found: dict[str, Any] = {"training": real.tolist()}
+        scans: dict[str, Any] = {
+            "unlabelled": f"pictures:{out / 'free'}",
+            "backgrounds": "unlabelled",
+        }
         for where, words in (("own", {}), ("others", scans)):
             drawn = run.sample(args.samples, **words)
             taken = [one for one in drawn if not one.provenance.get("reject_reason")]
@@ -82,7 +84,6 @@ def draw(
                 "shares": (np.quantile(each, AT) / real).round(3).tolist(),
                 "rejected": len(drawn) - len(taken),
                 "lesions": len(each),
-                "without": float(np.mean([not (one.labels > 0).any() for one in taken])),
             }
     return found
 
