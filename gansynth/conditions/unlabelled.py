@@ -163,6 +163,8 @@ class MarkedSource(UnlabelledSource):
     def __init__(self, scans: UnlabelledSource) -> None:
         super().__init__(scans.base, scans.own, scans.lesions)
         self._with_lesion = len(scans.left_out)
+        if scans.train_ids:  # by one estimate, so that a scan is the same in both
+            self.alignment = scans.alignment
 
     @property
     def train_ids(self) -> tuple[str, ...]:

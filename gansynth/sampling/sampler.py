@@ -118,7 +118,14 @@ class Sampler:
             cache=cache,
         )
         traced = {"generator": generator.name, "run": run.run_id}
-        self.marked = MarkedScans(self.others.marked, run.space, request.self_train, traced)
+        backgrounds = {
+            self.others.marked.index(scans.marked): held
+            for scans, held in zip(self.others.unlabelled, self.sampler.scans, strict=True)
+            if self.others.marked
+        }
+        self.marked = MarkedScans(
+            self.others.marked, run.space, request.self_train, traced, backgrounds
+        )
         filters, device = request.filters, str(generator.device)
         if not learn:
             filters = tuple(text for text in filters if not to_learn(run.folder, [text]))

@@ -7,7 +7,7 @@ workshop; FixMatch, Sohn et al. 2020).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gansynth.conditions.unlabelled import MarkedSource
+from gansynth.core.case_pool import TrainingCases
 from gansynth.core.sample_request import MARKED
 from gansynth.core.schema import Case, Sample, known_labels
 from gansynth.core.space import Placement, Space
@@ -32,12 +33,14 @@ class MarkedScans:
         space: that samples are drawn in.
         share: of the samples that are such scans.
         traced: what the provenance of all samples holds.
+        backgrounds: number of a source -> its scans without a lesion, which are held there.
     """
 
     sources: Sequence[MarkedSource]
     space: Space
     share: float
     traced: dict[str, Any]
+    backgrounds: Mapping[int, TrainingCases]
 
     def has(self, seed: int, index: int) -> bool:
         """Whether a sample is a scan; no other random number depends on it."""
@@ -48,7 +51,7 @@ class MarkedScans:
         """Return a scan, cut in the space as a training case is, with its labels."""
         rng = np.random.default_rng(np.random.SeedSequence((seed, index, 0, _WHICH)))
         number, case_id = self._named[int(rng.integers(len(self._named)))]
-        case = self._caches[number](case_id)
+        case = self._read(number, case_id)
         placement = self.space.place(known_labels(case, self.sources[number].schema), rng)
         placed = self.space.to_generator(case, placement)
         provenance = {
@@ -65,8 +68,14 @@ class MarkedScans:
 
     def case_of(self, provenance: dict[str, Any]) -> Case:
         """Return the scan of a sample at its place, in the generator's space."""
-        case = self._caches[provenance[MARKED]](provenance["case"])
+        case = self._read(provenance[MARKED], provenance["case"])
         return self.space.to_generator(case, Placement.from_json(provenance["placement"]))
+
+    def _read(self, number: int, case_id: str) -> Case:
+        held = self.backgrounds.get(number)
+        if held is not None and case_id in held.ids:
+            return held(case_id)
+        return self._caches[number](case_id)
 
     @cached_property
     def _named(self) -> list[tuple[int, str]]:
