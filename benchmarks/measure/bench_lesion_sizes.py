@@ -24,11 +24,10 @@ import numpy as np
 from common import known_states, print_table, write
 from gain_unlabelled import shows_tissue
 
-from gansynth.core.requests.fit import FitRequest
 from gansynth.core.schema import LabelArray, Schema
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.connected_components import parts
-from gansynth.fitting.api import run_fit
+from gansynth.fitting.api import fit
 from gansynth.sampling.api import load
 from gansynth.sampling.run_source import open_source
 
@@ -69,16 +68,14 @@ def draw(
         out = Path(scratch)
         write_draw(folder, ill, others, out)
         data = f"pictures:{out / 'ill'}"
-        request = {"data": data, "subjects": subjects, "fold": "all", "out": out / "run"}
-        run_fit(FitRequest("parametric", **request, quiet=True))
+        fit("parametric", data=data, subjects=subjects, fold="all", out=out / "run", quiet=True)
         run = load(out / "run")
         real = np.quantile(sizes([args.maps[case] for case in ill], source.schema), AT)
-        found: dict[str, object] = {"people": chosen, "training": real.tolist()}
-        scans: dict[str, object] = {
+        found: dict[str, Any] = {"training": real.tolist()}
+        scans: dict[str, Any] = {
             "unlabelled": f"pictures:{out / 'free'}",
             "backgrounds": "unlabelled",
         }
-        scans["lesion_free"] = True
         for where, words in (("own", {}), ("others", scans)):
             drawn = run.sample(args.samples, **words)
             taken = [one for one in drawn if not one.provenance.get("reject_reason")]
@@ -87,7 +84,6 @@ def draw(
                 "shares": (np.quantile(each, AT) / real).round(3).tolist(),
                 "rejected": len(drawn) - len(taken),
                 "lesions": len(each),
-                "without": float(np.mean([not (one.labels > 0).any() for one in taken])),
             }
     return found
 
