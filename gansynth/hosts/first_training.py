@@ -224,13 +224,14 @@ def check_markable(
             f"mark them yourself (gansynth predict RESULT IMAGES --sure {SURE:g}), {vow}",
         )
     if request.first is None and (request.export is not None or not cls.predicts_levels()):
-        why = f"{cls.name} has no probabilities to mark them by"
+        why, way = f"{cls.name} has no probabilities to mark them by", vow.removeprefix("or ")
         if request.export is not None:
             why = "an export trains nothing that could mark them"
+            way = f"name the results of a training that can: --first RESULT; {vow}"
         raise UsageFault(
             "hosts.scans-unvouched",
-            f"{typed}: nobody says that these scans are free of lesions, and {why}; expected the "
-            f"results of a training that can mark them: --first RESULT; {vow}",
+            f"{typed}: nobody says that these scans are free of lesions, and {why}; expected one "
+            f"of both: {way}",
         )
     if source.schema.ignore is None:
         raise without_ignore(f"{typed}: {source.name}", vow)
