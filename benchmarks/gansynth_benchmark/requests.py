@@ -16,7 +16,7 @@ from gansynth.core.requests.hosts import AugmentRequest
 if TYPE_CHECKING:
     from gansynth.core.source import SourceRequest
 
-AsText = BeforeValidator(str)
+AsText = BeforeValidator(lambda value: str(value) if isinstance(value, os.PathLike) else value)
 RUN = "run"  # run folder of a fit, below the job's folder
 
 
@@ -111,9 +111,10 @@ class BenchmarkRequest(NewPlanSection, PlanRequest):
                 "read; leave it out",
             )
         if self.hours is not None:
+            allowed = [name for name in NewPlanSection.words() if name != "new"]
+            allowed += ["plan", "out", "executor", "pictures"]
             self.refuse_beside(
-                *("plan", "out", "executor", "pictures"),
-                *[name for name in NewPlanSection.words() if name != "new"],
+                *allowed,
                 message="--hours with {}: expected the cases, how they are read, -o and "
                 "--executor; leave it out, or write a plan by --new",
             )

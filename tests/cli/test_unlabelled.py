@@ -105,7 +105,7 @@ def test_pasted_lesions_are_the_donors_pixels_and_what_is_around_them_is_a_scans
     words = {"unlabelled": f"pictures:{home / 'free'}", "backgrounds": arm["backgrounds"]}
     pasted = 0
     for sample in run.sample(12, prevalence=1, edit=arm["edit"], lesions=arm["lesions"], **words):
-        lesion = sample.labels > 0
+        lesion = np.asarray(sample.labels) > 0
         scan = np.asarray(Image.open(home / f"free/images/{sample.provenance['case']}.png"))
         around = np.corrcoef(sample.image[0][~lesion], scan[~lesion])[0, 1]
         assert around > 0.999  # brought to the training cases' intensities

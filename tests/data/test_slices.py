@@ -110,7 +110,7 @@ def test_slices_are_chosen_by_number_or_share(text, expected):
 
 @pytest.mark.parametrize(("thickness", "first", "last"), [(1.0, 80, 149), (2.0, 40, 74)])
 def test_slices_of_some_millimetres_lie_there_whatever_their_thickness(thickness, first, last):
-    chosen = SliceOptions(slices="80mm-150mm").slices
+    chosen: Any = SliceOptions.model_validate({"slices": "80mm-150mm"}).slices
     assert chosen.of(round(240 / thickness), thickness) == list(range(first, last + 1))
 
 

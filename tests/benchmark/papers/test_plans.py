@@ -350,7 +350,9 @@ def test_commands_that_remarks_name_have_these_options():
     assert {name for name, _ in words} == {"turing-test", "evaluate"}
     context = cli.make_context("gansynth", ["doctor"])
     for name, typed_words in words:
-        cli.get_command(context, name).make_context(name, typed_words.split())
+        command = cli.get_command(context, name)
+        assert command is not None
+        command.make_context(name, typed_words.split())
 
 
 def test_a_plan_without_pictures_draws_none(typed):
