@@ -111,10 +111,10 @@ class BenchmarkRequest(NewPlanSection, PlanRequest):
                 "read; leave it out",
             )
         if self.hours is not None:
-            taken = [name for name in NewPlanSection.words() if name != "new"]
-            taken += ["plan", "out", "executor", "pictures"]
+            allowed = [name for name in NewPlanSection.words() if name != "new"]
+            allowed += ["plan", "out", "executor", "pictures"]
             self.refuse_beside(
-                *taken,
+                *allowed,
                 message="--hours with {}: expected the cases, how they are read, -o and "
                 "--executor; leave it out, or write a plan by --new",
             )

@@ -14,10 +14,12 @@ from PIL import Image
 import gansynth
 from gansynth.conditions.lesion_contrast import LesionContrasts
 from gansynth.core.sample_request import MARKED
+from gansynth.runtime.yaml_text import read_yaml
 from tests.conditions.rooms import THREE, patients, pool_of
 from tests.data.sets import save as save_volume
 
 SIDE = 48
+GAINS = Path(__file__).parents[2] / "benchmarks/gains"
 
 
 def save(folder: Path, name: str, seed: int, *, lesion: bool, scale: float = 1.0) -> None:
@@ -93,6 +95,32 @@ def test_intensities_of_scans_become_those_of_training_cases_and_it_is_said(
     middle = [float(sample.image[0, 20:28, 20:28].mean()) for sample in samples]
     assert np.allclose(middle, 90 / 255, atol=0.03)
     assert all(sample.image[0, 0, 0] == 0 for sample in samples)
+
+
+def test_pasted_lesions_are_the_donors_pixels_and_what_is_around_them_is_a_scans(home, tmp_path):
+    plan = read_yaml(GAINS / "fair_lgg_paste/plan.yaml", "a plan")[0]
+    plain = plan["generators"]["plain"]["set"]
+    [arm] = [one for one in plan["arms"] if "generator" in one]
+    data = f"pictures:{home / 'ill'}"
+    gansynth.fit("copypaste", data=data, set=plain, out=tmp_path / "plain", quiet=True)
+    run = gansynth.load(tmp_path / "plain")
+    words = {"unlabelled": f"pictures:{home / 'free'}", "backgrounds": arm["backgrounds"]}
+    pasted = 0
+    for sample in run.sample(12, prevalence=1, edit=arm["edit"], lesions=arm["lesions"], **words):
+        lesion = np.asarray(sample.labels) > 0
+        scan = np.asarray(Image.open(home / f"free/images/{sample.provenance['case']}.png"))
+        around = np.corrcoef(sample.image[0][~lesion], scan[~lesion])[0, 1]
+        assert around > 0.999  # brought to the training cases' intensities
+        if lesion.any():
+            donor = home / f"ill/{{}}/{sample.provenance['lesions']['donor']}.png"
+            image, mask = (
+                np.asarray(Image.open(str(donor).format(k))) for k in ("images", "labels")
+            )
+            shown = np.rint(255 * sample.image[0][lesion])
+            assert np.allclose(shown, 255 * sample.image[0][lesion], atol=1e-3)
+            assert np.isin(shown, image[mask > 0]).all()
+            pasted += 1
+    assert pasted > 5
 
 
 @pytest.mark.parametrize("beside", [False, True])
