@@ -102,7 +102,7 @@ class VolumeSource(CaseSource):
     def __init__(self, request: SourceRequest, listing: VolumeSet, options: VolumeOptions) -> None:
         for fault in listing.faults:
             raise fault.error
-        self.request = replace(request, read={**listing.understood, **request.read})
+        self.request = replace(request, read=dict(listing.understood) | dict(request.read))
         self.listing = listing
         self.options = options
         self._entries = {entry.case: entry for entry in listing.entries}
