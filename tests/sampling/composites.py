@@ -9,7 +9,7 @@ from gansynth.fitting.composite_fit import fit_composite
 from gansynth.runtime.progress import NullReporter
 
 SMALL = {"width": 4, "levels": 1, "d_width": 4, "d_levels": 1, "batch_size": 1, "precision": "fp32"}
-NOISE = {"width": 4, "max_width": 8, "latent": 4, "batch_size": 4, "diversity": False}
+NOISE = {"width": 4, "max_width": 8, "latent": 4, "batch_size": 4, "diversity": 0}
 
 
 def words(settings: Mapping[str, object]) -> dict[str, str]:
