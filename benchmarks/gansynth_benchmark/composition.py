@@ -17,7 +17,7 @@ from gansynth.bank.draw_log import drawn_cases
 from gansynth.core.run_folder import MANIFEST
 from gansynth.fitting.run_report import CARD
 from gansynth.hosts import record
-from gansynth.hosts.prediction import find_result
+from gansynth.hosts.prediction import find_result, trained_sessions
 from gansynth.report.numbers import joined
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json
@@ -78,13 +78,7 @@ def lines_of(document: Mapping[str, Any]) -> Iterator[str]:
 
 def _of_training(folder: Path) -> dict[str, Any]:
     """Return how the training in a folder was composed."""
-    sessions = record.read_sessions(folder)
-    if not sessions or not sessions[-1]["epochs"][1]:
-        raise UsageFault(
-            "card.nothing-trained",
-            f"{folder}: nothing is trained yet, expected a training; type its gansynth augment "
-            "again",
-        )
+    sessions = trained_sessions(folder)
     made, newest = read_json(folder / record.FILE), sessions[-1]
     result = record.TrainingResult.of(sessions, folder)
     lineage, *others = record.lineages_of(newest) or (None,)

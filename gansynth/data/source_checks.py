@@ -49,12 +49,7 @@ def check_source(opener: Opener, request: SourceRequest) -> ConformanceReport:
         opener: what the plugin registers.
         request: a data set with training and held-out cases; at most 16 are read.
     """
-    report = ConformanceReport(request.kind)
-    trial = _SourceTrial(opener, request)
-    if report.run("opens", trial.opens) and report.run("cases are read", trial.cases_are_read):
-        for name in CHECKS:
-            report.run(name.replace("_", " "), getattr(trial, name))
-    return report
+    return _SourceTrial(opener, request).report()
 
 
 def check_data(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
@@ -67,12 +62,11 @@ def check_data(request: SourceRequest, progress: Callable[[int, int], None]) -> 
     kind = request.kind
     if kind in registry.loaders["checks"] or kind not in registry.loaders["sources"]:
         return registry.check(kind)(request, progress)
-    opener = registry.load("sources", kind)
-    source: CaseSource = opener(request)
-    found = check_source(opener, request)
+    trial = _SourceTrial(registry.load("sources", kind), request)
+    source = trial.source
     findings = [
         Finding("error", None, Path(request.where), f"{kind}: {check.name}: {check.message}")
-        for check in found.failed
+        for check in trial.report().failed
     ]
     cases = len(source.train_ids) + len(source.held_out_ids)
     return CheckReport(source.name, cases, findings)
@@ -90,6 +84,14 @@ class _SourceTrial:
     def ids(self) -> list[str]:
         source = self.source
         return [*source.train_ids[: CASES // 2], *source.held_out_ids[: CASES // 2]]
+
+    def report(self) -> ConformanceReport:
+        """Run all checks; those of cases only if they are read."""
+        report = ConformanceReport(self.request.kind)
+        if report.run("opens", self.opens) and report.run("cases are read", self.cases_are_read):
+            for name in CHECKS:
+                report.run(name.replace("_", " "), getattr(self, name))
+        return report
 
     def cases(self) -> list[Case]:
         return [self.source.load(case_id) for case_id in self.ids]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -287,8 +287,7 @@ def _first_training(request: AugmentRequest) -> FirstTraining | None:
     if cls.Options.output_key in settings:
         settings[cls.Options.output_key] += name
     alone = as_long_alone(request, source, settings | dict(more))
-    words = tuple(word for word in keeping if word not in request.options)
-    options = (*request.options, *words)
+    options = _options_with(request, keeping)
     alone = alone.replace(without=("first", "dry_run", *gone), options=options)
     planned = run_augment(alone.replace(dry_run=True), NullReporter(), control=True, timed=False)
     assert planned.session is not None, "its request is whole"
@@ -371,8 +370,7 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
         own = settings | dict(more)
         if output_key in settings and not (taken and name == "with"):
             own[output_key] = f"{settings[output_key]}/{name}"
-        words = tuple(word for word in keeping if word not in request.options)
-        options = (*request.options, *words)
+        options = _options_with(request, keeping)
         arms[name] = request.replace(without=("compare", "out"), set=own, options=options)
     planned = run_augment(arms["with"].replace(dry_run=True), NullReporter(), timed=False)
     assert planned.session is not None, "its request is whole"
@@ -410,6 +408,11 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     file.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomic(file, f"{document['plan']}\n".encode())
     return replace(done, document=document, control=control)
+
+
+def _options_with(request: AugmentRequest, words: Sequence[str]) -> tuple[str, ...]:
+    """Return the host's options with further ones that were not typed."""
+    return (*request.options, *[word for word in words if word not in request.options])
 
 
 def _is_finished(request: AugmentRequest) -> bool:

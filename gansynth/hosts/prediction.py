@@ -207,13 +207,12 @@ def find_result(request: PredictRequest) -> Path:
     )
 
 
-def newest_session(folder: Path) -> Mapping[str, Any]:
-    """Return the newest session of a training.
+def trained_sessions(folder: Path) -> list[dict[str, Any]]:
+    """Return the sessions of a training, of which the last has trained.
 
     Raises:
         UsageFault: nothing was trained in it.
     """
-    document = read_json(folder / record.FILE)
     sessions = record.read_sessions(folder)
     if not sessions or not sessions[-1]["epochs"][1]:
         raise UsageFault(
@@ -221,7 +220,18 @@ def newest_session(folder: Path) -> Mapping[str, Any]:
             f"{folder}: nothing is trained yet, expected a training with a checkpoint; type its "
             "gansynth augment again",
         )
+    return sessions
+
+
+def newest_session(folder: Path) -> Mapping[str, Any]:
+    """Return the newest session of a training.
+
+    Raises:
+        UsageFault: nothing was trained in it.
+    """
+    sessions = trained_sessions(folder)
     if "target" not in sessions[-1]:
+        document = read_json(folder / record.FILE)
         raise UsageFault(
             "hosts.target-framework-not-recorded",
             f"{folder}: was trained by gansynth {document.get('gansynth')}, which did not record "
