@@ -297,7 +297,7 @@ def nobody_vouches(marked, tmp_path) -> tuple[object, ...]:
     shutil.copytree(marked / "scans/images", tmp_path / "bare")
     read = ("--read", "folds=3", "--read", f"labels={LABELS}")
     data = ("--data", f"pictures:{marked / 'ill'}", *read, "--generator", marked / "cp")
-    short = ("--target=segmenter", "--ratio=1:1", "--device=cpu", "--set", "width=8", "--steps", 40)
+    short = ("--target=segmenter", "--ratio=1:1", "--device=cpu", "--set", "width=8", "--steps", 8)
     scans = ("--unlabelled", f"pictures:{tmp_path / 'bare'}", "--self-train", 1)
     return ("augment", *data, *short, *scans, "-o", tmp_path / "out")
 
