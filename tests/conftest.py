@@ -30,7 +30,7 @@ from packaging.requirements import Requirement
 from gansynth.core.registry import installed
 from gansynth.core.requests.hosts import PrepareRequest
 from gansynth.core.source import SourceRequest, lineage_of
-from gansynth.hosts.commands import report_preparation
+from gansynth.hosts.data_sets.data_commands import report_preparation
 from gansynth.runtime.progress import NullReporter
 from tests.mixtures import example, toy_bank  # noqa: F401  # fixtures
 from tests.pretend_cuda.environment import PRETENDS
@@ -354,7 +354,7 @@ def _tiny_fits():
         for name, number in few.items():
             patch.setattr(f"gansynth.{name}", number)
         patch.setattr(os, "fsync", lambda descriptor: None)
-        patch.setattr("gansynth.hosts.dry_run.pace_of", lambda *_: {})
+        patch.setattr("gansynth.hosts.deciding.dry_run.pace_of", lambda *_: {})
         with fits_that_show(False):
             yield
 
@@ -545,7 +545,7 @@ def one_line() -> Callable[[int, str, int, Iterable[str]], None]:
 HOLD = """
 import sys
 from pathlib import Path
-from gansynth.sampling.run import locked
+from gansynth.sampling.manifest import locked
 
 with locked(Path(sys.argv[1])):
     print("held", flush=True)

@@ -16,7 +16,7 @@ def toy_bank(tmp_path, monkeypatch):
     """
     from gansynth.core.lineage import CaseRecord, Lineage
     from gansynth.core.schema import Sample, Schema
-    from gansynth.hosts import mixture
+    from gansynth.hosts.mixing import mixture
     from tests.banks import write_bank
 
     # Temporary logs are removed at exit, which pytest-xdist's workers leave out.

@@ -11,7 +11,7 @@ from gansynth.core.capabilities import Capabilities
 from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.schema import Boxes, Case, Sample
 from gansynth.core.space import Space
-from gansynth.data.lesion_contrast import LesionContrast, tighten
+from gansynth.imaging.box_contrast import LesionContrast, tighten
 from gansynth.testing import ToySource
 from tests.offered import offered
 

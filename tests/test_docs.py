@@ -18,7 +18,7 @@ from gansynth.conditions.edits.warps import WarpOptions
 from gansynth.core.edit import EditOptions
 from gansynth.core.registry import installed
 from gansynth.core.requests.hosts import AugmentRequest
-from gansynth.hosts.host import framework
+from gansynth.hosts.contract.host import framework
 from gansynth.metrics import METRICS
 from gansynth.runtime.option_kinds import option_rows
 from gansynth.sampling.filters import BUILT_IN as FILTERS

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, zoom
 
 import gansynth
-from gansynth.hosts import dry_run
+from gansynth.hosts.deciding import dry_run
 from gansynth.runtime.errors import IntegrityFault
 from gansynth_cli.main import cli
 from tests.producers import forked_producers

@@ -16,8 +16,8 @@ from pydantic import BaseModel
 import gansynth
 from gansynth.core.generator import GeneratorOptions
 from gansynth.core.registry import installed
-from gansynth.hosts.crop_host import TrainingOptions
-from gansynth.hosts.host import framework
+from gansynth.hosts.contract.crop_host import TrainingOptions
+from gansynth.hosts.contract.host import framework
 from gansynth.training.loop import FitOptions
 from tests.house import ROOT, parsed, statements
 

@@ -139,7 +139,7 @@ resample(np.zeros((1, 4, 4)), np.zeros((4, 4), np.int16), (2, 8))"""
             "from gansynth.core.registry import installed; installed(); "
             "from gansynth.training.loggers import TensorBoardLog; "
             "TensorBoardLog(None, {}, print).close()",
-            "gansynth.hosts.mixer",
+            "gansynth.hosts.mixing.mixer",
             set(),
         ),
         (

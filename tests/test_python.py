@@ -12,7 +12,7 @@ import pytest
 import gansynth
 from gansynth.core.registry import installed
 from gansynth.runtime.errors import UsageFault
-from gansynth.sampling.api import FittedRun
+from gansynth.sampling.loaded_run import FittedRun
 from gansynth.testing import ToySource
 from gansynth.training.loop import FitOptions
 from gansynth_cli.main import cli

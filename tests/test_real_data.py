@@ -14,7 +14,7 @@ from gansynth.core.fingerprint import alike, prints_of, sharing
 from gansynth.core.requests.hosts import ImportRequest
 from gansynth.core.source import SourceRequest
 from gansynth.core.volumes import read_volume
-from gansynth.hosts.commands import report_import
+from gansynth.hosts.data_sets.data_commands import report_import
 from gansynth.sampling.run_source import open_source
 from gansynth_deepmedic.source import open_deepmedic
 from tests.conftest import DATA

@@ -30,7 +30,7 @@ from gansynth import (
     TrainingResult,
     UsageFault,
 )
-from gansynth.hosts.launch import device_of
+from gansynth.hosts.contract.launch import device_of
 from gansynth.metrics.segmentation.evaluation import account_of, asked_regions
 from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.check import refuse_unusable

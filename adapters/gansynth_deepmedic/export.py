@@ -28,7 +28,7 @@ from gansynth import (
     Writer,
     write_json_atomic,
 )
-from gansynth.hosts.export import new_folder
+from gansynth.bank.export import new_folder
 from gansynth_deepmedic.check import refuse_unusable, samplings_of
 from gansynth_deepmedic.insertion import HostCase, insert, misfit, position_of
 from gansynth_deepmedic.layout import (

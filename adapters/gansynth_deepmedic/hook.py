@@ -1,10 +1,10 @@
 """Trains the user's DeepMedic with synthetic cases. It runs in DeepMedic's own Python.
 
 DeepMedic loads a number of cases for each subepoch and takes equal numbers of segments from them.
-So R:S is set by cases. Subepoch k has its table (``gansynth.hosts.epoch_plan``), the same in every
-process. A sample that cannot be inserted is not used, e.g. one without training case or labels, or
-outside the region of interest. Others are drawn. Then the real stand-in is taken and counted, as
-with an empty bank.
+So R:S is set by cases. Subepoch k has its table (``gansynth.hosts.mixing.epoch_plan``), the same
+in every process. A sample that cannot be inserted is not used, e.g. one without training case or
+labels, or outside the region of interest. Others are drawn. Then the real stand-in is taken and
+counted, as with an empty bank.
 
 Three functions of DeepMedic 0.8 are replaced in memory. Forked processes inherit them.
 
@@ -42,8 +42,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.hosts.epoch_plan import EpochPlan
-from gansynth.hosts.mixer import Mixer, MixerConfig
+from gansynth.hosts.mixing.epoch_plan import EpochPlan
+from gansynth.hosts.mixing.mixer import Mixer, MixerConfig
 from gansynth.runtime.child import NAME, obey
 from gansynth.runtime.serialise import Document
 from gansynth_deepmedic.insertion import HostCase, LoadedCase, insert, misfit, position_of

@@ -14,8 +14,8 @@ from gansynth import (
     VolumeSource,
     open_source,
 )
-from gansynth.hosts.launch import device_of
-from gansynth.hosts.prediction import axes_of, place_labels, raw_files
+from gansynth.hosts.contract.launch import device_of
+from gansynth.hosts.contract.prediction import axes_of, place_labels, raw_files
 from gansynth.runtime.files import replace_text
 from gansynth_deepmedic.layout import list_text
 from gansynth_deepmedic.program import checkpoint_in, find_program, run_test

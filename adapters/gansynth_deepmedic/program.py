@@ -33,7 +33,7 @@ from gansynth import (
     read_json,
     write_json_atomic,
 )
-from gansynth.hosts.record import LOG
+from gansynth.hosts.contract.record import LOG
 from gansynth.runtime import child
 from gansynth.runtime.child import WARNING
 from gansynth.runtime.errors import traced_fault

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gansynth import Prediction, UsageFault
-from gansynth.hosts.record import FILE, read_sessions
+from gansynth.hosts.contract.record import FILE, read_sessions
 from gansynth.metrics.segmentation.evaluation import of_volumes
 from gansynth_deepmedic.source import DeepMedicSource
 

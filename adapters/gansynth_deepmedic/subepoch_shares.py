@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from gansynth import Ratio
 from gansynth.core.ratio import listed_counts, whole_parts
-from gansynth.hosts.epoch_plan import count_places
+from gansynth.hosts.mixing.epoch_plan import count_places
 from gansynth_deepmedic.configs import CASES, SEGMENTS
 
 MOST_REPEATS = 8  # most times that a real case is listed to reach R:S exactly

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from gansynth import Mix, Prediction, Trials, read_json
-from gansynth.hosts.record import read_sessions
+from gansynth.hosts.contract.record import read_sessions
 from gansynth.metrics.segmentation.evaluation import FILE as METRICS
 from gansynth_deepmedic.results import WAY_OUT, predictions, refuse_unsaved, rounds_of
 from gansynth_deepmedic.source import DeepMedicSource

@@ -30,9 +30,9 @@ from gansynth import (
     read_settings,
     write_json_atomic,
 )
-from gansynth.hosts.launch import TrainingHandover, device_of
-from gansynth.hosts.record import FILE as RECORD
-from gansynth.hosts.record import mix_name
+from gansynth.hosts.contract.launch import TrainingHandover, device_of
+from gansynth.hosts.contract.record import FILE as RECORD
+from gansynth.hosts.contract.record import mix_name
 from gansynth.metrics.segmentation.evaluation import account_of, asked_regions
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth.runtime.machine import cores

@@ -20,7 +20,7 @@ from gansynth import (
     SourceRequest,
     case_records,
 )
-from gansynth.hosts.launch import TrainingHandover
+from gansynth.hosts.contract.launch import TrainingHandover
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.source import NnunetSource
 from gansynth_nnunet.workers import own_workers

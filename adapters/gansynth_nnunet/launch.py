@@ -27,7 +27,7 @@ from gansynth import (
     UsageFault,
     read_settings,
 )
-from gansynth.hosts.launch import TrainingHandover
+from gansynth.hosts.contract.launch import TrainingHandover
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.errors import did_you_mean, traced_fault
 from gansynth_nnunet.workers import WORKERS

@@ -17,7 +17,7 @@ from gansynth import (
     read_json,
 )
 from gansynth.core.volumes import endings
-from gansynth.hosts.prediction import axes_of, place_labels, raw_files
+from gansynth.hosts.contract.prediction import axes_of, place_labels, raw_files
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.child import limit_threads
 from gansynth_nnunet.converter import REORIENT

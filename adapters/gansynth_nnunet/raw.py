@@ -27,7 +27,7 @@ from gansynth.data.case_writer import NiftiWriter
 from gansynth.data.check import check_volumes, in_order
 from gansynth.data.folds import absolute
 from gansynth.data.listing import channel_places
-from gansynth.hosts.prediction import axes_of
+from gansynth.hosts.contract.prediction import axes_of
 from gansynth_nnunet.cases import PreprocessedArrays, hashes_of
 from gansynth_nnunet.dataset import (
     NAME,

@@ -35,7 +35,7 @@ from gansynth import (
     disk_errors,
 )
 from gansynth.core.volumes import endings
-from gansynth.hosts.prediction import raw_files
+from gansynth.hosts.contract.prediction import raw_files
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth_nnunet.cases import PreprocessedArrays
 

@@ -198,7 +198,7 @@ class NnunetSource(PatchSource):
 
         "" if they differ, or are not at hand.
         """
-        from gansynth.hosts.prediction import axes_of
+        from gansynth.hosts.contract.prediction import axes_of
 
         if self.ending not in endings() or not (self.root.raw / self.dataset).is_dir():
             return ""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gansynth import read_json, write_json_atomic
-from gansynth.hosts.timing import noted_by
+from gansynth.hosts.deciding.timing import noted_by
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.child import entry, limit_threads
 from gansynth_nnunet.workers import WORKERS

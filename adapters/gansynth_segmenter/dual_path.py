@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gansynth.hosts.segments import segment_margin, segment_parts
+from gansynth.hosts.mixing.segments import segment_margin, segment_parts
 
 FEATURES = (1, 1, 4 / 3, 4 / 3, 4 / 3, 4 / 3, 5 / 3, 5 / 3)
 """Features of the convolutions of a path, as multiples of the first one's."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from gansynth import CropHost, FloatArray, Job, LabelArray, UsageFault
-from gansynth.hosts.training_data import CentredCrops, Pair, padding_values
+from gansynth.hosts.mixing.training_data import CentredCrops, Pair, padding_values
 from gansynth.runtime.child import WARNING
 from gansynth.runtime.option_kinds import size_text
 from gansynth.runtime.progress import ProgressTask
@@ -73,7 +73,7 @@ class SegmenterHost(CropHost):
                 "is read as pictures or as whole resampled cases; expected crops of volumes. Name "
                 "--patch 64, or train --network unet",
             )
-        from gansynth.hosts.segments import segment_margin
+        from gansynth.hosts.mixing.segments import segment_margin
         from gansynth_segmenter.dual_path import RECEPTIVE
 
         least = 2 * segment_margin(RECEPTIVE, self.options.factors) + 1

@@ -32,7 +32,7 @@ from gansynth import (
     read_json,
     write_json_atomic,
 )
-from gansynth.hosts.training_data import on_own_grid, padding_values
+from gansynth.hosts.mixing.training_data import on_own_grid, padding_values
 from gansynth.metrics.segmentation.evaluation import RULE, levels_of
 from gansynth.runtime.files import path_inside, sha256_file
 from gansynth.sampling.open_run import build_fitting, check_room, load_weights

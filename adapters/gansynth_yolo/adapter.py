@@ -38,7 +38,7 @@ from gansynth import (
     yolo_lines,
 )
 from gansynth.data.picture_files import picture_header
-from gansynth.hosts.launch import device_of
+from gansynth.hosts.contract.launch import device_of
 from gansynth.metrics.detection.measures import summary
 from gansynth.metrics.detection.record import file_of
 from gansynth.runtime.files import replace_text

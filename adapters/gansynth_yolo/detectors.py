@@ -28,7 +28,7 @@ from gansynth import (
     TrainingFault,
     UsageFault,
 )
-from gansynth.hosts.record import version_of
+from gansynth.hosts.contract.record import version_of
 from gansynth.runtime.errors import did_you_mean, extra_hint
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from gansynth import (
     Writer,
     write_json_atomic,
 )
+from gansynth.bank.export import new_folder
 from gansynth.core.ratio import listed_counts, whole_parts
-from gansynth.hosts.export import new_folder
 from gansynth.sampling.png_writer import PictureOptions
 from gansynth_yolo.intake import YoloIntake
 from gansynth_yolo.mirror import check_path, names_of, parts, place

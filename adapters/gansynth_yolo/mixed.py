@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth import Boxes, EpochPlan, FloatArray, Mixer, MixerConfig
-from gansynth.hosts.epoch_plan import PARTNERS, IntArray
+from gansynth.hosts.mixing.epoch_plan import PARTNERS, IntArray
 
 if TYPE_CHECKING:
     from gansynth import BankSample

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gansynth import Mix, Trials, UsageFault, read_detections
-from gansynth.hosts.epoch_plan import count_places
-from gansynth.hosts.record import read_sessions
+from gansynth.hosts.contract.record import read_sessions
+from gansynth.hosts.mixing.epoch_plan import count_places
 from gansynth.metrics.detection.measures import summary
 from gansynth.metrics.detection.record import file_of
 

@@ -17,7 +17,7 @@ from gansynth_cli.common import WIDTH, Output, examples, summary, table, then
 from gansynth_cli.requests import request_command
 
 if TYPE_CHECKING:
-    from gansynth_benchmark.api import Benchmarked
+    from gansynth_benchmark.functions import Benchmarked
     from gansynth_benchmark.report.study import ReportData
 
 
@@ -49,7 +49,7 @@ def show_benchmark(request: BenchmarkRequest, done: Benchmarked, out: Output) ->
 
 benchmark = request_command(
     BenchmarkRequest,
-    "gansynth_benchmark.api:measure",
+    "gansynth_benchmark.functions:measure",
     show_benchmark,
     epilog=examples(
         "gansynth benchmark --new nifti:scans --subjects subjects.csv",
@@ -152,7 +152,7 @@ def show_tune(request: TuneRequest, document: dict[str, Any], out: Output) -> No
 
 tune = request_command(
     TuneRequest,
-    "gansynth_benchmark.api:run_tuning",
+    "gansynth_benchmark.functions:run_tuning",
     show_tune,
     epilog=examples(
         "gansynth tune plan.yaml --executor local:2",
@@ -195,7 +195,7 @@ def show_papers(request: PapersRequest, document: dict[str, Any], out: Output) -
 
 papers = request_command(
     PapersRequest,
-    "gansynth_benchmark.api:run_papers",
+    "gansynth_benchmark.functions:run_papers",
     show_papers,
     epilog=examples(
         "gansynth papers shin2018 --data nifti:brats/ --extra-source tissues=nifti:tissues/ "

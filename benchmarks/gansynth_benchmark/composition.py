@@ -16,8 +16,8 @@ from typing import Any, cast
 from gansynth.bank.draw_log import drawn_cases
 from gansynth.core.run_folder import MANIFEST
 from gansynth.fitting.run_report import CARD
-from gansynth.hosts import record
-from gansynth.hosts.prediction import find_result, trained_sessions
+from gansynth.hosts.contract import record
+from gansynth.hosts.contract.prediction import find_result, trained_sessions
 from gansynth.report.numbers import joined
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json

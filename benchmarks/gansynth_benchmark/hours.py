@@ -10,7 +10,7 @@ from typing import Any
 
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest
-from gansynth.hosts.study_plan import STEPS, plan_name
+from gansynth.hosts.deciding.study_plan import STEPS, plan_name
 from gansynth.metrics.statistics import REPETITIONS, VarianceComponents, detectable
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.measuring import BOUND, dry_run

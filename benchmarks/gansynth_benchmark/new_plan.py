@@ -12,11 +12,11 @@ from typing import Any
 from gansynth.core.generator import capabilities_of
 from gansynth.core.registry import installed
 from gansynth.core.requests.hosts import AugmentRequest
-from gansynth.data.api import find_kind
-from gansynth.hosts.host import framework
-from gansynth.hosts.one_command import READING, Decision, decide
-from gansynth.hosts.study_plan import FEWEST_SUBJECTS, plan_text, subjects_of
-from gansynth.hosts.suggestion import Rule
+from gansynth.data.kinds import find_kind
+from gansynth.hosts.contract.host import framework
+from gansynth.hosts.deciding.one_command import READING, Decision, decide
+from gansynth.hosts.deciding.study_plan import FEWEST_SUBJECTS, plan_text, subjects_of
+from gansynth.hosts.deciding.suggestion import Rule
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth.runtime.progress import NullReporter

@@ -23,8 +23,8 @@ from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.requests.sections import ReadSection
 from gansynth.fitting.composite_spec import texts
-from gansynth.hosts.host import Framework, framework
-from gansynth.hosts.trials import Levels, trials_of
+from gansynth.hosts.contract.host import Framework, framework
+from gansynth.hosts.deciding.trials import Levels, trials_of
 from gansynth.metrics.segmentation.measures import (
     AT_ALARMS,
     LESIONS,

@@ -23,7 +23,7 @@ from gansynth.core.lineage import CaseRecord, Lineage, some_names
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest, case_record, lineage_of
 from gansynth.data.folds import grouped_splits
 from gansynth.data.held_out import held_out_of
-from gansynth.hosts.trials import Trials, trials_of
+from gansynth.hosts.deciding.trials import Trials, trials_of
 from gansynth.metrics.segmentation.evaluation import (
     THRESHOLDS,
     NearestAlarms,

@@ -21,7 +21,7 @@ from typing import Any
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import FoldSplit
-from gansynth.hosts.trials import shortened, trials_of
+from gansynth.hosts.deciding.trials import shortened, trials_of
 from gansynth.metrics.segmentation.measures import LESIONS, beside, cost_words, measure_of
 from gansynth.metrics.statistics import LEVEL
 from gansynth.runtime.errors import TrainingFault, UsageFault

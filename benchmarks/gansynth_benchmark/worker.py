@@ -13,10 +13,10 @@ from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import MANIFEST
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
-from gansynth.fitting.api import run_fit
-from gansynth.hosts.api import run_augment
-from gansynth.hosts.host import framework
-from gansynth.hosts.trials import trials_of
+from gansynth.fitting.command import run_fit
+from gansynth.hosts.augment import run_augment
+from gansynth.hosts.contract.host import framework
+from gansynth.hosts.deciding.trials import trials_of
 from gansynth.metrics.segmentation.evaluation import Prediction
 from gansynth.metrics.segmentation.measures import OF_SIZES
 from gansynth.runtime.errors import UsageFault

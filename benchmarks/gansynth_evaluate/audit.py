@@ -46,7 +46,7 @@ from gansynth.sampling.deidentify import (
     names_of_case,
     words_of_schema,
 )
-from gansynth.sampling.run import PARTS
+from gansynth.sampling.manifest import PARTS
 
 MOST_OF_A_KIND = 20  # findings listed of one kind; the others are counted
 MOST_FOLDERS = 3

@@ -16,7 +16,7 @@ from gansynth_evaluate.requests import (
 )
 
 if TYPE_CHECKING:
-    from gansynth_evaluate.turing.api import RatedStudy
+    from gansynth_evaluate.turing.rated_study import RatedStudy
 
 
 def show_evaluate(request: EvaluateRequest, document: dict[str, Any], out: Output) -> None:
@@ -34,7 +34,7 @@ def show_evaluate(request: EvaluateRequest, document: dict[str, Any], out: Outpu
 
 def _cure(request: EvaluateRequest, cures: list[str]) -> Iterator[str]:
     from gansynth.core.run_folder import RunFolder
-    from gansynth.sampling.run import PARTS
+    from gansynth.sampling.manifest import PARTS
     from gansynth.sampling.run_source import open_moved
 
     run = RunFolder(Path(request.run))
@@ -71,7 +71,7 @@ def show_turing_test(request: TuringRequest, made: RatedStudy, out: Output) -> N
 
 turing_test = request_command(
     TuringRequest,
-    "gansynth_evaluate.turing.api:run_turing_test",
+    "gansynth_evaluate.turing.rated_study:run_turing_test",
     show_turing_test,
     epilog=examples(
         "gansynth turing-test runs/g1 -n 50 --raters 3",

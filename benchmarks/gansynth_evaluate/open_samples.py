@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gansynth.bank.api import read_stored
+from gansynth.bank.filling import read_stored
 from gansynth.bank.reader import BankReader
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import CaseSource, SourceRequest

@@ -47,9 +47,9 @@ from gansynth.fitting.recipe import find_recipe
 from gansynth.nn.networks.blocks import one_hot
 from gansynth.runtime.devices import tf32
 from gansynth.runtime.options import split_settings
+from gansynth.training.cuda_graphs import Compile
 from gansynth.training.loading import threads_for
 from gansynth.training.loop import FitOptions
-from gansynth.training.replay import Compile
 
 CUDA = torch.device("cuda")
 NEVER = {"sample_every": 10**9, "checkpoint_every": 10**9, "diversity": 0}

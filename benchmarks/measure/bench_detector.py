@@ -30,7 +30,7 @@ from common import paired, print_table, write
 from yolo_data import phantoms
 
 if TYPE_CHECKING:
-    from gansynth.hosts.session import Session
+    from gansynth.hosts.contract.session import Session
 
 BAR, TARGET = 1.05, 1.02
 HELD_OUT = 8
@@ -70,7 +70,7 @@ def session_of(asked: Mapping[str, Any]) -> Session:
     """The training that ``gansynth augment`` would run."""
     from gansynth.core.requests.hosts import AugmentRequest
     from gansynth.core.source import SourceRequest
-    from gansynth.hosts.session import Session
+    from gansynth.hosts.contract.session import Session
     from gansynth_yolo.source import open_yolo
 
     keys = ("detector", "epochs", "imgsz", "batch", "workers", "device", "output")
@@ -85,8 +85,8 @@ def session_of(asked: Mapping[str, Any]) -> Session:
 
 def mixed(asked: Mapping[str, Any]) -> tuple[Ends, dict[str, Any]]:
     """Train as ``gansynth augment`` does, in this process."""
-    from gansynth.hosts.job import Job
-    from gansynth.hosts.record import read_sessions
+    from gansynth.hosts.contract.job import Job
+    from gansynth.hosts.contract.record import read_sessions
 
     ends, rounds = Ends(), Job.end_round
 

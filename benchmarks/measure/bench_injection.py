@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--patch", type=int, default=48, help="edge of the patch, voxels")
     args = parser.parse_args()
     from gansynth.core.ratio import Ratio
-    from gansynth.hosts.mixer import MixerConfig
+    from gansynth.hosts.mixing.mixer import MixerConfig
 
     os.environ.update(nnUNet_n_proc_DA="0")
     with tempfile.TemporaryDirectory() as folder:

@@ -191,7 +191,7 @@ def contrasts_of(one: Shown) -> Any:
     """Contrast of an image's lesions against their rims, (1, C); see ``gansynth.data``."""
     from gansynth.core.geometry import bounding_box
     from gansynth.core.schema import Boxes
-    from gansynth.data.lesion_contrast import contrasts
+    from gansynth.imaging.box_contrast import contrasts
 
     box = bounding_box(one.lesion)
     row = [*(part.start for part in box), *(part.stop for part in box)]

@@ -27,8 +27,8 @@ from gain_unlabelled import shows_tissue
 from gansynth.core.schema import LabelArray, Schema
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.connected_components import parts
-from gansynth.fitting.api import fit
-from gansynth.sampling.api import load
+from gansynth.fitting.command import fit
+from gansynth.sampling.loaded_run import load
 from gansynth.sampling.run_source import open_source
 
 LEAST = 4  # pixels of the smallest part that counts as a lesion

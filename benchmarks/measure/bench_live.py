@@ -155,7 +155,7 @@ class Live:
 def run_ratio(source: Any, run: Path, root: Path, args: argparse.Namespace, p: str) -> Any:
     """All blocks at one ratio."""
     from gansynth.core.ratio import Ratio
-    from gansynth.hosts.mixer import MixerConfig
+    from gansynth.hosts.mixing.mixer import MixerConfig
 
     live = Live(source, run, root, args)
     hosts: list[Host] = []

@@ -82,7 +82,7 @@ def segmenter(module):
     make = module.batch_of
 
     def counted(job, step, stage, which):
-        from gansynth.hosts.training_data import uncut
+        from gansynth.hosts.mixing.training_data import uncut
         source, space = job.host.source, uncut(job.host.space)
         cases = lambda: [space.to_generator(source.load(case)).image for case in source.train_ids]
         batch = make(job, step, stage, which)
@@ -208,7 +208,10 @@ class Host(ABC):
                     found["producer"] = process
                 elif "watchdog.py" in words:
                     found["watchdog"] = process
-                elif "gansynth.hosts.training_process" in words and process.ppid() == command.pid:
+                elif (
+                    "gansynth.hosts.contract.training_process" in words
+                    and process.ppid() == command.pid
+                ):
                     found["trainer"] = process
         found.setdefault("trainer", command)
         return found

@@ -52,7 +52,7 @@ from gansynth.core.schema import Case
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Placement
 from gansynth.data.batches import CaseCache
-from gansynth.data.lesion_contrast import roc_area
+from gansynth.imaging.box_contrast import roc_area
 from gansynth.metrics.c2st import Classifier
 from gansynth.sampling.run_source import open_source
 

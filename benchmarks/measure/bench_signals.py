@@ -208,7 +208,7 @@ def role(process: psutil.Process) -> str:
     roles = {
         "gansynth.bank.producer": "producer",
         "watchdog.py": "watchdog",
-        "gansynth.hosts.training_process": "trainer",
+        "gansynth.hosts.contract.training_process": "trainer",
         "deepMedicRun": "DeepMedic",
         "resource_tracker": "resource tracker",
         "spawn_main": "spawned worker",

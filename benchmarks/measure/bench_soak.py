@@ -34,7 +34,7 @@ FLAT_MIB_PER_MINUTE = 2.0
 """Growth of one process below which its memory counts as flat."""
 WARM_UP_SECONDS = 90
 SHM = Path("/dev/shm")
-TRAINING = "gansynth.hosts.training_process"
+TRAINING = "gansynth.hosts.contract.training_process"
 
 
 def start(root: Path, run: Path, scratch: Path, ratio: str) -> subprocess.Popen[bytes]:
@@ -145,9 +145,9 @@ def kind_of(process: psutil.Process) -> str:
     words = " ".join(process.cmdline())
     if "gansynth.bank.producer" in words:
         return "producer"
-    if "gansynth.hosts.training_process" in words:
+    if "gansynth.hosts.contract.training_process" in words:
         parent = process.parent()
-        inside = parent is not None and "gansynth.hosts.training_process" in " ".join(
+        inside = parent is not None and "gansynth.hosts.contract.training_process" in " ".join(
             parent.cmdline()
         )
         return f"worker {process.pid}" if inside else "trainer"

@@ -41,7 +41,7 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
 from gansynth.data.connected_components import parts
-from gansynth.data.lesion_grain import LEAST_VOXELS, tissue_around
+from gansynth.imaging.lesion_grain import LEAST_VOXELS, tissue_around
 from gansynth.sampling.run_source import open_source
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"

@@ -27,7 +27,7 @@ from common import RESULTS, print_table, write
 from wild_truth import Input, compared, inputs
 
 from gansynth.core.source import SourceRequest
-from gansynth.data.api import find_kind
+from gansynth.data.kinds import find_kind
 from gansynth.sampling.run_source import open_source
 from gansynth_cli.main import cli
 

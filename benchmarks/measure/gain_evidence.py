@@ -3,7 +3,7 @@
 Of each set all results of the samples that are drawn by default are read, of the committed files.
 The description is made of the data, where they are at hand; else that of the last time stays.
 
-    python gain_evidence.py [--data ../shared/data]    # gansynth/hosts/evidence.json
+    python gain_evidence.py [--data ../shared/data]    # gansynth/hosts/deciding/evidence.json
     python gain_evidence.py --leave-one-out            # would the advice be right?
 
 Left out are all sets of the same people. ``results/advice.json`` has what is printed. The limits of
@@ -20,8 +20,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gansynth.core.source import SourceRequest
-from gansynth.hosts import advice
-from gansynth.hosts.advice import Description, MeasuredSet, Result, advice_for, describe_source
+from gansynth.hosts.deciding import advice
+from gansynth.hosts.deciding.advice import (
+    Description,
+    MeasuredSet,
+    Result,
+    advice_for,
+    describe_source,
+)
 from gansynth.metrics.segmentation.measures import DICE_AT_ALARMS
 from gansynth.sampling.run_source import open_source
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from gansynth_benchmark.api import benchmark
+from gansynth_benchmark.functions import benchmark
 from gansynth_benchmark.suite import sentences
 
 HERE = Path(__file__).parents[1] / "gains"

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from gansynth_benchmark import study
-from gansynth_benchmark.api import benchmark
+from gansynth_benchmark.functions import benchmark
 
 
 def fit_on_pool(arms: frozenset[str]) -> None:

@@ -20,7 +20,7 @@ from gain_unlabelled import copy_pictures, shows_tissue
 from PIL import Image
 
 from gansynth_benchmark import study
-from gansynth_benchmark.api import benchmark
+from gansynth_benchmark.functions import benchmark
 from gansynth_benchmark.plan_file import read_plan
 from gansynth_benchmark.study import BenchmarkStudy, JobFactory, TrainingPoint
 from gansynth_benchmark.subject_split import DEVELOPMENT

@@ -25,7 +25,7 @@ def prepare_data(
     What is in ``root`` already is kept.
     """
     from gansynth.core.source import SourceRequest
-    from gansynth.hosts.commands import prepare
+    from gansynth.hosts.data_sets.data_commands import prepare
     from gansynth.sampling.run_source import open_source
     from gansynth.testing.phantoms import PhantomOptions, write_phantoms
 

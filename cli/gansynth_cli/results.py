@@ -17,7 +17,7 @@ from gansynth_cli.common import Hint, table, then
 if TYPE_CHECKING:
     from gansynth.core.run_folder import RunFolder
     from gansynth.core.source import CaseSource, SourceRequest
-    from gansynth.hosts.suggestion import Suggestion
+    from gansynth.hosts.deciding.suggestion import Suggestion
 
 PATHS = ("sheet", "nearest", "record")
 """Keys of a sample report whose values are files."""
@@ -54,7 +54,7 @@ def then_fit(suggested: Suggestion, request: SourceRequest, **fields: object) ->
 def then_prepare(request: SourceRequest) -> Hint:
     """Return the preparation of raw cases by their framework, as it suits this machine."""
     from gansynth.core.requests.hosts import PrepareRequest
-    from gansynth.hosts.one_command import suited_preparation
+    from gansynth.hosts.deciding.one_command import suited_preparation
 
     settings = {} if request.plans else suited_preparation(f"{request.kind}:{request.where}")
     return then(*request.words(PrepareRequest, **({"set": settings} if settings else {})))
@@ -86,8 +86,8 @@ def then_augment(folder: Path) -> Iterator[Hint]:
 
 def then_cure(cures: Collection[str], run: RunFolder, source: CaseSource) -> Iterator[Hint]:
     """Yield the fit that cures alarms of ``gansynth evaluate``: of another rim, kind or length."""
-    from gansynth.data.blending import rim_voxels
-    from gansynth.hosts.suggestion import suggested_generator
+    from gansynth.hosts.deciding.suggestion import suggested_generator
+    from gansynth.imaging.blending import rim_voxels
     from gansynth.runtime.files import free_name
 
     votes = [*cures].count("wider") - [*cures].count("narrower")

@@ -32,7 +32,7 @@ from gansynth.core.body_mask import organ_mask, share_inside
 from gansynth.core.case_pool import CaseContext
 from gansynth.core.geometry import Matrix, Rng
 from gansynth.core.schema import Boxes, Case, Mask, Schema
-from gansynth.data.body_box import depths
+from gansynth.imaging.body_box import depths
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.options import OptionModel, read_options
 from gansynth.runtime.tables import read_cell

@@ -51,8 +51,8 @@ from gansynth.core.resample import crop_edge, crop_pad
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Mask, Schema
 from gansynth.core.small_matrices import product
 from gansynth.core.space import Placement
-from gansynth.data.body_box import BodyBox
 from gansynth.data.connected_components import LabelComponents, large_parts, parts
+from gansynth.imaging.body_box import BodyBox
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import Needs, OptionModel, read_options
 
@@ -349,7 +349,7 @@ def matched_intensities(change: EditedLesion, seed: int) -> tuple[FloatArray, Ma
     """
     import torch
 
-    from gansynth.data.blending import dress
+    from gansynth.imaging.blending import dress
 
     image, image_labels = change.image, change.shown
     lesion = change.labels > 0
@@ -464,7 +464,7 @@ class PlacementRegion:
         """The scene's own lesions, and what is near them."""
         import torch
 
-        from gansynth.data.blending import hole, rim_voxels
+        from gansynth.imaging.blending import hole, rim_voxels
 
         lesions = mask_of(self.case_context.labels, self.classes)
         if not lesions.any():

@@ -21,8 +21,8 @@ from gansynth.core.resample import resample
 from gansynth.core.schema import Case, FloatArray, Mask, known_labels
 from gansynth.core.small_matrices import product
 from gansynth.core.space import Placement
-from gansynth.data.body_box import BodyBox, across_middle, depths
 from gansynth.data.connected_components import large_parts
+from gansynth.imaging.body_box import BodyBox, across_middle, depths
 
 T = TypeVar("T")
 KERNEL = 0.04

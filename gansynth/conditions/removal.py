@@ -22,9 +22,9 @@ from gansynth.core.case_pool import CaseContext
 from gansynth.core.case_store import Arrays
 from gansynth.core.geometry import Matrix, Rng, bounding_box, fill_nearest, mask_of
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Mask
-from gansynth.data.blending import Donor, poisson_of_many
 from gansynth.data.connected_components import LabelComponents
-from gansynth.data.lesion_grain import value_limits, within
+from gansynth.imaging.blending import Donor, poisson_of_many
+from gansynth.imaging.lesion_grain import value_limits, within
 
 BORDER, RIM = 1, 2
 """Voxels around a lesion that are taken out with it, and those beyond that are compared."""

@@ -1,7 +1,7 @@
 """Which samples fit the training cases of a host: all that a producer of samples knows of a host.
 
-An ``Intake`` is opened on the training cases of a framework, e.g. nnU-Net. ``gansynth.hosts.host``
-says how a framework trains.
+An ``Intake`` is opened on the training cases of a framework, e.g. nnU-Net.
+``gansynth.hosts.contract.host`` says how a framework trains.
 """
 
 from __future__ import annotations

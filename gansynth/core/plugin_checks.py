@@ -182,11 +182,11 @@ def _shown(thing: object) -> str:
 # Imported only if an object of the kind was loaded; its module has then imported it already.
 _BASES: dict[str, Callable[[], type[Any]]] = {
     "generators": hookspecs.lazily("gansynth.core.generator:Generator"),
-    "hosts": hookspecs.lazily("gansynth.hosts.host:Framework"),
+    "hosts": hookspecs.lazily("gansynth.hosts.contract.host:Framework"),
     "edits": hookspecs.lazily("gansynth.core.edit:Edit"),
     "filters": hookspecs.lazily("gansynth.core.filter:Filter"),
     "readers": hookspecs.lazily("gansynth.core.volumes:VolumeReader"),
     "writers": hookspecs.lazily("gansynth.core.writer:Writer"),
     "metrics": hookspecs.lazily("gansynth.metrics.comparison:Metric"),
-    "trials": hookspecs.lazily("gansynth.hosts.trials:Trials"),
+    "trials": hookspecs.lazily("gansynth.hosts.deciding.trials:Trials"),
 }

@@ -29,8 +29,8 @@ from gansynth.fitting.setup import same_run, write_config
 from gansynth.report.image_grid import write_sample_grid
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import elsewhere, sha256_file
+from gansynth.sampling.manifest import COMPOSITE, NOTHING, PARTS, Run, new_manifest
 from gansynth.sampling.open_run import below_its_size, load_run
-from gansynth.sampling.run import COMPOSITE, NOTHING, PARTS, Run, new_manifest
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 

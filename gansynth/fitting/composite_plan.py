@@ -18,8 +18,8 @@ from gansynth.fitting.composite_spec import PartSpec, PerChannel, PerClass, Spec
 from gansynth.fitting.pipeline import PipelineStep
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.options import split_settings
+from gansynth.sampling.manifest import COMPOSITE, PARTS
 from gansynth.sampling.request_checks import GeneratorInfo, check_edits
-from gansynth.sampling.run import COMPOSITE, PARTS
 from gansynth.sampling.run_source import open_source, viewed
 from gansynth.training.loop import FitOptions
 

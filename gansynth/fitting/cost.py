@@ -42,12 +42,12 @@ from gansynth.runtime.machine import free_memory
 from gansynth.runtime.measuring import OutOfTime, measuring
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.signals import Interrupted, StopRequest
-from gansynth.sampling.run import Run
+from gansynth.sampling.manifest import Run
 from gansynth.training.checkpoint import KEPT_CHECKPOINTS, bytes_of
 from gansynth.training.checkpoint_manager import TrainingCallbacks
+from gansynth.training.cuda_graphs import WARM_UP
 from gansynth.training.loading import threads_for
 from gansynth.training.loop import FitOptions, steps_for, train
-from gansynth.training.replay import WARM_UP
 
 MEASURED_STEPS = 3
 """Least timed steps of a stage that is not slow."""

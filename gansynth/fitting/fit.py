@@ -31,8 +31,8 @@ from gansynth.runtime.errors import TrainingFault
 from gansynth.runtime.files import remove_temporaries, sha256_file
 from gansynth.runtime.progress import NullReporter, Reporter, WarningLog
 from gansynth.runtime.signals import Interrupted, StopRequest, stop_request
+from gansynth.sampling.manifest import Run, locked
 from gansynth.sampling.open_run import below_its_size
-from gansynth.sampling.run import Run, locked
 from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loggers import FILE as LOSSES
 from gansynth.training.loggers import TensorBoardLog

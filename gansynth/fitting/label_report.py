@@ -16,8 +16,8 @@ from gansynth.metrics.segmentation.measures import dice, mean_dice
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.runtime.progress import Reporter
+from gansynth.sampling.manifest import Run
 from gansynth.sampling.quality_gate import reject_reason_of
-from gansynth.sampling.run import Run
 from gansynth.sampling.run_source import LabelMapSampler
 
 FOUND = "label_maps.json"

@@ -12,7 +12,7 @@ from gansynth.fitting.setup import FitJob
 from gansynth.metrics.comparison import Window, window_of
 from gansynth.metrics.diversity import PAIRS, MeanSimilarity, owners_of, pairwise, windowed
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.run import Run
+from gansynth.sampling.manifest import Run
 
 AT_ONCE = 8
 """Samples generated at once."""

@@ -21,7 +21,7 @@ from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.files import remove_temporaries, sha256_file
 from gansynth.runtime.measuring import measuring
 from gansynth.runtime.progress import NullReporter, Reporter
-from gansynth.sampling.run import check_lockable, locked
+from gansynth.sampling.manifest import check_lockable, locked
 
 
 class FitArguments(TypedDict, total=False):

@@ -30,7 +30,7 @@ from gansynth.sampling.deidentify import (
     names_of_case,
     words_of_schema,
 )
-from gansynth.sampling.run import PARTS
+from gansynth.sampling.manifest import PARTS
 from gansynth.training.loggers import FILE as LOSSES
 from gansynth.training.loop import loop_options
 

@@ -10,7 +10,7 @@ from gansynth.fitting.setup import FitJob
 from gansynth.report.image_grid import write_sample_grid
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.inspect import SHOWN_SAMPLES, write_nearest
-from gansynth.sampling.run import Run
+from gansynth.sampling.manifest import Run
 
 COLUMNS, LEAST, VALUES = 8, 4, 1 << 24
 """Samples on a preview grid, at most and at least, and values of images that more must not have: of

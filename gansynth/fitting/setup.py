@@ -36,9 +36,9 @@ from gansynth.runtime.files import elsewhere, free_bytes, in_units, write_bytes_
 from gansynth.runtime.measuring import Tally, measuring
 from gansynth.runtime.options import overlay, split_settings
 from gansynth.runtime.progress import PLAIN_SECONDS, Reporter, counting
+from gansynth.sampling.manifest import Run, check_lockable, new_manifest
 from gansynth.sampling.open_run import check_room, load_state
 from gansynth.sampling.request_checks import GeneratorInfo, check_edits
-from gansynth.sampling.run import Run, check_lockable, new_manifest
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 from gansynth.training.checkpoint import KEPT_CHECKPOINTS, bytes_of

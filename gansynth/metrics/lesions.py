@@ -28,7 +28,7 @@ from gansynth.core.schema import (
     content_hash,
 )
 from gansynth.data.connected_components import LabelComponents, parts
-from gansynth.data.lesion_contrast import LesionContrast, Numbers, contrasts, roc_area, spread
+from gansynth.imaging.box_contrast import LesionContrast, Numbers, contrasts, roc_area, spread
 from gansynth.metrics.comparison import (
     LEVEL,
     Comparison,

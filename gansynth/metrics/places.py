@@ -11,8 +11,8 @@ import numpy as np
 
 from gansynth.core.body_mask import shown_body
 from gansynth.core.schema import FloatArray, LabelArray, Schema
-from gansynth.data.body_box import BodyBox, across_middle, depths
 from gansynth.data.connected_components import large_parts
+from gansynth.imaging.body_box import BodyBox, across_middle, depths
 from gansynth.metrics.comparison import Comparison, Floats, Image, Metric, Quantity
 
 ASIDE = 0.2  # least share of a lesion on its lesser side of the middle that makes it astride

@@ -62,7 +62,7 @@ def entry(work: Callable[[], None]) -> int:
 
 
 def show(**message: object) -> None:
-    """In a child: send the parent something to show, as JSON; see ``gansynth.hosts.launch``."""
+    """In a child: send the parent something to show, as JSON; see ``hosts.contract.launch``."""
     if os.environ.get(SHOWS):
         write_stderr(SHOWN_PREFIX + json.dumps(message))
 

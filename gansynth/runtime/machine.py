@@ -1,4 +1,4 @@
-"""Checks of the machine for ``gansynth.hosts.doctor``: cores, disks, packages; free memory."""
+"""Checks of the machine for ``hosts.data_sets.doctor``: cores, disks, packages; free memory."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, Sample
 from gansynth.core.space import Space
 from gansynth.data.views import channel_numbers, only_intensity
 from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.sampling.run import COMPOSITE, Run, conditioned_on_classes
+from gansynth.sampling.manifest import COMPOSITE, Run, conditioned_on_classes
 
 
 @dataclass(frozen=True)

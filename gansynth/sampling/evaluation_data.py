@@ -25,15 +25,15 @@ from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.data.connected_components import parts
 from gansynth.data.grid import same_spacing
 from gansynth.data.held_out import held_out_of
-from gansynth.data.lesion_contrast import ONE_WAY, contrasts
-from gansynth.data.lesion_grain import LEAST_VOXELS, tissue_around, value_limits
+from gansynth.imaging.box_contrast import ONE_WAY, contrasts
+from gansynth.imaging.lesion_grain import LEAST_VOXELS, tissue_around, value_limits
 from gansynth.metrics.comparison import EFFORTS, Comparison, Effort, Floats, Image, check_images
 from gansynth.metrics.distances import BANDS, radial_power
 from gansynth.metrics.lesions import LESION, PART, CountMetric
 from gansynth.report.numbers import joined
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.run import Run
+from gansynth.sampling.manifest import Run
 from gansynth.sampling.sampler import Sampler
 
 TRIES = 20  # random positions tried in a case before it counts as empty

@@ -15,7 +15,7 @@ from gansynth.core.space import Space
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import check_sha256, path_inside
 from gansynth.runtime.machine import refuse_beyond_memory
-from gansynth.sampling.run import NOTHING, PARTS, Run
+from gansynth.sampling.manifest import NOTHING, PARTS, Run
 
 if TYPE_CHECKING:
     import torch

@@ -26,7 +26,7 @@ from gansynth.runtime.files import parse_json, read_json, reading
 from gansynth.sampling.sketch import TOLERANCE, Sketch
 
 if TYPE_CHECKING:
-    from gansynth.sampling.run import Run
+    from gansynth.sampling.manifest import Run
     from gansynth.sampling.sampler import Sampler
 
 FORMS = (

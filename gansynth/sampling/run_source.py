@@ -30,8 +30,8 @@ from gansynth.data.views import (
 from gansynth.data.views import open_view as data_viewed
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault, describe_error
 from gansynth.runtime.progress import Reporter
+from gansynth.sampling.manifest import Run
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.run import Run
 
 if TYPE_CHECKING:
     from gansynth.core.intake import Intake

@@ -36,11 +36,11 @@ from gansynth.sampling.deidentify import (
     refuse_real_images,
 )
 from gansynth.sampling.inspect import write_nearest
+from gansynth.sampling.manifest import Run
 from gansynth.sampling.open_run import load_run, refuse_below_size
 from gansynth.sampling.quality_gate import reject_reason_of
 from gansynth.sampling.replay import SAMPLING, noted, regenerate, settings_of
 from gansynth.sampling.request_checks import read_request
-from gansynth.sampling.run import Run
 from gansynth.sampling.run_source import LabelMapSampler, open_moved, viewed
 from gansynth.sampling.sampler import Sampler
 from gansynth.sampling.writing import check_writer, held, intensities_of, write

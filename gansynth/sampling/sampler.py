@@ -17,9 +17,9 @@ import numpy as np
 
 from gansynth.conditions.boxes import DEFAULT_BOXES, box_drawer
 from gansynth.conditions.edit_chain import build_edits
-from gansynth.conditions.lesion_contrast import LesionContrasts
 from gansynth.conditions.lesion_placement import lesion_drawer, no_room
 from gansynth.conditions.sampler import SCANS, ConditionSampler
+from gansynth.conditions.standing_out import LesionContrasts
 from gansynth.core.case_pool import CaseCheck
 from gansynth.core.filter import FilterRequest
 from gansynth.core.generator import ContextOf, Generator, generated, given_of
@@ -38,10 +38,10 @@ from gansynth.runtime.progress import Reporter
 from gansynth.sampling.composite import CompositeBase
 from gansynth.sampling.deidentify import REPEATED, repeated_share
 from gansynth.sampling.filters.fitted import ensure_learnt, to_learn
+from gansynth.sampling.manifest import Run, conditioned_on_classes, content_check, seen_classes
 from gansynth.sampling.open_run import load_run, refuse_below_size
 from gansynth.sampling.other_sources import OtherSources
 from gansynth.sampling.request_checks import GeneratorInfo, check_request
-from gansynth.sampling.run import Run, conditioned_on_classes, content_check, seen_classes
 from gansynth.sampling.run_source import source_for, viewed
 from gansynth.sampling.self_training import MarkedScans
 

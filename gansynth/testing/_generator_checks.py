@@ -43,8 +43,8 @@ from gansynth.core.schema import (
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
 from gansynth.data.batches import CaseCache
-from gansynth.data.blending import hole, rim_voxels
 from gansynth.data.label_statistics import label_share
+from gansynth.imaging.blending import hole, rim_voxels
 from gansynth.runtime.devices import seeded
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.deidentify import MOST_REPEATED, repeated_share

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from gansynth.core.requests.base import function_of
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.hosts.record import TrainingResult
+from gansynth.hosts.contract.record import TrainingResult
 from gansynth.runtime.child import limit_threads
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault
@@ -154,8 +154,8 @@ def run_demo(request: DemoRequest, reporter: Reporter) -> dict[str, Any]:
         difference, seconds of this command, files.
     """
     from gansynth.fitting.fit import fit
-    from gansynth.hosts.commands import prepare, splits
-    from gansynth.hosts.session import Session
+    from gansynth.hosts.contract.session import Session
+    from gansynth.hosts.data_sets.data_commands import prepare, splits
     from gansynth.sampling.run_source import open_source
     from gansynth.testing.phantoms import PhantomOptions
 
@@ -342,7 +342,7 @@ def _compare(outcomes: Mapping[str, TrainingResult]) -> dict[str, Any]:
 
 def _samples(run: Path, seed: int, path: Path) -> Path:
     """Draw samples with a tumour beside the real cases of their label maps."""
-    from gansynth.sampling.api import load
+    from gansynth.sampling.loaded_run import load
     from gansynth.sampling.sample import write_sheet
 
     sampler = load(run).sampler(seed=seed + 1)

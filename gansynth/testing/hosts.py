@@ -17,12 +17,12 @@ from gansynth.core.schedule import Mix
 from gansynth.core.schema import Case, FloatArray, LabelArray, Sample
 from gansynth.core.source import CaseSource, case_content, case_record, case_records
 from gansynth.core.space import Placement, Space
-from gansynth.hosts.crop_host import CropHost
-from gansynth.hosts.host import Framework
-from gansynth.hosts.job import Job
-from gansynth.hosts.session import Session
-from gansynth.hosts.training_data import on_own_grid
-from gansynth.hosts.trials import trials_of
+from gansynth.hosts.contract.crop_host import CropHost
+from gansynth.hosts.contract.host import Framework
+from gansynth.hosts.contract.job import Job
+from gansynth.hosts.contract.session import Session
+from gansynth.hosts.deciding.trials import trials_of
+from gansynth.hosts.mixing.training_data import on_own_grid
 from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.signals import Interrupted
 

@@ -37,10 +37,10 @@ from gansynth.training.checkpoint_manager import (
     CheckpointManager,
     TrainingCallbacks,
 )
+from gansynth.training.cuda_graphs import Compile, StepReplay
 from gansynth.training.half_precision import cast_at_once, exact_on_short_axes
 from gansynth.training.loading import BatchLoader, threads_for
 from gansynth.training.loggers import MetricsLog, short_losses
-from gansynth.training.replay import Compile, StepReplay
 from gansynth.training.state import PendingLosses, TrainingState
 from gansynth.training.update import PlayersUpdate
 

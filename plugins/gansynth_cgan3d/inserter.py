@@ -29,8 +29,8 @@ from gansynth import (
     paste_soft,
     rim_voxels,
 )
-from gansynth.data.blending import dress, fade, hole, steps_from
 from gansynth.data.connected_components import lesion_values
+from gansynth.imaging.blending import dress, fade, hole, steps_from
 from gansynth_cgan3d.options import CGAN3DLesionOptions
 
 LEAST_LESION_VOXELS = 4  # lesion voxels that a crop needs in its inner part to be used for training

@@ -32,10 +32,17 @@ from gansynth import (
 )
 from gansynth.core.geometry import Matrix
 from gansynth.core.schema import Mask
-from gansynth.data.blending import hole, poisson
 from gansynth.data.connected_components import parts
-from gansynth.data.lesion_contrast import ONE_WAY
-from gansynth.data.lesion_grain import AROUND, LEAST_VOXELS, near, ring_around, value_limits, within
+from gansynth.imaging.blending import hole, poisson
+from gansynth.imaging.box_contrast import ONE_WAY
+from gansynth.imaging.lesion_grain import (
+    AROUND,
+    LEAST_VOXELS,
+    near,
+    ring_around,
+    value_limits,
+    within,
+)
 
 FEW_LESIONS = 5  # lesions of a class from which the sign of their contrast is known
 CLEARLY = 0.25  # share of the usual contrast from which one of the other sign counts

@@ -39,7 +39,7 @@ from gansynth import (
     at_rest,
 )
 from gansynth.core.schema import Mask
-from gansynth.data.lesion_contrast import tighten
+from gansynth.imaging.box_contrast import tighten
 from gansynth.nn import losses
 from gansynth_cpggan.boxes import (
     NONE,

@@ -31,7 +31,7 @@ from gansynth import (
 from gansynth.core.geometry import Matrix, mask_of
 from gansynth.core.schema import Mask
 from gansynth.data.connected_components import lesion_values, parts
-from gansynth.data.lesion_grain import (
+from gansynth.imaging.lesion_grain import (
     AROUND,
     LEAST_VOXELS,
     Look,

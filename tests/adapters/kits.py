@@ -28,11 +28,11 @@ from gansynth.core.run_folder import write_manifest
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, lineage_of
 from gansynth.core.volumes import read_volume
-from gansynth.hosts.job import Job
-from gansynth.hosts.mixer import MixerConfig
-from gansynth.hosts.record import DRAWS, FILE
-from gansynth.hosts.session import Session
-from gansynth.hosts.training_data import TrainingData
+from gansynth.hosts.contract.job import Job
+from gansynth.hosts.contract.record import DRAWS, FILE
+from gansynth.hosts.contract.session import Session
+from gansynth.hosts.mixing.mixer import MixerConfig
+from gansynth.hosts.mixing.training_data import TrainingData
 from gansynth.runtime import processes
 from gansynth.runtime.files import write_json_atomic
 from gansynth.sampling.run_source import open_source
@@ -380,7 +380,7 @@ class DeepMedicKit(Kit):
         return ("--data", f"deepmedic:{other.train}"), says
 
     def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
-        from gansynth.hosts.epoch_plan import count_places
+        from gansynth.hosts.mixing.epoch_plan import count_places
         from gansynth_deepmedic.hook import Subepochs
         from gansynth_deepmedic.layout import read_host
 

@@ -17,9 +17,10 @@ from gansynth.core.lineage import Lineage
 from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, case_record, lineage_of
-from gansynth.hosts import api, dry_run
-from gansynth.hosts.host import framework
-from gansynth.hosts.mixer import MixerConfig
+from gansynth.hosts import augment as api
+from gansynth.hosts.contract.host import framework
+from gansynth.hosts.deciding import dry_run
+from gansynth.hosts.mixing.mixer import MixerConfig
 from gansynth.runtime import measuring, processes
 from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.files import sha256_file

@@ -22,9 +22,10 @@ from gansynth.bank.training_bank import TrainingBank
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import case_content
 from gansynth.core.volumes import read_volume
-from gansynth.hosts import api, dry_run
-from gansynth.hosts.session import TRAINING_PROCESS, Session
-from gansynth.sampling.run import locked
+from gansynth.hosts import augment as api
+from gansynth.hosts.contract.session import TRAINING_PROCESS, Session
+from gansynth.hosts.deciding import dry_run
+from gansynth.sampling.manifest import locked
 from tests.adapters.kits import HOSTS, Kit, command, in_this_process, kit_of, synthetic_draws
 from tests.conftest import content
 from tests.processes import family, until

@@ -8,7 +8,7 @@ from gansynth.bank.throttle import read_throttle_state
 from gansynth.bank.training_bank import FILL_SECONDS, HEAD_START_SECONDS, TrainingBank
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.requests.hosts import AugmentRequest
-from gansynth.hosts.record import DRAWS, TrainingResult
+from gansynth.hosts.contract.record import DRAWS, TrainingResult
 from gansynth.runtime.errors import EnvironmentFault, TrainingFault
 
 

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from gansynth.core.source import SourceRequest
-from gansynth.hosts.trials import trials_of
+from gansynth.hosts.deciding.trials import trials_of
 from gansynth.runtime.errors import UsageFault
 from gansynth_benchmark.estimate import learning
 from gansynth_benchmark.requests import augment_request, fit_request

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gansynth.hosts.trials import trials_of
+from gansynth.hosts.deciding.trials import trials_of
 from gansynth.runtime.files import read_json
 from gansynth_benchmark import study, tuning
 from gansynth_benchmark.jobs.attempt import FAILED, UNTRAINED

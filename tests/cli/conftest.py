@@ -19,9 +19,9 @@ from gansynth.core.host_options import HostOptions
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import OUTSIDE, Sample
 from gansynth.core.source import Provenance
-from gansynth.hosts.host import Framework
-from gansynth.hosts.record import TrainingFolder, TrainingResult
-from gansynth.hosts.session import Session
+from gansynth.hosts.contract.host import Framework
+from gansynth.hosts.contract.record import TrainingFolder, TrainingResult
+from gansynth.hosts.contract.session import Session
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
 from tests.conftest import save_nifti

@@ -9,7 +9,7 @@ import pytest
 
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.requests.hosts import DoctorRequest
-from gansynth.hosts import doctor
+from gansynth.hosts.data_sets import doctor
 from gansynth.runtime import devices, machine, torchvision_compat
 from gansynth.runtime.machine import DoctorLine
 from gansynth_deepmedic.program import ProgramSettings, doctor_lines

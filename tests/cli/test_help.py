@@ -12,7 +12,7 @@ from gansynth.core.registry import installed
 from gansynth.core.requests.base import Opt, marks_of
 from gansynth.core.requests.sections import SampleSection
 from gansynth.core.sample_request import SampleRequest
-from gansynth.hosts.host import framework
+from gansynth.hosts.contract.host import framework
 from gansynth.runtime.option_kinds import option_rows
 from gansynth.runtime.options import flag_of
 from gansynth.sampling.request_checks import check_texts

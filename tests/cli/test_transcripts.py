@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.hosts import dry_run
+from gansynth.hosts.deciding import dry_run
 
 WRITES = os.environ.get("GANSYNTH_TRANSCRIPTS") == "write"
 FOLDER = Path(__file__).parent / "transcripts"

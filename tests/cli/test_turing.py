@@ -24,7 +24,7 @@ def test_options_reach_the_study(run, run_json, monkeypatch, tmp_path):
         told.append((folder, options))
         return make_study(run, folder, TuringOptions(n=1), device="cpu")
 
-    monkeypatch.setattr("gansynth_evaluate.turing.api.make_study", make)
+    monkeypatch.setattr("gansynth_evaluate.turing.rated_study.make_study", make)
     (tmp_path / "words.txt").write_text("Look first.\n")
     run_json(
         *("turing-test", run, "-n", 7, "--from", "training", "--seed", 4),

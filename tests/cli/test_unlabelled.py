@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import gansynth
-from gansynth.conditions.lesion_contrast import LesionContrasts
+from gansynth.conditions.standing_out import LesionContrasts
 from gansynth.core.sample_request import MARKED
 from gansynth.runtime.yaml_text import read_yaml
 from tests.conditions.rooms import THREE, patients, pool_of

@@ -26,7 +26,7 @@ from gansynth.core.source import (
 )
 from gansynth.core.space import Space
 from gansynth.data.held_out import held_out_of
-from gansynth.hosts.record import check_same, describe_session
+from gansynth.hosts.contract.record import check_same, describe_session
 from gansynth.sampling.request_checks import GeneratorInfo, check_request, read_request
 from gansynth_deepmedic.intake import DeepMedicIntake
 from gansynth_nnunet.intake import NnunetIntake

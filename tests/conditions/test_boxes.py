@@ -16,7 +16,7 @@ from gansynth.core.body_mask import organ_mask, share_inside
 from gansynth.core.case_pool import CasePool
 from gansynth.core.sample_request import absolute_boxes
 from gansynth.core.schema import Case, Schema
-from gansynth.data.body_box import BodyBox
+from gansynth.imaging.body_box import BodyBox
 from gansynth.runtime.errors import DataFault
 from tests.boxed_heads import Heads, on_skull
 from tests.conditions.rooms import at, pool_of

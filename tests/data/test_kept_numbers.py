@@ -8,11 +8,11 @@ import torch
 
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.schema import Schema
-from gansynth.data.blending import dress, fade, paste_soft, poisson
 from gansynth.data.connected_components import boxes_of
 from gansynth.data.label_statistics import LabelPriors, roughness
-from gansynth.data.lesion_contrast import LesionContrast, contrasts, tighten
 from gansynth.data.nifti import interpolate_slices
+from gansynth.imaging.blending import dress, fade, paste_soft, poisson
+from gansynth.imaging.box_contrast import LesionContrast, contrasts, tighten
 from tests import spots
 from tests.conftest import toy_case
 

@@ -9,7 +9,7 @@ import pytest
 
 from gansynth.core.volumes import read_volume
 from gansynth.data.case_writer import write_prediction
-from gansynth.hosts.held_out import predictions_of
+from gansynth.metrics.segmentation.held_out_scores import predictions_of
 from tests.data.sets import check, opened, save
 from tests.expected import raises_fault
 

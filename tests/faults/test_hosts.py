@@ -8,7 +8,7 @@ import pytest
 
 from gansynth.bank.producer import ProducerConfig, run_producer
 from gansynth.bank.reader import BankReader
-from gansynth.hosts.record import TrainingFolder, training_in
+from gansynth.hosts.contract.record import TrainingFolder, training_in
 from tests.adapters.kits import kit_of, read_all
 from tests.test_bad_input import flip_a_bit
 

@@ -11,8 +11,8 @@ import time
 import pytest
 
 from gansynth.core.ratio import Ratio
-from gansynth.hosts.mixer import Mixer, MixerConfig
-from gansynth.sampling.run import check_lockable, locked
+from gansynth.hosts.mixing.mixer import Mixer, MixerConfig
+from gansynth.sampling.manifest import check_lockable, locked
 from tests.disks import of_mode
 from tests.expected import raises_fault
 from tests.flat_sets import pictures, slices
@@ -208,7 +208,7 @@ def test_a_clock_that_steps_to_and_fro_changes_no_number(toy_fit, tmp_path, monk
 @pytest.fixture
 def mixer(toy_bank, tmp_path, monkeypatch) -> Mixer[int]:
     """Draws from a live bank alone, which it looks at before each batch and never waits for."""
-    monkeypatch.setattr("gansynth.hosts.mixer._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("gansynth.hosts.mixing.mixer._LOOK_SECONDS", 0.0)
     plan = {"log": tmp_path / "draws", "sample_timeout": 0.0}
     return Mixer(MixerConfig(toy_bank(frozen=False), Ratio(0, 1), **plan))
 

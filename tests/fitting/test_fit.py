@@ -22,8 +22,8 @@ from gansynth.fitting.label_report import report_label_maps, warn_of_label_maps
 from gansynth.fitting.setup import open_folder, resolve
 from gansynth.report.figures import read_metrics
 from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.manifest import Run
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.run import Run
 from gansynth.testing import ToySource
 from gansynth_cgan3d import context
 from tests.conftest import fits_that_show

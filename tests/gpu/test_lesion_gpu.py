@@ -37,7 +37,7 @@ def test_the_background_comes_back_to_the_bit_beyond_the_rim(run, device):
     import torch
 
     from gansynth.core.schema import lesion_mask
-    from gansynth.data.blending import hole, rim_voxels
+    from gansynth.imaging.blending import hole, rim_voxels
 
     drawer = drawing(run, device.type)
     changed = 0

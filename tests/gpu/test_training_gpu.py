@@ -14,9 +14,9 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
 from gansynth.training import checkpoint
 from gansynth.training.checkpoint_manager import TrainingCallbacks
+from gansynth.training.cuda_graphs import StepReplay
 from gansynth.training.loading import BatchLoader
 from gansynth.training.loop import FitOptions, TrainReport, train
-from gansynth.training.replay import StepReplay
 from gansynth_cgan3d.whole import CGAN3D
 from gansynth_dcgan.model import DCGANObjective
 from tests.pretend_cuda.environment import PRETENDS

@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmarks.measure import gain_evidence
 from gansynth.data.organs import evenly_chosen
-from gansynth.hosts.advice import advice_for, evidence
+from gansynth.hosts.deciding.advice import advice_for, evidence
 from tests.conftest import DATA
 
 PEOPLE, EACH, EDGE = 10, 4, 48

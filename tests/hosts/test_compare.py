@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import gansynth
-from gansynth.hosts import api, dry_run
+from gansynth.hosts import augment as api
+from gansynth.hosts.deciding import dry_run
 from gansynth.sampling import evaluation_data
 from gansynth_benchmark.plan_file import read_plan
 from tests.expected import raises_fault

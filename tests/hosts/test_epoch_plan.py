@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
-from gansynth.hosts.epoch_plan import EpochPlan, EpochTable
-from gansynth.hosts.mixer import BatchCounter, MixerConfig
+from gansynth.hosts.mixing.epoch_plan import EpochPlan, EpochTable
+from gansynth.hosts.mixing.mixer import BatchCounter, MixerConfig
 
 
 def plan_of(

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gansynth.hosts.launch import run_training_process
-from gansynth.hosts.record import LOG
+from gansynth.hosts.contract.launch import run_training_process
+from gansynth.hosts.contract.record import LOG
 from gansynth.runtime.errors import GansynthError, TrainingFault
 from gansynth.runtime.progress import RichReporter
 

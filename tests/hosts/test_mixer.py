@@ -16,7 +16,7 @@ from gansynth.bank.draw_log import summarise
 from gansynth.bank.store import list_samples, sample_path
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
-from gansynth.hosts.mixer import BatchCounter, BatchItem, Mixer, MixerConfig
+from gansynth.hosts.mixing.mixer import BatchCounter, BatchItem, Mixer, MixerConfig
 from tests.expected import raises_fault
 from tests.processes import forked
 
@@ -98,7 +98,7 @@ def test_a_stale_bank_has_nothing_to_give_until_it_lives_again(mixer, toy_bank, 
     assert summarise(log).reasons == {"the bank is stale: its producer has gone": 2}
     for path in bank.iterdir():
         os.utime(path)
-    monkeypatch.setattr("gansynth.hosts.mixer._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("gansynth.hosts.mixing.mixer._LOOK_SECONDS", 0.0)
     assert kinds(mixed.batch(range(4))).count("s") == 2
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.hosts import api, dry_run, timing
-from gansynth.hosts.advice import evidence
+from gansynth.hosts import augment as api
+from gansynth.hosts.deciding import dry_run, timing
+from gansynth.hosts.deciding.advice import evidence
 from gansynth.runtime import measuring
 from tests.conftest import content
 from tests.data.sets import pairs

@@ -13,8 +13,8 @@ from gansynth.core.foreground import ForegroundIndex
 from gansynth.core.schema import Sample
 from gansynth.core.source import case_records, lineage_of
 from gansynth.core.space import Space
-from gansynth.hosts.segments import segment_margin, segment_parts
-from gansynth.hosts.training_data import CentredCrops
+from gansynth.hosts.mixing.segments import segment_margin, segment_parts
+from gansynth.hosts.mixing.training_data import CentredCrops
 from gansynth.testing import ToySource
 from tests.banks import Pairs, write_bank
 from tests.expected import raises_fault

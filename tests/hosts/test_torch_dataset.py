@@ -226,8 +226,8 @@ def test_a_temporary_log_goes_with_the_process_that_made_it(tmp_path):
 
 TEMPORARY = """
 import os
-from gansynth.hosts.mixture import Mixture
-from gansynth.hosts.mixer import Mixer
+from gansynth.hosts.mixing.mixture import Mixture
+from gansynth.hosts.mixing.mixer import Mixer
 mixed = Mixture(None, "1:0")
 Mixer(mixed.plan).batch(range(3))
 if os.fork() == 0:

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from gansynth.core.run_folder import MOST_STATE
 from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, Schema
-from gansynth.data.lesion_grain import Look
+from gansynth.imaging.lesion_grain import Look
 from gansynth_parametric.model import Parametric, ParametricOptions
 from tests.conditions.rooms import with_ball
 from tests.expected import raises_fault

@@ -11,7 +11,7 @@ from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
 from gansynth.data.read_options import ReadOptions, parse_read
 from gansynth.fitting.setup import resolve
-from gansynth.hosts.host import framework
+from gansynth.hosts.contract.host import framework
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.option_kinds import Size, Size2, Size3, choices, option_rows
 from gansynth.runtime.options import (

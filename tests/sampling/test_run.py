@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.core.schema import Condition
 from gansynth.runtime.version import build
+from gansynth.sampling.manifest import locked
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.run import locked
 from tests.expected import raises_fault
 
 FIRST, LAST = ("checkpoints/step-00000002", "checkpoints/step-00000004")

@@ -9,8 +9,8 @@ import pytest
 
 from gansynth.core.intake import Intake
 from gansynth.core.space import Space
-from gansynth.hosts.crop_host import CropHost, TrainingOptions
-from gansynth.hosts.host import Framework
+from gansynth.hosts.contract.crop_host import CropHost, TrainingOptions
+from gansynth.hosts.contract.host import Framework
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ConformanceReport, ToySource, check_host
 

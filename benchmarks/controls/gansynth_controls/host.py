@@ -14,7 +14,7 @@ from gansynth import FloatArray, Job, LabelArray, Schema, UsageFault
 from gansynth.conditions.unlabelled import open_unlabelled
 from gansynth.core.geometry import mask_of
 from gansynth.core.sample_request import SampleRequest
-from gansynth.hosts.training_data import Pair
+from gansynth.hosts.mixing.training_data import Pair
 from gansynth_segmenter.host import SegmenterHost
 from gansynth_segmenter.options import SegmenterOptions
 

@@ -19,8 +19,8 @@ from gansynth.fitting.composite_spec import texts
 from gansynth.fitting.fit import grown_late
 from gansynth.fitting.recipe_plan import plan_recipe
 from gansynth.fitting.setup import resolve
-from gansynth.hosts.host import framework
-from gansynth.hosts.trials import trials_of
+from gansynth.hosts.contract.host import framework
+from gansynth.hosts.deciding.trials import trials_of
 from gansynth.runtime.errors import UsageFault, refuse_unknown
 from gansynth.runtime.options import overlay
 from gansynth.sampling.run_source import open_source

@@ -23,7 +23,7 @@ from gansynth.metrics.detection.record import (
     read_detections,
 )
 from gansynth.report.image_grid import write_figure
-from gansynth.sampling.api import FittedRun
+from gansynth.sampling.loaded_run import FittedRun
 from gansynth.sampling.sampler import Sampler
 from gansynth_benchmark.papers.commands import PaperCommands
 from gansynth_benchmark.papers.plan import PaperPicture, PictureRow

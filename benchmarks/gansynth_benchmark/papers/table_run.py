@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-from gansynth.hosts.trials import trials_of
+from gansynth.hosts.deciding.trials import trials_of
 from gansynth.runtime.errors import printed_fault
 from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
 from gansynth.runtime.options import overlay

@@ -26,8 +26,8 @@ from gansynth.report.png import scaled
 from gansynth.runtime.errors import DataFault, TrainingFault, UsageFault, did_you_mean
 from gansynth.runtime.files import in_units
 from gansynth.runtime.progress import Reporter
+from gansynth.sampling.manifest import Run
 from gansynth.sampling.quality_gate import reject_reason_of, validate_sample
-from gansynth.sampling.run import Run
 from gansynth.sampling.run_source import open_real
 from gansynth_evaluate.turing.image_selection import (
     REAL,

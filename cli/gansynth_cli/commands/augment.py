@@ -16,7 +16,7 @@ from gansynth_cli.results import NO_NAMES, lines_of_training
 
 if TYPE_CHECKING:
     from gansynth.core.host_options import HostOptions
-    from gansynth.hosts.api import Augmented
+    from gansynth.hosts.augment import Augmented
 
 
 def options_of_target(typed: Mapping[str, Any]) -> dict[str, type[HostOptions]]:
@@ -26,7 +26,7 @@ def options_of_target(typed: Mapping[str, Any]) -> dict[str, type[HostOptions]]:
     name = typed.get("target") or target_of(words if isinstance(words, list | tuple) else ())
     if name is None:
         return {}
-    from gansynth.hosts.host import framework  # with numpy
+    from gansynth.hosts.contract.host import framework  # with numpy
 
     return {f"Options of {name}": framework(name).Options}
 
@@ -37,19 +37,19 @@ def target_of(words: Sequence[str]) -> str | None:
 
     data = next(filter(names_data, words), None)
     if data is None and words and os.path.isdir(words[0]):
-        from gansynth.data.api import find_kind
+        from gansynth.data.kinds import find_kind
 
         data = find_kind(words[0])
     if data is None:
         return None
-    from gansynth.hosts.host import target_of_kind
+    from gansynth.hosts.contract.host import target_of_kind
 
     return target_of_kind(data.partition(":")[0])
 
 
 def show(request: AugmentRequest, done: Augmented, out: Output) -> None:
     """Print what was trained, written or planned; raise if samples were missing."""
-    from gansynth.hosts.host import framework
+    from gansynth.hosts.contract.host import framework
     from gansynth.metrics.detection.record import FILE
 
     target = request.target or target_of((str(request.data),))
@@ -63,7 +63,7 @@ def show(request: AugmentRequest, done: Augmented, out: Output) -> None:
         elif done.document["drawn_synthetic"]:
             lines.append(out.again(compare=True))
     if request.undecided and request.dry_run:
-        from gansynth.hosts.advice import evidence_table
+        from gansynth.hosts.deciding.advice import evidence_table
 
         lines += ["", "what was measured (gansynth help results):", *table(evidence_table())]
     out.result(done.document, lines)
@@ -72,7 +72,7 @@ def show(request: AugmentRequest, done: Augmented, out: Output) -> None:
 
 command = request_command(
     AugmentRequest,
-    "gansynth.hosts.api:run_augment",
+    "gansynth.hosts.augment:run_augment",
     show,
     models=options_of_target,
     epilog=examples(
@@ -96,7 +96,7 @@ def lines_of_augment(done: Augmented, variables: Mapping[str, str] = NO_NAMES) -
         if file and done.session is not None and done.session.request.run is not None:
             yield then("benchmark", file, "--dry-run", variables=variables)
     elif done.result is None:
-        from gansynth.hosts.dry_run import harm_lines
+        from gansynth.hosts.deciding.dry_run import harm_lines
 
         told = {k: v for k, v in done.document.items() if v not in EMPTY and k != "will_it_harm"}
         yield from summary(told)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def show(request: CacheRequest, done: tuple[dict[str, Any], CaseSource], out: Output) -> None:
     """Print what was written, and the next command."""
     from gansynth.core.source import SourceRequest
-    from gansynth.hosts.suggestion import suggested_generator
+    from gansynth.hosts.deciding.suggestion import suggested_generator
 
     report, source = done
     if request.out is None:
@@ -44,7 +44,7 @@ def lines_of_kept(report: Mapping[str, Any]) -> Iterator[str]:
 
 command = request_command(
     CacheRequest,
-    "gansynth.sampling.api:write_cache",
+    "gansynth.sampling.loaded_run:write_cache",
     show,
     epilog=examples(
         "gansynth cache nnunet:004 -c 3d_fullres --fold 0 -o hippocampus_f0.h5",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def show(request: CheckRequest, checked: CheckReport, out: Output) -> None:
     """Print the findings, and raise if there are errors."""
-    from gansynth.hosts.dry_run import harm_lines
+    from gansynth.hosts.deciding.dry_run import harm_lines
 
     name, findings = checked.name, checked.findings
     errors = [finding.level for finding in findings].count("error")
@@ -64,7 +64,7 @@ def show(request: CheckRequest, checked: CheckReport, out: Output) -> None:
 
 command = request_command(
     CheckRequest,
-    "gansynth.hosts.commands:run_check",
+    "gansynth.hosts.data_sets.data_commands:run_check",
     show,
     epilog=examples(
         "gansynth check nnunet:004",
@@ -76,8 +76,8 @@ command = request_command(
 def _contents(checked: CheckReport) -> Iterator[str]:
     """Yield what a data set without errors holds, and the next command."""
     from gansynth.core.registry import installed
-    from gansynth.hosts.advice import advice_for, describe_source
-    from gansynth.hosts.suggestion import suggested_generator
+    from gansynth.hosts.deciding.advice import advice_for, describe_source
+    from gansynth.hosts.deciding.suggestion import suggested_generator
     from gansynth.runtime.errors import GansynthError
 
     request, source = checked.request, checked.source

@@ -16,12 +16,12 @@ from gansynth_cli.results import then_fit, then_prepare
 
 if TYPE_CHECKING:
     from gansynth.core.source import FoldSplit
-    from gansynth.hosts.commands import CommandReport
+    from gansynth.hosts.data_sets.data_commands import CommandReport
 
 
 def show_report(request: Request, report: CommandReport, out: Output) -> None:
     """Print the report of a framework's command, and the next command."""
-    from gansynth.hosts.suggestion import Suggestion, suggested_generator
+    from gansynth.hosts.deciding.suggestion import Suggestion, suggested_generator
     from gansynth.sampling.run_source import open_source
 
     lines = ["imported already: the same files are there"] if report.already else []
@@ -40,7 +40,7 @@ def show_report(request: Request, report: CommandReport, out: Output) -> None:
 
 import_ = request_command(
     ImportRequest,
-    "gansynth.hosts.commands:report_import",
+    "gansynth.hosts.data_sets.data_commands:report_import",
     show_report,
     epilog=examples(
         "gansynth import scans/ nnunet:004",
@@ -50,7 +50,7 @@ import_ = request_command(
 )
 prepare = request_command(
     PrepareRequest,
-    "gansynth.hosts.commands:report_preparation",
+    "gansynth.hosts.data_sets.data_commands:report_preparation",
     show_report,
     epilog=examples(
         "gansynth prepare nnunet:004 -c 3d_fullres",
@@ -61,7 +61,7 @@ prepare = request_command(
 
 def show_splits(request: SplitsRequest, splits: Sequence[FoldSplit], out: Output) -> None:
     """Print the sizes of the folds, and the next command."""
-    from gansynth.hosts.suggestion import suggested_generator
+    from gansynth.hosts.deciding.suggestion import suggested_generator
     from gansynth.sampling.run_source import open_source
 
     rows = [
@@ -80,7 +80,7 @@ def show_splits(request: SplitsRequest, splits: Sequence[FoldSplit], out: Output
 
 splits = request_command(
     SplitsRequest,
-    "gansynth.hosts.commands:run_splits",
+    "gansynth.hosts.data_sets.data_commands:run_splits",
     show_splits,
     epilog=examples(
         "gansynth splits nnunet:004 --subjects subjects.csv",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def options_of_hosts(typed: Mapping[str, Any]) -> dict[str, type[OptionModel]]:
     """Return the options of every host's check."""
-    from gansynth.hosts.doctor import host_options
+    from gansynth.hosts.data_sets.doctor import host_options
 
     return {f"Options of {name}": model for name, model in host_options().items()}
 
@@ -42,7 +42,7 @@ def show(request: DoctorRequest, lines: list[DoctorLine], out: Output) -> None:
 
 command = request_command(
     DoctorRequest,
-    "gansynth.hosts.commands:run_doctor",
+    "gansynth.hosts.data_sets.data_commands:run_doctor",
     show,
     models=options_of_hosts,
     epilog=examples(

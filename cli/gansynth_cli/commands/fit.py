@@ -13,7 +13,7 @@ from gansynth_cli.requests import request_command
 from gansynth_cli.results import counted, lines_of_fit
 
 if TYPE_CHECKING:
-    from gansynth.sampling.api import FittedRun
+    from gansynth.sampling.loaded_run import FittedRun
 
 COLUMNS = ("run", "train_cases", "steps", "seconds", "kept")
 """Columns of the table of a recipe's fitted sets."""
@@ -38,7 +38,7 @@ def show(request: FitRequest, run: FittedRun, out: Output, *, verbose: bool) -> 
 
 command = request_command(
     FitRequest,
-    "gansynth.fitting.api:run_fit",
+    "gansynth.fitting.command:run_fit",
     show,
     options=[
         click.option("--verbose", is_flag=True, help="With --dry-run: print every setting, too."),

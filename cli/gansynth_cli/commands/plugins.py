@@ -213,7 +213,7 @@ def _check_source(name: str, data: str, read: dict[str, str]) -> ConformanceRepo
 def _check_class(
     kind: str, cls: Any, name: str, settings: dict[str, str], steps: int
 ) -> ConformanceReport:
-    from gansynth.hosts.crop_host import CropHost
+    from gansynth.hosts.contract.crop_host import CropHost
     from gansynth.runtime.options import OptionModel, parse
     from gansynth.testing import (
         ToySource,

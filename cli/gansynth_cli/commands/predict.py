@@ -19,7 +19,7 @@ def show(request: PredictRequest, done: Mapping[str, Any], out: Output) -> None:
 
 command = request_command(
     PredictRequest,
-    "gansynth.hosts.api:run_predict",
+    "gansynth.hosts.augment:run_predict",
     show,
     epilog=examples(
         "gansynth predict nnunet/nnUNet_results/g0_1-1_constant scans/ -o predicted",

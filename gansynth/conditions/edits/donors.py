@@ -44,8 +44,8 @@ from gansynth.core.geometry import (
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Mask, Schema
 from gansynth.core.small_matrices import covariance, principal_axes, product
-from gansynth.data.body_box import BodyBox
 from gansynth.data.connected_components import LabelComponents
+from gansynth.imaging.body_box import BodyBox
 from gansynth.runtime.options import Needs
 
 TRIES = 8  # tries for one that leaves every class enough of its voxels

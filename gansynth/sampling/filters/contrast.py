@@ -1,6 +1,6 @@
 """Filter ``contrast``: lesions differ from their rims as much as real ones do.
 
-It is the measure of ``gansynth.data.lesion_contrast`` for label maps instead of boxes. It compares
+It is the measure of ``gansynth.imaging.box_contrast`` for label maps instead of boxes. It compares
 the distribution of voxels in a component with that around it, in the channel that shows the class
 best.
 """
@@ -25,7 +25,7 @@ from gansynth.core.filter import (
 )
 from gansynth.core.schema import Case, FloatArray, LabelArray, Mask, Sample, Schema
 from gansynth.data.connected_components import LesionPart, parts
-from gansynth.data.lesion_contrast import (
+from gansynth.imaging.box_contrast import (
     FEW_BOXES,
     FEW_VOXELS,
     LEAST_ROC_AREA,

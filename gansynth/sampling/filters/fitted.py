@@ -39,7 +39,7 @@ from gansynth.runtime.files import (
 )
 from gansynth.runtime.options import read_options
 from gansynth.runtime.progress import NullReporter, Reporter
-from gansynth.sampling.run import content_check
+from gansynth.sampling.manifest import content_check
 from gansynth.sampling.run_source import source_of_run, viewed
 
 THRESHOLD_SHARE = 0.25

@@ -16,7 +16,7 @@ from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.resample import resample
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
-from gansynth.hosts.session import Session
+from gansynth.hosts.contract.session import Session
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import NullReporter

@@ -13,7 +13,7 @@ from gansynth.bank.draw_log import summarise
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Sample, Schema
-from gansynth.hosts.mixer import MixerConfig
+from gansynth.hosts.mixing.mixer import MixerConfig
 from gansynth.sampling.sampler import BESIDE
 from gansynth_deepmedic.hook import Subepochs
 from gansynth_deepmedic.insertion import HostCase, LoadedCase, insert, misfit

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gansynth.core.ratio import Ratio
-from gansynth.hosts.epoch_plan import EpochPlan
-from gansynth.hosts.mixer import MixerConfig
+from gansynth.hosts.mixing.epoch_plan import EpochPlan
+from gansynth.hosts.mixing.mixer import MixerConfig
 from gansynth_deepmedic.subepoch_shares import (
     MOST_REPEATS,
     SubepochShare,

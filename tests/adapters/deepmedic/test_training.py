@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from gansynth.core.requests.hosts import AugmentRequest
-from gansynth.hosts.record import FILE, LOG, TrainingResult
-from gansynth.hosts.session import Session
+from gansynth.hosts.contract.record import FILE, LOG, TrainingResult
+from gansynth.hosts.contract.session import Session
 from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import RichReporter
 from gansynth_deepmedic import program as programs

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gansynth.hosts.job import Job
-from gansynth.hosts.record import LOG
+from gansynth.hosts.contract.job import Job
+from gansynth.hosts.contract.record import LOG
 from gansynth.runtime import torchvision_compat
 from gansynth_nnunet.in_trainer import session_in
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER

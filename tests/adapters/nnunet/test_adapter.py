@@ -13,8 +13,8 @@ from gansynth.bank.producer_count import shares_of_cores
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.space import Space
-from gansynth.hosts.launch import TrainingHandover
-from gansynth.hosts.session import Session
+from gansynth.hosts.contract.launch import TrainingHandover
+from gansynth.hosts.contract.session import Session
 from gansynth.runtime import processes
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import write_json_atomic

@@ -17,7 +17,7 @@ from gansynth.core.lineage import Lineage
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, case_record, case_records, lineage_of
 from gansynth.core.space import Placement, Space
-from gansynth.hosts import api
+from gansynth.hosts import augment as api
 from gansynth.sampling import evaluation_data
 from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.cases import hashes_of

@@ -16,7 +16,7 @@ from gansynth.bank.reader import BankReader
 from gansynth.bank.supervisor import ProducerSupervisor
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import lineage_of
-from gansynth.hosts.session import Session
+from gansynth.hosts.contract.session import Session
 from gansynth.sampling.writing import TIME
 from gansynth_nnunet import export
 from gansynth_nnunet.dataset import NnunetRoot

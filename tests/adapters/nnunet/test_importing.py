@@ -13,7 +13,7 @@ from gansynth.core.requests.hosts import ImportRequest
 from gansynth.core.source import SourceRequest
 from gansynth.core.synthetic import marked
 from gansynth.core.volumes import read_volume
-from gansynth.hosts.commands import report_import
+from gansynth.hosts.data_sets.data_commands import report_import
 from gansynth.runtime.files import read_json
 from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.dataset import NnunetRoot

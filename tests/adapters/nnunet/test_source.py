@@ -12,7 +12,7 @@ import pytest
 from gansynth.core.requests.hosts import AugmentRequest, SplitsRequest
 from gansynth.core.source import FoldSplit, SourceRequest
 from gansynth.core.space import Placement
-from gansynth.hosts.session import Session
+from gansynth.hosts.contract.session import Session
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.cases import hashes_of, write_hashes

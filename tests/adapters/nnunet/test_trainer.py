@@ -18,7 +18,7 @@ from gansynth.bank.draw_log import DrawCounter
 from gansynth.core.schedule import choose_cases
 from gansynth.core.source import lineage_of
 from gansynth.core.volumes import read_volume
-from gansynth.hosts.record import TrainingResult, read_sessions
+from gansynth.hosts.contract.record import TrainingResult, read_sessions
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.child import SHOWN_PREFIX, SHOWS, cpu_threads, torch_threads
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, traced_fault

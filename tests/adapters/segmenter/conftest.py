@@ -9,8 +9,8 @@ import pytest
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.schema import Sample
 from gansynth.core.source import lineage_of
-from gansynth.hosts.record import TrainingResult
-from gansynth.hosts.session import Session
+from gansynth.hosts.contract.record import TrainingResult
+from gansynth.hosts.contract.session import Session
 from gansynth.runtime.child import torch_threads
 from gansynth.testing import ToySource
 from tests.banks import Pairs, write_bank

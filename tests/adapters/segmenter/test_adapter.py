@@ -4,7 +4,7 @@ import pytest
 
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.space import Space
-from gansynth.hosts.session import Session
+from gansynth.hosts.contract.session import Session
 from gansynth.testing import ToySource, check_host
 from gansynth_segmenter.host import SegmenterHost
 from gansynth_segmenter.options import SegmenterOptions

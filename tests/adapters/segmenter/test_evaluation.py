@@ -9,8 +9,8 @@ import torch
 from gansynth.core.generator import Batch
 from gansynth.core.schema import Schema
 from gansynth.core.space import Space
-from gansynth.hosts.held_out import evaluate_held_out
 from gansynth.metrics.segmentation.evaluation import OWN
+from gansynth.metrics.segmentation.held_out_scores import evaluate_held_out
 from gansynth.metrics.segmentation.measures import read_regions, with_labels
 from gansynth.runtime.options import read_settings
 from gansynth.testing import ToySource

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gansynth.bank.draw_log import summarise
-from gansynth.hosts.record import FILE as RECORD
+from gansynth.hosts.contract.record import FILE as RECORD
 from gansynth.testing import ToySource
 from gansynth_segmenter import judge, load_segmenter
 from gansynth_segmenter.inference import FILE

@@ -21,8 +21,8 @@ import pytest
 from gansynth.bank.draw_log import PATTERN, summarise
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
-from gansynth.hosts.epoch_plan import PARTNERS
-from gansynth.hosts.mixer import BatchCounter, MixerConfig
+from gansynth.hosts.mixing.epoch_plan import PARTNERS
+from gansynth.hosts.mixing.mixer import BatchCounter, MixerConfig
 from gansynth.runtime.errors import GansynthError
 from gansynth_yolo.detectors import DETECTORS, DetectorJob, detector
 from gansynth_yolo.mixed import EpochSlots

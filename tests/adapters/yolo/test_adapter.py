@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gansynth.core.schema import Boxes, Sample
-from gansynth.hosts.job import Job
-from gansynth.hosts.record import LOG
+from gansynth.hosts.contract.job import Job
+from gansynth.hosts.contract.record import LOG
 from gansynth.metrics.detection.record import read_detections
 from gansynth.runtime.child import SHOWN_PREFIX
 from gansynth_yolo.adapter import true_boxes

@@ -8,7 +8,7 @@ from PIL import Image
 
 import gansynth_yolo
 from gansynth.core.ratio import Ratio
-from gansynth.hosts.mixer import MixerConfig
+from gansynth.hosts.mixing.mixer import MixerConfig
 from gansynth_yolo.detectors import DETECTORS, detector
 from gansynth_yolo.mirror import mirror
 from gansynth_yolo.mixed import EpochSlots

@@ -18,7 +18,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import case_records
-from gansynth.hosts.session import Session
+from gansynth.hosts.contract.session import Session
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.files import read_json
 from gansynth_evaluate.audit import audit_exported

@@ -7,8 +7,8 @@ from gansynth.bank.draw_log import summarise
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.core.schema import Schema
-from gansynth.hosts.epoch_plan import PARTNERS
-from gansynth.hosts.mixer import BatchCounter, MixerConfig
+from gansynth.hosts.mixing.epoch_plan import PARTNERS
+from gansynth.hosts.mixing.mixer import BatchCounter, MixerConfig
 from gansynth_yolo.mixed import EpochSlots
 from tests.adapters.yolo.conftest import fill_bank
 

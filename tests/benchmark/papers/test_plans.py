@@ -22,7 +22,7 @@ from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import read_manifest
 from gansynth.core.schedule import choose_cases
-from gansynth.hosts.host import framework
+from gansynth.hosts.contract.host import framework
 from gansynth.testing.phantoms.brains import PhantomOptions
 from gansynth.testing.phantoms.data_sets import write_phantoms
 from gansynth_benchmark.papers import plan as plans

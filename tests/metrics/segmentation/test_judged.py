@@ -10,12 +10,17 @@ from PIL import Image
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import CaseHeader, SourceRequest
 from gansynth.core.volumes import read_volume
-from gansynth.hosts.held_out import LEVELS, METRICS, PREDICTIONS, evaluate_held_out
-from gansynth.hosts.record import FILE
-from gansynth.hosts.session import Session
-from gansynth.hosts.trials import trials_of
+from gansynth.hosts.contract.record import FILE
+from gansynth.hosts.contract.session import Session
+from gansynth.hosts.deciding.trials import trials_of
 from gansynth.metrics.segmentation import measure_predictions
 from gansynth.metrics.segmentation.evaluation import OWN, at_thresholds
+from gansynth.metrics.segmentation.held_out_scores import (
+    LEVELS,
+    METRICS,
+    PREDICTIONS,
+    evaluate_held_out,
+)
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource

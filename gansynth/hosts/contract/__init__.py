@@ -1,0 +1,1 @@
+"""What a host must do, and the session that trains one."""

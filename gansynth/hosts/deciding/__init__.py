@@ -1,0 +1,1 @@
+"""What ``augment`` decides, and what it foretells."""

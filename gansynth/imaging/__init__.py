@@ -1,0 +1,1 @@
+"""Image surgery: lesions measured, blended, drawn; places in a body."""
