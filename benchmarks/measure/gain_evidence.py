@@ -37,6 +37,7 @@ TABLE = Path(advice.__file__).with_name("evidence.json")
 FORMAT = 1
 REACHES = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 """How far apart sets count as alike, in the limits; 1 is what the product takes."""
+WORDS = {"dice": "Dice", "dice@alarms": "Dice at equal alarms", "froc": "FROC"}
 AT_EQUAL_ALARMS = (DICE_AT_ALARMS, "froc")
 """Measures that compare arms at as many false alarms."""
 
@@ -65,7 +66,11 @@ SETS = (
         "gliomas in FLAIR slices",
         "lgg",
         "pictures:DATA/lgg_flair256",
-        (("lgg_unlabelled/development.json", "own"), ("lgg_match/development.json", "match")),
+        (
+            ("fair_lgg/development.json", "own"),
+            ("lgg_unlabelled/development.json", "own"),
+            ("lgg_match/development.json", "match"),
+        ),
         {"resize": "64x64"},
         "(TCGA_[A-Z]+_[A-Z0-9]+)_",
     ),
@@ -149,6 +154,7 @@ def study_results(path: Path, arm: str) -> list[Result]:
     measures = {row["measure"] for row in document["comparisons"]}
     equal = [name for name in AT_EQUAL_ALARMS if name in measures]
     measure = equal[0] if equal else document["primary"]
+    name = measure.partition("/")[0]
 
     def change(of: str, name: str, number: int) -> dict[str, Any] | None:
         for row in document["comparisons"]:
@@ -168,7 +174,7 @@ def study_results(path: Path, arm: str) -> list[Result]:
                 samples=document["arms"][arm]["title"],
                 host=document["host"]["title"],
                 subjects=number,
-                measure=measure.partition("/")[0].replace("dice", "Dice").replace("froc", "FROC"),
+                measure=WORDS.get(name, name),
                 difference=points(row),
                 low=points(row["interval"], "low"),
                 high=points(row["interval"], "high"),

@@ -11,7 +11,8 @@ from PIL import Image
 
 from benchmarks.measure import gain_evidence
 from gansynth.data.organs import evenly_chosen
-from gansynth.hosts.deciding.advice import advice_for, evidence
+from gansynth.hosts.deciding import advice
+from gansynth.hosts.deciding.advice import MeasuredSet, advice_for, evidence
 from tests.conftest import DATA
 
 PEOPLE, EACH, EDGE = 10, 4, 48
@@ -59,12 +60,29 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_compact_lesions_of_few_people_are_drawn_and_the_sets_that_say_so_are_named(succeed):
+def test_a_gain_that_false_alarms_may_have_brought_is_told_and_no_reason_to_draw(succeed):
     made = succeed("check", scans(Path("scans")), "--subjects", r"(p\d)_")
-    assert "samples helped 3 (" in made.stdout
-    assert "Dice +6.1, +3.5 to +8.7" in made.stdout
+    assert "samples helped 0, harmed 0, unclear 3 (" in made.stdout
+    assert "Dice +6.1, +3.5 to +8.7, false alarms not made equal" in made.stdout
     planned = succeed("augment", "pictures:scans", "--subjects", r"(p\d)_", "--dry-run", "--json")
+    assert "chose ratio 1:0 because of 3 sets like these, samples helped 0" in planned.stderr
+
+
+def test_compact_lesions_are_drawn_once_sets_like_them_were_helped_at_equal_alarms(
+    succeed, monkeypatch
+):
+    monkeypatch.setattr(advice, "evidence", helped)
+    words = (scans(Path("scans")), "--subjects", r"(p\d)_")
+    planned = succeed("augment", *words, "--dry-run", "--json")
     assert "chose ratio 1:1 because of 3 sets like these, samples helped 3 (" in planned.stderr
+
+
+def helped() -> list[MeasuredSet]:
+    """The measured sets, as if all results were at equal false alarms."""
+    return [
+        replace(one, results=tuple([replace(each, equal_alarms=True) for each in one.results]))
+        for one in evidence()
+    ]
 
 
 def test_a_rim_around_a_bleeding_is_not_drawn_and_the_command_that_tests_it_is_named(succeed):
@@ -80,7 +98,11 @@ def test_a_rim_around_a_bleeding_is_not_drawn_and_the_command_that_tests_it_is_n
     ("name", "subjects", "says"),
     [
         ("phe_ct256", "(P[0-9]+)_", "harmed 1 (oedema around a bleeding in CT slices, 8 to train"),
-        ("lgg_flair256", "(TCGA_[A-Z]+_[A-Z0-9]+)_", "samples helped 3 (gliomas in FLAIR slices"),
+        (
+            "lgg_flair256",
+            "(TCGA_[A-Z]+_[A-Z0-9]+)_",
+            "unclear 3 (gliomas in FLAIR slices, 5",
+        ),
         ("retina", "_([DC][0-9]+)", "nothing like these data was measured ("),
     ],
 )
@@ -95,9 +117,9 @@ def test_more_people_than_samples_have_helped_are_trained_on_alone():
     known = {one.name: one for one in evidence()}
     gliomas = known["gliomas in FLAIR slices"].description
     more = replace(gliomas, subjects=13)
-    advice = [advice_for(each) for each in (gliomas, more)]
-    assert [each.ratio for each in advice] == ["1:1", "1:0"]
-    assert str(advice[1]).endswith("none helped with more than 12 subjects, these have 13")
+    found = [advice_for(each, helped()) for each in (gliomas, more)]
+    assert [each.ratio for each in found] == ["1:1", "1:0"]
+    assert str(found[1]).endswith("none helped with more than 12 subjects, these have 13")
 
 
 def test_the_table_has_the_results_as_they_are_committed_and_advice_from_others_is_no_harm():

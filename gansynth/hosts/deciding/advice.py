@@ -116,9 +116,16 @@ class Result(Document):
     alarms: float | None
     ceiling: float | None
 
+    @property
+    def helped(self) -> bool:
+        """Whether a gain is shown; one that extra false alarms may have brought is none."""
+        return self.equal_alarms and self.low > 0
+
     def __str__(self) -> str:
         told = f"{self.subjects} to train on: {self.measure} {self.difference:+.1f}"
-        return f"{told}, {self.low:+.1f} to {self.high:+.1f}"
+        gained = self.low > 0 and not self.helped
+        more = ", false alarms not made equal" if gained else ""
+        return f"{told}, {self.low:+.1f} to {self.high:+.1f}{more}"
 
 
 Outcome = Literal["helped", "harmed", "unclear"]
@@ -135,21 +142,22 @@ class MeasuredSet(Document):
 
     @property
     def outcome(self) -> Outcome:
-        """Whether an interval lies beyond 0; harm in one study counts more than help in others."""
+        """Harm in one study counts more than help in others."""
         if any(result.high < 0 for result in self.results):
             return "harmed"
-        return "helped" if any(result.low > 0 for result in self.results) else "unclear"
+        return "helped" if any(result.helped for result in self.results) else "unclear"
 
     @property
     def shown(self) -> Result:
-        """The result that the outcome is read from, of the clearest one."""
-        sign = -1 if self.outcome == "harmed" else 1
-        return max(self.results, key=lambda result: sign * result.difference)
+        """The result that the outcome is read from: harm first, then one at equal alarms."""
+        if self.outcome == "harmed":
+            return min(self.results, key=lambda result: result.difference)
+        return max(self.results, key=lambda result: (result.equal_alarms, result.difference))
 
     @property
     def subjects(self) -> int:
         """The most subjects that samples have helped; 0 if they have not."""
-        return max([result.subjects for result in self.results if result.low > 0], default=0)
+        return max([result.subjects for result in self.results if result.helped], default=0)
 
 
 @dataclass(frozen=True)

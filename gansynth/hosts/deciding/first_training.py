@@ -163,8 +163,8 @@ class FirstTraining:
         )
         if "self_train" not in self.request.given:
             reporter.say(
-                f"--self-train {SHARE:g}: share of samples that are these scans; which one is best "
-                "is not measured"
+                f"--self-train {SHARE:g}: share of samples that are these scans; others "
+                "are not measured"
             )
         return found
 
