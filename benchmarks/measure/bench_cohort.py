@@ -3,7 +3,7 @@
 ``python benchmarks/measure/bench_cohort.py [--only brats check] [--sizes 75 150 300] [--quick]
 [--home FOLDER]``: phantoms are made once, into ``--home``. What is measured joins the rows that
 ``results/cohort.json`` has, so the whole can be measured in parts; then the table in
-``results/cohort.md`` is written from it. ``--only`` alone writes the table only; ``--quick`` measures
+``results/cohort.md`` is made of it. ``--only`` alone writes the table only; ``--quick`` measures
 few small cases and keeps nothing.
 
 Seconds are the CPU's of a command and the processes that it waited for. Memory is the highest sum
