@@ -38,7 +38,7 @@ VALUES: list[tuple[tuple[object, ...], int, tuple[str, ...]]] = [
     (("--schedule", "finetune:10%@80%"), 2, ("--ratio 1:1", "expected --ratio 0:1")),
     (("--device", "cuda:99"), 4, ("cuda:99", "--device auto or cpu")),
     (("--", "--epochs", "3"), 2, ("unrecognized arguments: --epochs 3", "--npz")),
-    (("--", "--c"), 2, ("-- --c: the same command goes on by itself", "leave --c out")),
+    (("--", "--c"), 2, ("-- --c: the same command resumes by itself", "leave --c out")),
 ]
 
 

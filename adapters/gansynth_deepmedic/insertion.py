@@ -135,7 +135,7 @@ def insert(
             "deepmedic.case-files-changed",
             f"{case.labels}: case {case.id!r} has labels of shape {lain} and an image of "
             f"{real.image.shape}, expected {len(case.channels)} channel(s) of {case.shape} as at "
-            "the start. Its files have changed; start anew",
+            "the start. Its files have changed; start over",
         )
     cut = _cut(seat, sample.image.shape[1:], case.shape, rim)
     inside = labels[cut.part] != OUTSIDE

@@ -166,7 +166,7 @@ def parse_options(options: Sequence[str]) -> argparse.Namespace:
     if "--c" in options:
         raise UsageFault(
             "nnunet.continue-option-given",
-            "-- --c: the same command goes on by itself; leave --c out",
+            "-- --c: the same command resumes by itself; leave --c out",
         )
     parser = _OptionParser(prog="nnU-Net options", add_help=False, allow_abbrev=False)
     parser.add_argument("-pretrained_weights", default=None)
@@ -195,7 +195,7 @@ def run(arguments: Sequence[str]) -> None:
                 "nnunet.loading-process-ended",
                 "nnU-Net: a process that loads its cases ended; gansynth_launch.log has its "
                 "message, if it was not killed, as when memory runs out. Free some, or set "
-                f"{WORKERS}=2; then the same command goes on from the last checkpoint",
+                f"{WORKERS}=2; then the same command resumes from the last checkpoint",
             ) from error
         raise
 

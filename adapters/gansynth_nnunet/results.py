@@ -19,7 +19,7 @@ FINAL = "checkpoint_final.pth"
 LATEST = "checkpoint_latest.pth"
 CHECKPOINTS = (FINAL, LATEST, "checkpoint_best.pth")
 """Checkpoints from which nnU-Net continues a training, in order of preference."""
-REMOVE = "remove it to go on from an older one, or anew if there is none"
+REMOVE = "remove it to resume from an older one, or to start over if there is none"
 VALIDATION = "validation"
 SUMMARY = Path(VALIDATION) / "summary.json"
 OWN = "nnunet_validation"

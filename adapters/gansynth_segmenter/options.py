@@ -128,7 +128,7 @@ class SegmenterOptions(TrainingOptions):
         None,
         ge=0,
         lt=1,
-        description="share by which windows overlap in prediction (unet and pix2pix 0.5, "
+        description="overlap of windows in prediction, as a share (unet and pix2pix 0.5, "
         "deepmedic 0)",
     )
     augmentation: Literal["warp", "nnunet"] = Field(

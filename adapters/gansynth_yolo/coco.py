@@ -77,7 +77,7 @@ class CocoOptions(BoxedOptions):
     masks: bool | None = Field(
         None,
         description="`yes`: label maps are drawn by the outlines, which all annotations must have; "
-        "`no`: boxes alone. Default: `yes` where all have outlines, of which one is no rectangle",
+        "`no`: boxes alone. Default: `yes` where all have outlines, and one is not a rectangle",
     )
 
 

@@ -61,7 +61,7 @@ KEPT_CONFIDENCE = 1e-4
 So each detector can be evaluated at the other's false positives.
 """
 NMS_IOU = 0.5  # ioU above which the less confident of two boxes is dropped, for every detector
-ANEW = "remove the folder to begin anew"
+ANEW = "remove the folder to start over"
 MOST_FOUND = 300  # most boxes saved of one image
 OURS: Mapping[str, str] = {
     "epochs": "--set epochs=",
@@ -72,7 +72,7 @@ OURS: Mapping[str, str] = {
     "device": "--set device=",
     "data": "--data",
     "seed": "--seed",
-    "resume": "the same command again, which goes on by itself,",
+    "resume": "the same command again, which resumes by itself,",
     "project": "--set output=",
     "name": "--set output=",
     "exist_ok": "--set output=",

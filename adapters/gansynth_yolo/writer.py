@@ -49,7 +49,7 @@ class YoloWriter(PictureWriter):
             raise DataFault(
                 "yolo.sample-without-boxes",
                 f"sample {item.name}: has no boxes, expected a list of them, which may be empty; "
-                "take a generator that is asked for boxes, such as cpggan",
+                "use a generator that takes boxes, such as cpggan",
             )
         part = item.part or ("train" if self.images.total() % FOLDS else "val")
         (picture,) = self.pictures(item)

@@ -24,7 +24,7 @@ from gansynth_benchmark.plan_file import NEW, first_error
 from gansynth_benchmark.report.study import ComparisonOutcome, ReportData, ends_of, finding_of
 from gansynth_benchmark.running import FORMAT, RESULTS
 
-SUITE_HELP = "a suite in YAML, see: gansynth help suite"
+SUITE_HELP = "a suite in YAML, see: gansynth help benchmark_plan suites"
 Document = Mapping[str, Any]
 
 

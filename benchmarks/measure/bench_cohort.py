@@ -3,7 +3,7 @@
 ``python benchmarks/measure/bench_cohort.py [--only brats check] [--sizes 75 150 300] [--quick]
 [--home FOLDER]``: phantoms are made once, into ``--home``. What is measured joins the rows that
 ``results/cohort.json`` has, so the whole can be measured in parts; then the table in
-``docs/memory.md`` is written from it. ``--only`` alone writes the table only; ``--quick`` measures
+``results/cohort.md`` is made of it. ``--only`` alone writes the table only; ``--quick`` measures
 few small cases and keeps nothing.
 
 Seconds are the CPU's of a command and the processes that it waited for. Memory is the highest sum
@@ -37,7 +37,7 @@ import numpy as np
 import psutil
 from common import RESULTS, print_table, write
 
-PAGE = Path(__file__).parents[2] / "docs" / "memory.md"
+PAGE = RESULTS / "cohort.md"
 BEGIN, END = "<!-- cohort -->\n", "<!-- /cohort -->\n"
 
 

@@ -33,7 +33,7 @@ NAMES = (
 PICTURE = HERE.parents[1] / "docs" / "images" / "gains.svg"
 KIND = {"yardstick": "", "rival": ", no network", "gan": ", a GAN"}
 HEAD = "▲ gain shown over the usual augmentation, ○ not shown"
-SUITE, SUITES = "small_lesions", HERE.parents[1] / "docs" / "suite.md"
+SUITE, SUITES = "small_lesions", HERE.parents[1] / "docs" / "benchmark_plan.md"
 SAID, END_SAID = "<!-- suite -->\n", "<!-- /suite -->"
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
 

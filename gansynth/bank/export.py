@@ -304,7 +304,7 @@ class DataSetExport(ABC):
             except GansynthError:
                 keep = bool(list_samples(build / "bank"))
                 if keep:
-                    kept = "keeps the samples so far; the same command goes on"
+                    kept = "keeps the samples so far; the same command resumes"
                     self.reporter.say(f"{build}: {kept}")
                 raise
             finally:

@@ -293,7 +293,7 @@ class ProducerSupervisor:
         if self.config.device != "cpu" and code in FAULTS and str(why).startswith(NO_ROOM):
             self._messages.append(
                 f"{self.config.device} has no memory left for the producer, or is another "
-                "process's alone: it goes on on the CPU"
+                "process's alone: it continues on the CPU"
             )
             self.config = replace(self.config, device="cpu")
         pause = min(_LONGEST_SECONDS, _BACKOFF_SECONDS * 2 ** (self._in_a_row - 1))

@@ -234,9 +234,9 @@ class TrainingBank:
         if given_up and self.fault is None and not self._announced_end:
             self._announced_end = True
             lines.append(
-                "WARNING: there is no producer any more; training goes on with the samples in the "
-                "bank. Two minutes after its last heartbeat real cases replace them, where the "
-                "schedule has any. They are counted"
+                "WARNING: there is no producer any more; training continues with the samples "
+                "in the bank. Two minutes after its last heartbeat real cases replace them, where "
+                "the schedule has any. They are counted"
             )
         return lines
 

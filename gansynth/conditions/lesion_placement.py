@@ -766,7 +766,7 @@ class LesionOptions(OptionModel):
     where: Where = Field(
         "prior",
         description="place: prior, learnt from training cases; anywhere in the body; same as in "
-        "the donor's body; own: the case's own foreground, drawn anew in its place (organs)",
+        "the donor's body; own: the case's own foreground, redrawn in its place (organs)",
     )
     inside: float = Field(
         0.9,

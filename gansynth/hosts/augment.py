@@ -349,7 +349,7 @@ def _plan_all(request: AugmentRequest, fit: FitRequest, before: FirstTraining | 
     document |= {"ratio": request.ratio, f"{session.host.unit}s": session.total}
     with measuring().within(0.5):  # the other half is the training's
         document.update(planned_fit(fit))
-    document["harm"] = "told by this plan once the generator is fitted"
+    document["harm"] = "printed by this plan once the generator is fitted"
     document.update(time_of(session, request, begun))
     document |= {} if before is None else before.planned(document.get("training_hours"))
     document["settings"] = dict(request.set)

@@ -113,7 +113,7 @@ def _check_content(
         raise IntegrityFault(
             "sampling.case-content-changed",
             f"{run}: case {case_id!r} of {source.name} is not the one the run was fitted on; "
-            "expected the same content. It has been preprocessed anew, or replaced: restore it, or "
+            "expected the same content. It has been preprocessed, or replaced: restore it, or "
             "fit again",
         )
 

@@ -91,7 +91,7 @@ def below_its_size(run: Run) -> tuple[str, int]:
     full = "x".join(map(str, stages[-1].size or run.space.size))
     why = (
         f"{run.folder}: {run.generator.name} has not grown to {full} in {steps} steps, and draws "
-        f"blocks; expected at least {least} steps. Go on with its fit (--set steps={least}), or "
+        f"blocks; expected at least {least} steps. Continue its fit (--set steps={least}), or "
         f"fit it with shorter stages: gansynth options {run.generator.name} has their keys"
     )
     return why, least

@@ -140,7 +140,7 @@ class SampleRecord:
                 raise UsageFault(
                     "sampling.replay-record-of-other-version",
                     f"--replay {name}: was written by another version of gansynth, "
-                    "expected a record of this one; generate the sample anew",
+                    "expected a record of this one; generate the sample again",
                 )
             index, digest = int(provenance["index"]), str(provenance["sha256"])
             sketch = provenance.get("sketch")

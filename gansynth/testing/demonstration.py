@@ -2,7 +2,7 @@
 
 It uses the same functions as a user: make a data set, prepare it, and fit a generator on one fold.
 Then it trains an unmodified nnU-Net with samples mixed in on the fly, and as long without samples.
-Each step finds what it has made before, so the same command goes on with a demo that was stopped.
+Each step finds what it has made before, so the same command resumes a stopped demo.
 """
 
 from __future__ import annotations
@@ -163,9 +163,9 @@ def run_demo(request: DemoRequest, reporter: Reporter) -> dict[str, Any]:
     out, seed, size = Path(request.out), request.seed, LONG if request.long else SHORT
     begun = _claim(request, asdict(size))
     if (out / SUMMARY).is_file():
-        reporter.say(f"{out}: its demo is finished, nothing is done again; anew: add --force")
+        reporter.say(f"{out}: its demo is finished; to start over, add --force")
         return dict(read_json(out / SUMMARY))
-    how = "goes on with the demo in it" if begun else "if it is stopped, the same command goes on"
+    how = "goes on with the demo in it" if begun else "if it is stopped, the same command resumes"
     reporter.say(f"{out}: {how}")
     limit_threads("cpu")
     # One of nnU-Net's workers is enough for a few cases: each imports torch for seconds.

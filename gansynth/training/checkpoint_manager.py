@@ -143,16 +143,14 @@ class CheckpointManager:
 
     def _not_identical(self, state: Mapping[str, Any]) -> list[str]:
         notes = [
-            f"resumed with {key} {value} instead of {state[key]}: the run goes on, but not bit for "
-            "bit"
+            f"resumed with {key} {value} instead of {state[key]}: it continues, but not bit for bit"
             for key, value in self.identity.items()
             if key in state and state[key] != value
         ]
         if self.process_group.size > 1 and self.training_state.generator.buffers:
             held = ", ".join(self.training_state.generator.buffers)
             notes.append(
-                f"resumed with the first process's {held} in all {self.process_group.size}: the "
-                "run goes "
-                "on, but not bit for bit"
+                f"resumed with the first process's {held} in all {self.process_group.size}: it "
+                "continues, but not bit for bit"
             )
         return notes

@@ -357,7 +357,7 @@ def test_a_training_that_does_not_begin_leaves_nobody_and_is_in_nobodys_way(
     assert unlocked(kit.output)
     assert (kit.output / kit.record).exists()
     planned = run_cli(*kit.words(*words, "--dry-run", "--json", ratio="1:3"))
-    assert json.loads(planned.stdout)["training"].startswith("starts anew")
+    assert json.loads(planned.stdout)["training"].startswith("starts over")
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def test_intervals_hold_the_mean_of_such_sets_and_the_next_ones_effect(spread):
         held += found.low <= truth <= found.high
         expected += found.next_low <= true[-1] <= found.next_high
     assert held / rounds > 0.92
-    assert expected / rounds > 0.87  # 0.90 where sets differ much: docs/suite.md says so
+    assert expected / rounds > 0.87  # 0.90 where sets differ much: docs/benchmark_plan.md says so
 
 
 def test_too_few_sets_promise_nothing():

@@ -34,14 +34,7 @@ LONG = {
     ),
 }
 """README's long commands: what shortens them, and the new file after which Ctrl-C is typed."""
-SHORT = {
-    "gansynth fit cgan3d --data nifti:scans/": f"{SMALL} --set steps=2",
-    "gansynth fit cgan3d-lesion": f"{SMALL} --set steps=1",
-    "gansynth fit": "--dry-run",
-    "gansynth turing-test": "-n 6",
-    "gansynth augment --target nnunet": "--dry-run",
-    "": "",
-}
+SHORT = {"gansynth augment --target nnunet": "--dry-run", "": ""}
 """Beginnings of the commands of docs/first_steps.md: what shortens them."""
 ELSEWHERE = {
     "gansynth demo": "tests/newcomer/test_tasks.py",

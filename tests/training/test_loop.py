@@ -105,7 +105,7 @@ def test_what_keeps_a_resumed_run_from_being_the_same_is_told(tmp_path, key, val
     was = json.loads(state.read_text())
     changed = {**was, key: value}
     state.write_text(json.dumps({**changed, "digest": digest_of(changed)}))
-    said = f"resumed with {key} {was[key]} instead of {value}: the run goes on, but not bit for bit"
+    said = f"resumed with {key} {was[key]} instead of {value}: it continues, but not bit for bit"
     assert run(tmp_path, steps=2).notes == [said]
 
 

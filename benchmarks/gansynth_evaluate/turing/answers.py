@@ -109,6 +109,6 @@ def _rater(study: Study, path: Path, file: AnswerFile) -> Rater:
         raise DataFault(
             "turing-test.answers-incomplete",
             f"{path}: {file.name} has answered {len(given)} of {len(codes)} images, expected all; "
-            "open the page again to go on, or leave this rater out",
+            "open the page again to continue, or leave this rater out",
         )
     return Rater(file.name, file.years, file.answers, [*codes.values()])

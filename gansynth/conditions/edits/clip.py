@@ -28,7 +28,7 @@ class ClipOptions(EditOptions):
     to: Literal["labels", "image"] = Field(
         "labels",
         description="labels: the body is what is not labelled outside (-1); image: what the case's "
-        "image shows, too, as of skull-stripped brains",
+        "image shows, too, e.g. of skull-stripped brains",
     )
 
 

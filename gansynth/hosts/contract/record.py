@@ -99,7 +99,7 @@ class TrainingFolder:
         if self.done:
             return f"resumes at {at}"
         if self.begun:
-            return "starts anew: it has no checkpoint yet"
+            return "starts over: it has no checkpoint yet"
         return "starts"
 
 

@@ -248,7 +248,7 @@ def _found_by_looking(
             None,
             where,
             f"{where}: label maps may be paired or oriented wrongly: {looked.wrong}. Look at "
-            "some cases in a viewer, and turn or pair them anew if that is so",
+            "some cases in a viewer, and turn or pair them again if that is so",
         )
     labelled = source.schema.foreground or source.schema.box_classes
     if where.is_dir() and not labelled and source.request.kind in read_by():
