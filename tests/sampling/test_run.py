@@ -118,13 +118,13 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "begun": (lambda run: change(run, weights=None), "sampling.run-without-checkpoint"),
     "version": (
         lambda run: change(run, version=99, versions={"gansynth": "0.0.9, commit 0123456789"}),
-        "run-folder.version-differs",
+        "version.format-differs",
         "its format is 99, expected 3: made by gansynth 0.0.9, commit 0123456789, read by gansynth "
         f"{build()}; fit the run again: -o ",
     ),
     "none": (lambda run: (run / "manifest.json").unlink(), "run-folder.no-manifest"),
     "empty": (text(""), "files.own-document-unreadable", "manifest.json"),
-    "little": (text('{"version": 1}'), "run-folder.version-differs"),
+    "little": (text('{"version": 1}'), "version.format-differs"),
     "steps": (edited(lambda m: m.update(steps=9)), "files.digest-differs"),
     "case": (edited(lambda m: m["lineage"]["cases"].pop()), "files.digest-differs"),
     "type": (
