@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 import gansynth
 from gansynth.runtime.version import __version__, build, check_format
+from gansynth.sampling.filters.fitted import build_filters, folder_of
 from gansynth_cli.main import cli
 from tests.expected import raises_fault
 from tests.flat_sets import pictures
@@ -93,6 +94,7 @@ def of(folder: Path, name: str) -> Any:
     return yaml.safe_load((folder / name).read_text())
 
 
+(NOVEL,) = build_filters(["novel"])
 LATER_KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
     "run": (
         lambda f: later(f / "run/manifest.json", of(f, "run/manifest.json"), "versions"),
@@ -117,6 +119,10 @@ LATER_KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
     "study": (
         lambda f: later(f / "run/turing/study/study.json", {"version": 5}),
         "turing-test {}/run -n 4",
+    ),
+    "filter": (
+        lambda f: later(folder_of(f / "run", NOVEL) / "filter.json", {"version": 1}),
+        "sample {}/run -n 1 --filter novel",
     ),
     "recipe": (
         lambda f: later(f / "fits/recipe.json", {"version": 1}),
