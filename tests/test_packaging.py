@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import gansynth
@@ -81,10 +82,29 @@ def test_nothing_tells_anybody_to_install_gansynth_from_an_index():
 
 
 @pytest.mark.parametrize(
-    ("file", "line"), [("CITATION.cff", "version: {}\n"), ("CHANGELOG.md", "## {} ")]
+    ("file", "line"),
+    [
+        ("CITATION.cff", "version: {}\n"),
+        (".zenodo.json", '"version": "{}"'),
+        ("conda-recipe/meta.yaml", 'version = "{}"'),
+        ("CHANGELOG.md", "## {} "),
+    ],
 )
 def test_a_file_names_the_version(file, line):
     assert line.format(gansynth.__version__) in (ROOT / file).read_text("utf-8")
+
+
+CONDA = {"blosc2": "python-blosc2", "matplotlib": "matplotlib-base", "torch": "pytorch"}
+"""Name of a package -> its name on conda-forge, where it goes by another."""
+
+
+def test_the_conda_recipe_requires_what_the_project_does():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    recipe = (ROOT / "conda-recipe/meta.yaml").read_text("utf-8").partition("  run:\n")[2]
+    asked = dict(re.findall(r"^    - (\S+) (\S+)$", recipe, re.MULTILINE))
+    for need in map(Requirement, project["dependencies"]):
+        name = canonicalize_name(need.name)
+        assert SpecifierSet(asked[CONDA.get(name, name)]) == need.specifier, name
 
 
 def imported(module: Path) -> set[str]:

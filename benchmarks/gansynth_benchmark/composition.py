@@ -22,12 +22,12 @@ from gansynth.report.numbers import joined
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json
 from gansynth_benchmark.requests import CardRequest
-from gansynth_benchmark.running import RESULTS
+from gansynth_benchmark.running import RESULTS, read_results
 from gansynth_cli.common import WIDTH, table
 
 CITATION = (
-    "The gansynth authors. gansynth: GAN samples of one training fold, fed on the fly into "
-    "segmentation and detection frameworks. Version {}."
+    "The gansynth authors. gansynth: synthetic lesions and images of one training fold for "
+    "nnU-Net, DeepMedic and YOLO. Version {}."
 )
 UNKNOWN = "not recorded"
 Table = dict[str, str]
@@ -48,7 +48,7 @@ def card(request: CardRequest) -> dict[str, Any]:
         return {"card": file.read_text("utf-8")}
     results = where if where.is_file() else where / RESULTS
     if results.is_file():
-        found = _of_benchmark(read_json(results), results)
+        found = _of_benchmark(read_results(results), results)
     elif (where / MANIFEST).is_file():
         raise UsageFault(
             "card.methods-of-a-run",
@@ -79,7 +79,7 @@ def lines_of(document: Mapping[str, Any]) -> Iterator[str]:
 def _of_training(folder: Path) -> dict[str, Any]:
     """Return how the training in a folder was composed."""
     sessions = trained_sessions(folder)
-    made, newest = read_json(folder / record.FILE), sessions[-1]
+    made, newest = record.read_record(folder), sessions[-1]
     result = record.TrainingResult.of(sessions, folder)
     lineage, *others = record.lineages_of(newest) or (None,)
     logs = [

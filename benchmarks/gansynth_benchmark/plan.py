@@ -359,6 +359,7 @@ class BenchmarkPlan(ClosedModel):
 
     name: str = Field(pattern=NAME, description="of the benchmark and its folder")
     title: str = Field("", description="of the report")
+    gansynth: str | None = Field(None, description="version it was written with, or for")
     data: str = Field(description="KIND:WHERE, as after --data; paths are relative to this file")
     read: Settings = Field(default_factory=dict, description="as after --read")
     configuration: str | None = Field(None, description="the host's: 2d, 3d_fullres")
@@ -518,7 +519,7 @@ class BenchmarkPlan(ClosedModel):
     @property
     def hash(self) -> str:
         """Hash of everything that can change a result, so without titles, remarks and folders."""
-        left_out = {"title", "open", "paper", "root", "data", "arms", "generators"}
+        left_out = {"title", "gansynth", "open", "paper", "root", "data", "arms", "generators"}
         document = self.model_dump(mode="json", exclude=left_out)
         # Without defaults, so that a new option changes no hash.
         document["arms"] = [

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from gansynth.core.registry import installed
 from gansynth.core.requests.base import in_python
 from gansynth.runtime.errors import UsageFault, did_you_mean, refuse_unknown
+from gansynth.runtime.version import check_format
 from gansynth.runtime.yaml_text import read_yaml
 from gansynth_benchmark.arms import preset_generators
 from gansynth_benchmark.plan import ArmPlan, BenchmarkPlan, GeneratorPlan
@@ -32,6 +33,8 @@ def read_plan(path: Path, data: str | None = None) -> BenchmarkPlan:
             "benchmark.plan-not-mapping",
             f"{path}: holds {type(values).__name__}, expected {PLAN_HELP}",
         )
+    made = values.get("gansynth")
+    check_format(path, None, None, made, "write a new plan: gansynth benchmark --new KIND:WHERE")
     if data is not None:
         values["data"] = data
     try:

@@ -11,7 +11,7 @@ from gansynth.core.requests.base import paths_of
 from gansynth.metrics.segmentation.evaluation import THRESHOLDS
 from gansynth.metrics.segmentation.measures import AT_ALARMS
 from gansynth.runtime.files import disk_errors, read_json, write_bytes_atomic
-from gansynth.runtime.version import build
+from gansynth.runtime.version import build, check_format
 from gansynth_benchmark.access_log import AccessLog
 from gansynth_benchmark.analysis import analysed
 from gansynth_benchmark.jobs.executor import parse_executor
@@ -33,7 +33,7 @@ def open_study(plan: BenchmarkPlan, request: BenchmarkRequest) -> BenchmarkStudy
     """Open a plan on its data and the requested split."""
     cached: dict[str, Mapping[str, Any]] = {}
     for file in paths_of(request.cache):
-        cached |= known_results(read_json(file))
+        cached |= known_results(read_results(file))
     folder = request.folder(plan.name)
     return BenchmarkStudy(plan, look_of(request), folder, arms=request.arm, cached=cached)
 
@@ -291,6 +291,18 @@ def _rounded(scores: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict
 def _seconds(study: BenchmarkStudy, key: str | None = None) -> float | None:
     result = {"document": {"seconds": 0.0}} if key is None else study.result(key)
     return None if result is None else result["document"]["seconds"]
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read a results document; one without a format is of something else, which its reader tells.
+
+    Raises:
+        IntegrityFault: it is of another format, or of a newer version of gansynth.
+    """
+    document: dict[str, Any] = read_json(path)
+    made, way = document.get("gansynth"), "run the benchmark again"
+    check_format(path, document.get("format", FORMAT), FORMAT, made, way)
+    return document
 
 
 def known_results(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -16,13 +16,13 @@ from gansynth.metrics.segmentation.measures import measure_of, told_first
 from gansynth.metrics.statistics import holm
 from gansynth.report.numbers import NOTHING, NumberFormat, probability
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import disk_errors, read_json, write_bytes_atomic, write_json_atomic
+from gansynth.runtime.files import disk_errors, write_bytes_atomic, write_json_atomic
 from gansynth.runtime.yaml_text import read_yaml
 from gansynth_benchmark.across import expected_effect
 from gansynth_benchmark.plan import NAME, ClosedModel
 from gansynth_benchmark.plan_file import NEW, first_error
 from gansynth_benchmark.report.study import ComparisonOutcome, ReportData, ends_of, finding_of
-from gansynth_benchmark.running import FORMAT, RESULTS
+from gansynth_benchmark.running import FORMAT, RESULTS, read_results
 
 SUITE_HELP = "a suite in YAML, see: gansynth help benchmark_plan suites"
 Document = Mapping[str, Any]
@@ -255,7 +255,7 @@ def _line(cells: Sequence[object]) -> str:
 
 def known_document(path: Path) -> Document:
     """Read the results of a plan. Raises UsageFault: the file holds something else."""
-    document: Document = read_json(path)
+    document: Document = read_results(path)
     for key in ("comparisons", "means", "arms", "primary"):
         if key not in document:
             raise UsageFault(

@@ -48,7 +48,7 @@ from gansynth.runtime.files import (
     write_json_atomic,
 )
 from gansynth.runtime.serialise import Document
-from gansynth.runtime.version import build, other_format
+from gansynth.runtime.version import build, check_format
 
 if TYPE_CHECKING:
     from gansynth.core.intake import HostArrays
@@ -185,17 +185,7 @@ def load_spec(folder: Path) -> BankSpec:
         raise DataFault(
             "bank.not-a-bank", f"{folder}: holds no {SPEC}, expected a sample bank; {way_out}"
         ) from None
-    if doc.get("format") != FORMAT:
-        raise IntegrityFault(
-            "bank.format-differs",
-            other_format(
-                path,
-                doc.get("format"),
-                FORMAT,
-                doc.get("gansynth"),
-                "make the bank again",
-            ),
-        )
+    check_format(path, doc.get("format"), FORMAT, doc.get("gansynth"), "make the bank again")
     try:
         if doc["digest"] != digest_of(doc):
             raise ValueError("its digest is not that of its content")

@@ -24,7 +24,7 @@ from gansynth.runtime.files import (
     write_json_atomic,
 )
 from gansynth.runtime.serialise import Document, from_json
-from gansynth.runtime.version import other_format
+from gansynth.runtime.version import check_format
 
 MANIFEST = "manifest.json"
 VERSION = 3
@@ -205,17 +205,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     manifest = read_own(path, hint=FIT_AGAIN, most=MAX_RECORD_BYTES)
     made = manifest.get("versions")
-    if manifest.get("version") != VERSION:
-        raise IntegrityFault(
-            "run-folder.version-differs",
-            other_format(
-                path,
-                manifest.get("version"),
-                VERSION,
-                made.get("gansynth") if isinstance(made, dict) else None,
-                f"fit the run again: {elsewhere(path.parent)}",
-            ),
-        )
+    build = made.get("gansynth") if isinstance(made, dict) else None
+    way = f"fit the run again: {elsewhere(path.parent)}"
+    check_format(path, manifest.get("version"), VERSION, build, way)
     check_digest(path, manifest, FIT_AGAIN)
     kinds = dict(KEYS)
     kinds.update({key: kind for key, kind in OTHER_KEYS.items() if key in manifest})

@@ -60,7 +60,7 @@ from gansynth.runtime.files import (
     temporary_beside,
 )
 from gansynth.runtime.serialise import Document, differences
-from gansynth.runtime.version import build, other_format
+from gansynth.runtime.version import build, check_format
 
 FORMAT = 1
 LIBVER = ("v110", "v110")
@@ -169,7 +169,7 @@ def open_file(path: Path) -> Any:
 
 
 def read_index(path: Path) -> CacheIndex:
-    """Read the index of a cache; DataFault: none, damaged, or of another format."""
+    """Read the index of a cache; DataFault: none, or damaged, IntegrityFault: another format."""
     with open_file(path) as file, hdf5(path):
         version = file.attrs.get("gansynth cache")
         if version is None:
@@ -178,17 +178,8 @@ def read_index(path: Path) -> CacheIndex:
                 f"{path}: an HDF5 file without the attribute 'gansynth cache', expected one made "
                 f"by: {MADE_BY}",
             )
-        if int(version) != FORMAT:
-            raise DataFault(
-                "h5.format-differs",
-                other_format(
-                    path,
-                    int(version),
-                    FORMAT,
-                    file.attrs.get("gansynth"),
-                    f"make it again: {MADE_BY}",
-                ),
-            )
+        way = f"make it again: {MADE_BY}"
+        check_format(path, int(version), FORMAT, file.attrs.get("gansynth"), way)
         raw = checked(file, "index", None, "u")[()].tobytes()
         if hashlib.sha256(raw).hexdigest() != file.attrs.get("index sha256"):
             raise ValueError("its index is not the one that was written")
@@ -615,7 +606,7 @@ def cache_of(where: str) -> Path:
 class H5Source(PatchSource):
     """A cached source. May be pickled, shared by threads, and used on both sides of a fork.
 
-    Raises DataFault: no cache, a damaged one, or another format. Raises UsageFault: another fold,
+    Raises DataFault: no cache, or a damaged one. Raises UsageFault: another fold,
     configuration, plans or subjects than the cache has. Raises IntegrityFault: a subject on both
     sides.
     """

@@ -25,7 +25,7 @@ from gansynth.runtime.files import (
     sha256_file,
     write_json_atomic,
 )
-from gansynth.runtime.version import build
+from gansynth.runtime.version import build, check_format
 from gansynth.sampling.open_run import check_weights
 
 FILE = "recipe.json"
@@ -120,6 +120,8 @@ class _RecipeRuns(Pipeline[PlannedSet]):
         name, path = self.recipe.name, self.out / FILE
         if path.exists():
             before = read_json(path, hint="remove it; finished sets are then checked again")
+            made = before.get("gansynth")
+            check_format(path, before.get("version"), VERSION, made, elsewhere(self.out))
             if before.get("recipe") != name:
                 raise UsageFault(
                     "fitting.record-of-other-recipe",

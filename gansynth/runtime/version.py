@@ -6,12 +6,14 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-__version__ = "0.1.0"
+from gansynth.runtime.errors import IntegrityFault
+
+__version__ = "0.9.0"
 
 
 @cache
 def build() -> str:
-    """Return the version, and the commit if it is known: ``0.1.0, commit 1f2e3d4c5b``.
+    """Return the version, and the commit if it is known: ``0.9.0, commit 1f2e3d4c5b``.
 
     It is that of the checkout that this package lies in, else of the one that pip has installed
     from. Changes that are not committed are not told.
@@ -47,17 +49,41 @@ def _commit_installed() -> str | None:
     return str(json.loads(text)["vcs_info"]["commit_id"])
 
 
-def other_format(file: object, found: object, expected: object, made_by: object, way: str) -> str:
-    """Return the message on a file of a format that this gansynth does not read.
+def check_format(file: object, found: object, expected: object, made_by: object, way: str) -> None:
+    """Refuse a file of gansynth's own in a format, or of a version, that this one does not read.
+
+    This is the one place that decides. A file of a later minor version (0.10 for 0.9) is refused
+    even where its number is known: it may hold what only that version understands.
 
     Args:
         file: its path.
-        found, expected: the number of the format.
+        found, expected: the number of the format; equal where a kind of file has none.
         made_by: what ``build`` has written into the file, if anything.
-        way: what to do.
+        way: what to do, if the version that made it is not at hand.
+
+    Raises:
+        IntegrityFault: another format, or a newer version.
     """
-    made = made_by if isinstance(made_by, str) else "of an unknown version"
-    return (
-        f"{file}: its format is {found!r}, expected {expected!r}: made by gansynth {made}, read by "
-        f"gansynth {build()}; {way}, or use it with the gansynth that made it"
+    release = made_by.partition(",")[0] if isinstance(made_by, str) else None
+    newer = _minor(release) > _minor(__version__)
+    if found == expected and not newer:
+        return
+    kind = f"its format is {found!r}, expected {expected!r}" if found != expected else "is newer"
+    made = "by an unknown version of gansynth" if release is None else f"by gansynth {made_by}"
+    update = "use it with the gansynth that made it"
+    if newer:
+        update = f"use gansynth {release} or later"
+    raise IntegrityFault(
+        "version.format-differs",
+        f"{file}: {kind}: made {made}, read by gansynth {build()}; {way}, or {update}",
     )
+
+
+def _minor(release: str | None) -> tuple[int, ...]:
+    """Return major and minor number of a release; of what is none, numbers below all."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return Version(release or "").release[:2]
+    except InvalidVersion:
+        return ()

@@ -171,7 +171,7 @@ def test_draw_meets_samples_retired_since_its_listing_and_gives_none_where_there
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("format", 1, "bank.format-differs"),
+        ("format", 1, "version.format-differs"),
         ("capacity", None, "bank.damaged"),
         ("dtype", "int8", "bank.damaged"),
         ("surplus", 1, "bank.damaged"),

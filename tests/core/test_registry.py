@@ -16,6 +16,7 @@ from gansynth.core.hookspecs import API_VERSION, hookimpl
 from gansynth.core.registry import GROUP, PluginOrigin, installed, load_registry
 from gansynth.metrics.comparison import Metric
 from gansynth.runtime.errors import EnvironmentFault
+from gansynth.runtime.version import __version__
 from tests.expected import raises_fault
 
 GOOD = """
@@ -42,13 +43,13 @@ BROKEN = {
     "forgets_the_marker": (TEXT, "register_metrics is not marked @hookimpl"),
     "is_of_tomorrow": (
         GOOD.replace("good", "new") + f"gansynth_api = {API_VERSION + 1}",
-        f"made for plugin API {API_VERSION + 1}, gansynth 0.1.0 has {API_VERSION}; install a newer "
-        "gansynth",
+        f"made for plugin API {API_VERSION + 1}, gansynth {__version__} has {API_VERSION}; "
+        "install a newer gansynth",
     ),
     "is_of_yesterday": (
         GOOD.replace("good", "old") + f"gansynth_api = {API_VERSION - 1}",
-        f"made for plugin API {API_VERSION - 1}, gansynth 0.1.0 needs {API_VERSION} or newer; "
-        "install a newer is_of_yesterday: pip install -U is_of_yesterday",
+        f"made for plugin API {API_VERSION - 1}, gansynth {__version__} needs {API_VERSION} or "
+        "newer; install a newer is_of_yesterday: pip install -U is_of_yesterday",
     ),
     "is_of_no_number": (
         GOOD.replace("good", "odd") + "gansynth_api = '1'",

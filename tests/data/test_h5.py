@@ -165,7 +165,7 @@ def test_a_flipped_bit_anywhere_never_gives_other_data(cached, tmp_path):
         (b"", "h5.not-hdf5"),
         (None, "nifti.file-missing"),
         ({}, "h5.not-a-cache"),
-        ({"gansynth cache": 2}, "h5.format-differs"),
+        ({"gansynth cache": 2}, "version.format-differs"),
     ],
 )
 def test_other_files_are_no_caches(tmp_path, content, expected):

@@ -37,7 +37,7 @@ from gansynth.runtime.files import (
     write_json_atomic,
 )
 from gansynth.runtime.progress import NullReporter, Reporter
-from gansynth.runtime.version import build, other_format
+from gansynth.runtime.version import build, check_format
 from gansynth_evaluate.turing.image_selection import TuringOptions
 
 VERSION = 4
@@ -204,17 +204,8 @@ def open_study(folder: Path) -> Study:
             "one: gansynth turing-test RUN",
         )
     document = read_own(path, hint=_RESTORE)
-    if document.get("version") != VERSION:
-        raise IntegrityFault(
-            "turing-test.study-version-differs",
-            other_format(
-                path,
-                document.get("version"),
-                VERSION,
-                document.get("gansynth"),
-                "make the study again",
-            ),
-        )
+    way = "make the study again"
+    check_format(path, document.get("version"), VERSION, document.get("gansynth"), way)
     if document.get("digest") != digest_of(document):
         raise IntegrityFault(
             "turing-test.study-changed", f"{path}: was changed after it was written; {_RESTORE}"

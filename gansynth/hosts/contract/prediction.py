@@ -33,7 +33,6 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import (
     TEMPORARY,
     disk_errors,
-    read_json,
     remove_dead,
     temporary_beside,
     write_json_atomic,
@@ -231,7 +230,7 @@ def newest_session(folder: Path) -> Mapping[str, Any]:
     """
     sessions = trained_sessions(folder)
     if "target" not in sessions[-1]:
-        document = read_json(folder / record.FILE)
+        document = record.read_record(folder)
         raise UsageFault(
             "hosts.target-framework-not-recorded",
             f"{folder}: was trained by gansynth {document.get('gansynth')}, which did not record "

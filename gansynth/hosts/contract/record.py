@@ -23,7 +23,7 @@ from gansynth.core.schedule import Mix
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.files import elsewhere, read_json, remove_temporaries, write_json_atomic
 from gansynth.runtime.serialise import differences
-from gansynth.runtime.version import build
+from gansynth.runtime.version import build, check_format
 
 FILE = "gansynth_session.json"  # the record, beside the framework's results
 DRAWS = "gansynth_draws"  # folder of the draw logs, beside the record
@@ -166,10 +166,21 @@ def version_of(package: str) -> str | None:
         return None
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read the record of a training in its folder; empty if there is none.
+
+    Raises:
+        IntegrityFault: a newer version of gansynth wrote it.
+    """
+    file = folder / FILE
+    document: dict[str, Any] = read_json(file) if file.is_file() else {}
+    check_format(file, None, None, document.get("gansynth"), f"train again: {elsewhere(folder)}")
+    return document
+
+
 def read_sessions(folder: Path) -> list[dict[str, Any]]:
     """Read the sessions of a training's record in its folder; none if there is no record."""
-    file = folder / FILE
-    sessions = read_json(file).get("sessions", []) if file.is_file() else []
+    sessions = read_record(folder).get("sessions", [])
     return [session for session in sessions if isinstance(session, dict)]
 
 

@@ -48,7 +48,7 @@ from gansynth.runtime.errors import (
     TrainingFault,
     UsageFault,
 )
-from gansynth.runtime.files import TEMPORARY, elsewhere, read_json, write_json_atomic
+from gansynth.runtime.files import TEMPORARY, elsewhere, write_json_atomic
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.signals import StopRequest, stop_request
 from gansynth.sampling.open_run import check_weights
@@ -234,7 +234,7 @@ class Session:
                 f"{path}: is a file, expected a folder; take another one: "
                 f"{elsewhere(host.results)}",
             )
-        document = read_json(path / record.FILE) if (path / record.FILE).is_file() else {}
+        document = record.read_record(path)
         if not document and path.exists():
             held = sorted(entry.name for entry in path.iterdir())
             extra = [n for n in held if not (n in record.LEFT or fnmatch(n, TEMPORARY))]

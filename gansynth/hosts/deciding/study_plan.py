@@ -13,6 +13,7 @@ import yaml
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.hosts.deciding.trials import trials_of
 from gansynth.metrics.segmentation.measures import DICE_AT_ALARMS
+from gansynth.runtime.version import build
 
 STEPS, DRAWS, SEEDS = 1000, 3, 2  # of a plan whose time nobody has said
 FEWEST_SUBJECTS = 6  # subjects: two to develop with, two sealed, two to train on
@@ -65,6 +66,7 @@ def plan_text(
     given = {key: getattr(request, key) for key in ("configuration", "plans", "subjects", "root")}
     plan: dict[str, Any] = {
         "name": plan_name(source.name),
+        "gansynth": build(),
         "data": f"{request.kind}:{request.where}",
     }
     plan |= {key: value for key, value in given.items() if value is not None}

@@ -39,6 +39,7 @@ from gansynth.runtime.files import (
 )
 from gansynth.runtime.options import read_options
 from gansynth.runtime.progress import NullReporter, Reporter
+from gansynth.runtime.version import build, check_format
 from gansynth.sampling.manifest import content_check
 from gansynth.sampling.run_source import source_of_run, viewed
 
@@ -257,6 +258,7 @@ def _learn(
         cases = tuple(case for case in lineage.cases if case.id in learning.cases.seen)
         doc = {
             "version": VERSION,
+            "gansynth": build(),
             "filter": item.name,
             "options": item.options.model_dump(mode="json"),
             "lineage": replace(lineage, cases=cases).to_json(),
@@ -280,15 +282,16 @@ def _read(
             f"{folder}: filter {item.name!r} has not been learnt there; learn it first",
         )
     doc = read_own(path, hint=_LEARN_AGAIN)
-    if doc.get("version") != VERSION or doc.get("sha256") != digest_of(doc, "sha256"):
+    again = f"remove {folder} and it is learnt again"
+    check_format(path, doc.get("version"), VERSION, doc.get("gansynth"), again)
+    if doc.get("sha256") != digest_of(doc, "sha256"):
         raise IntegrityFault(
             "sampling.filter-state-damaged",
-            f"{path}: damaged, or of another version of gansynth, expected what was learnt; remove "
-            f"{folder} and it is learnt again",
+            f"{path}: damaged, expected what was learnt; {again}",
         )
     for name, expected in doc["files"].items():
         file = path_inside(folder, name, key=f"{path}: key 'files'")
-        check_sha256(file, expected, f"{STATE}; remove {folder} and it is learnt again")
+        check_sha256(file, expected, f"{STATE}; {again}")
     _check_cases(path, doc, manifest, schema)
     return doc
 

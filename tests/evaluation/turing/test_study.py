@@ -118,7 +118,7 @@ def test_changed_images_are_noticed(made, flat_study):
     ("text", "expected"),
     [
         ("{", "files.own-document-unreadable"),
-        ('{"version": 1}', "turing-test.study-version-differs"),
+        ('{"version": 1}', "version.format-differs"),
         ('{"version": 4}', "turing-test.study-changed"),
         (None, "turing-test.study-changed"),
     ],
