@@ -54,7 +54,7 @@ define install
 endef
 
 $(READY): pyproject.toml constraints.txt | $(BIN)/python
-	$(call install,.)
+	$(call install,.[demo])
 	@touch $@
 
 $(READY_DEV): pyproject.toml constraints.txt | $(BIN)/python

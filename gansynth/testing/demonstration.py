@@ -19,6 +19,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from gansynth.core.registry import installed
 from gansynth.core.requests.base import function_of
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import CaseSource, SourceRequest
@@ -167,6 +168,7 @@ def run_demo(request: DemoRequest, reporter: Reporter) -> dict[str, Any]:
         return dict(read_json(out / SUMMARY))
     how = "goes on with the demo in it" if begun else "if it is stopped, the same command goes on"
     reporter.say(f"{out}: {how}")
+    installed().host("nnunet")  # says how to install it, if it is not
     limit_threads("cpu")
     # One of nnU-Net's workers is enough for a few cases: each imports torch for seconds.
     os.environ.setdefault("nnUNet_def_n_proc", "1")
