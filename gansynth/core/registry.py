@@ -25,9 +25,9 @@ from gansynth.core.plugin_checks import (
     guard_plugin_code,
     one_line,
 )
-from gansynth.runtime.errors import EnvironmentFault, GansynthError, UsageFault, did_you_mean
+from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean
 from gansynth.runtime.options import OptionModel, read_settings
-from gansynth.runtime.parts import where_to_get
+from gansynth.runtime.parts import refuse_absent
 from gansynth.runtime.progress import RichReporter
 from gansynth.runtime.version import PARTS
 
@@ -107,7 +107,7 @@ class Registry:
         """Return the function of a host's command; UsageFault: names the hosts that have one."""
         hosts = self.hosts_with(verb)
         if host not in hosts:
-            _refuse_absent("host", host)
+            refuse_absent("host", host)
             raise UsageFault(
                 "registry.host-without-command",
                 f"gansynth {verb}: {host!r} has no such command, expected one of: "
@@ -225,7 +225,7 @@ class Registry:
         GansynthError: raised by its own loader (a missing package, say).
         """
         if name not in self.loaders[kind]:
-            _refuse_absent(kind[:-1], name)
+            refuse_absent(kind[:-1], name)
             raise UsageFault("registry.name-unknown", self._unknown(kind, name))
         plugin, load = self.loaders[kind][name]
         whence = f" ({self.origins[plugin]})" if self._foreign(plugin) else ""
@@ -283,12 +283,6 @@ class Registry:
             f"{kind[:-1]} {name!r} is unknown, expected one of: {', '.join(names) or 'none'}."
             f"{hint}{broken} See: gansynth plugins list"
         )
-
-
-def _refuse_absent(kind: str, name: str) -> None:
-    where = where_to_get(name)
-    if where:
-        raise EnvironmentFault("registry.part-not-installed", f"{kind} {where}")
 
 
 def _options_of(command: Callable[..., Any]) -> type[OptionModel]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.core.requests.base import Request, in_python
-from gansynth.runtime.errors import EnvironmentFault, UsageFault, did_you_mean
-from gansynth.runtime.parts import where_to_get
+from gansynth.runtime.errors import UsageFault, did_you_mean
+from gansynth.runtime.parts import refuse_absent
 from gansynth.runtime.yaml_text import read_yaml
 
 PYTHON_HELP = "commands and what they take, see: gansynth help python"
@@ -42,8 +42,7 @@ def run_file(path: Path) -> dict[str, Any]:
         function = getattr(face, command, None) if command in dir(face) else None
         model = getattr(function, "request", None)
         if model is None:
-            if where := where_to_get(str(command).replace("_", "-")):
-                raise EnvironmentFault("run.part-not-installed", f"{path}: {where}")
+            refuse_absent(f"{path}:", str(command).replace("_", "-"))
             functions = {name: getattr(face, name, None) for name in face.COMMANDS}
             known = [name for name, found in functions.items() if hasattr(found, "request")]
             hint = did_you_mean(str(command), known)

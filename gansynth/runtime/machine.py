@@ -15,6 +15,7 @@ from typing import Any, Literal
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.files import in_units
 from gansynth.runtime.sizes import bytes_of
+from gansynth.runtime.version import installed_parts
 
 SHARED = Path("/dev/shm")
 CGROUP = Path("/sys/fs/cgroup")

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.version import __version__
 
 
@@ -26,6 +27,20 @@ def where_to_get(name: str) -> str:
                 "clone of gansynth"
             )
     return ""
+
+
+def refuse_absent(what: str, name: str) -> None:
+    """Refuse a name that is in a distribution which is not installed.
+
+    Args:
+        what: kind of thing that it names, for the message: ``command``.
+
+    Raises:
+        EnvironmentFault: it says how to install the distribution.
+    """
+    where = where_to_get(name)
+    if where:
+        raise EnvironmentFault("parts.not-installed", f"{what} {where}")
 
 
 @cache

@@ -161,6 +161,7 @@ def run_demo(request: DemoRequest, reporter: Reporter) -> dict[str, Any]:
     from gansynth.testing.phantoms import PhantomOptions
 
     began = time.perf_counter()
+    installed().host("nnunet")  # says how to install it, if it is not
     out, seed, size = Path(request.out), request.seed, LONG if request.long else SHORT
     begun = _claim(request, asdict(size))
     if (out / SUMMARY).is_file():
@@ -168,7 +169,6 @@ def run_demo(request: DemoRequest, reporter: Reporter) -> dict[str, Any]:
         return dict(read_json(out / SUMMARY))
     how = "goes on with the demo in it" if begun else "if it is stopped, the same command goes on"
     reporter.say(f"{out}: {how}")
-    installed().host("nnunet")  # says how to install it, if it is not
     limit_threads("cpu")
     # One of nnU-Net's workers is enough for a few cases: each imports torch for seconds.
     os.environ.setdefault("nnUNet_def_n_proc", "1")
