@@ -98,8 +98,8 @@ def core_alone(tmp_path_factory, wheels) -> Environment:
     """An environment of gansynth-core, what it needs, and nothing else; a run in it."""
     alone = Environment(tmp_path_factory.mktemp("alone"), described("core").dependencies)
     alone.pip(wheels["core"])
-    small = ("--set", "steps=2", "--device", "cpu")
-    alone.run("gansynth", "fit", "dcgan", "--data", "example:2d", "-o", "run", *small, "--set", "with_mask=yes")
+    small = ("--set", "steps=2", "--set", "with_mask=yes", "--device", "cpu")
+    alone.run("gansynth", "fit", "dcgan", "--data", "example:2d", "-o", "run", *small)
     return alone
 
 
