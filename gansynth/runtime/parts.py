@@ -23,8 +23,8 @@ def where_to_get(name: str) -> str:
         if name in table["names"] or name in table["packages"]:
             return (
                 f"{name!r} is in {part}, which is not installed here: install its wheel of version "
-                f"{__version__}, or type pip install {table['install']} -c constraints.txt in the "
-                "clone of gansynth"
+                f"{__version__}, or type pip install --constraint constraints.txt "
+                f"{table['install']} in the clone of gansynth"
             )
     return ""
 
