@@ -107,8 +107,7 @@ def test_the_core_alone_mixes_into_its_own_segmenter(core_alone):
     mixed = ("--data", "example:2d", "--generator", "run", "--ratio", "1:1", "--offline")
     small = ("--set", "steps=2", "--set", "device=cpu", "--bank-size", 4)
     core_alone.run("gansynth", "augment", "--target", "segmenter", *mixed, *small, "-o", "mixed")
-    said = core_alone.run("gansynth", "plugins").stderr
-    assert said == ""
+    assert "warning" not in core_alone.run("gansynth", "plugins").stderr
 
 
 ABSENT = {
@@ -146,6 +145,6 @@ def test_with_the_lab_the_core_prints_a_card_and_with_the_adapters_it_prepares(c
     core_alone.link(need for need in needed if not need.startswith("gansynth"))
     core_alone.pip(wheels["gansynth"])
     core_alone.link(["nilearn"])
-    core_alone.run("gansynth", "demo", "--phantoms", "nnunet", "-o", "phantoms")
-    core_alone.run("gansynth", "prepare", "nnunet:999", "--root", "phantoms", "--set=small=yes")
-    assert core_alone.run("gansynth", "plugins").stderr == ""
+    core_alone.run("gansynth", "demo", "--phantoms", "nnunet", "-o", "nnunet")
+    core_alone.run("gansynth", "prepare", "nnunet:999", "--root", "nnunet", "--set=small=yes")
+    assert "warning" not in core_alone.run("gansynth", "plugins").stderr
