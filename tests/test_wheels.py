@@ -145,6 +145,6 @@ def test_with_the_lab_the_core_prints_a_card_and_with_the_adapters_it_prepares(c
     core_alone.link(need for need in needed if not need.startswith("gansynth"))
     core_alone.pip(wheels["gansynth"])
     core_alone.link(["nilearn"])
-    core_alone.run("gansynth", "demo", "--phantoms", "nnunet", "-o", "nnunet")
-    core_alone.run("gansynth", "prepare", "nnunet:999", "--root", "nnunet", "--set=small=yes")
+    core_alone.run("gansynth", "demo", "--phantoms", "nnunet", "-o", "raw")
+    core_alone.run("gansynth", "prepare", "nnunet:999", "--root", "raw/nnunet", "--set=small=yes")
     assert "warning" not in core_alone.run("gansynth", "plugins").stderr
