@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from gansynth.core.registry import installed
+from gansynth.core.registry import installed, load_registry
 from tests.house import ROOT
 from tests.test_packaging import DISTRIBUTIONS, MODULES, SHELVES, imported, packages_on
 from tests.testing.scaffold.test_stranger import Environment
@@ -70,6 +70,10 @@ def test_what_is_told_of_an_absent_distribution_is_what_it_offers():
         for point in entry_points(group="gansynth.commands"):
             names |= set(point.load()) if point.value in tables else set()
         assert sorted(names) == table["names"], part
+
+
+def test_a_plugin_of_a_clone_that_a_release_has_too_is_loaded_once():
+    assert load_registry([*entry_points(group="gansynth")] * 2).broken == {}
 
 
 @pytest.fixture(scope="module")
