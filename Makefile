@@ -141,7 +141,7 @@ lock: $(READY_BENCH)      ## rewrite constraints.txt from the environment
 	@if cmp -s constraints.new constraints.txt; then rm constraints.new; echo "constraints.txt is up to date"; \
 	 else mv constraints.new constraints.txt; touch $(READY) $(READY_DEV) $(READY_ALL) $(READY_BENCH); echo "constraints.txt rewritten"; fi
 
-release:                  ## a release up to its tag: build, check, install and try it (ten minutes)
+release:                  ## a release up to its tag: build, check, install and try it, without the clone
 	@PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" wheels/release
 
 clean:                    ## remove build products and caches (not the environment, not runs/)
