@@ -140,15 +140,17 @@ def test_what_another_distribution_has_says_which(core_alone, typed):
 
 
 @pytest.mark.slow
-def test_with_the_lab_the_core_prints_a_card_and_with_the_adapters_it_prepares(core_alone, wheels):
-    said = core_alone.run("python", "-c", "import gansynth; print(hasattr(gansynth, 'evaluate'))")
-    assert said.stdout == "False\n"
+def test_with_the_lab_the_core_prints_a_card_and_with_the_adapters_it_knows_nnunet(
+    core_alone, wheels
+):
+    asked = "import gansynth; print(hasattr(gansynth, 'evaluate'))"
+    assert core_alone.run("python", "-c", asked).stdout == "False\n"
     core_alone.pip(wheels["lab"])
     core_alone.run("gansynth", "card", "run")
     needed = described("gansynth").dependencies
     core_alone.link(need for need in needed if not need.startswith("gansynth"))
     core_alone.pip(wheels["gansynth"])
-    core_alone.link(["nilearn"])
-    core_alone.run("gansynth", "demo", "--phantoms", "nnunet", "-o", "raw")
-    core_alone.run("gansynth", "prepare", "nnunet:999", "--root", "raw/nnunet", "--set=small=yes")
+    assert "ok    nnunetv2" in core_alone.run("gansynth", "doctor").stdout
+    said = core_alone.run("gansynth", "check", "nnunet:999", code=3)
+    assert said.stderr.endswith("[nnunet.no-such-data-set]\n")
     assert "warning" not in core_alone.run("gansynth", "plugins").stderr
