@@ -8,7 +8,7 @@ FROM python:3.12-slim
 
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY . /src
-RUN pip install --no-cache-dir -c /src/constraints.txt --extra-index-url "$TORCH_INDEX" /src \
+RUN pip install --no-cache-dir -c /src/constraints.txt --extra-index-url "$TORCH_INDEX" "/src[demo]" \
     && rm -r /src
 RUN useradd --uid 1000 --create-home gansynth && install -d -o gansynth /work
 

@@ -30,7 +30,7 @@ READY_BENCH := $(VENV)/.ready-bench
 READY_DOCS  := $(VENV)/.ready-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-long test test-all machines faults kills newcomer all-extras check lint fix types cov fuzz audit bench docs lock wheel clean
+.PHONY: help demo demo-long test test-all machines faults kills newcomer all-extras check lint fix types cov fuzz audit bench docs lock release clean
 
 help:                     ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1 - /'
@@ -54,7 +54,7 @@ define install
 endef
 
 $(READY): pyproject.toml constraints.txt | $(BIN)/python
-	$(call install,.)
+	$(call install,.[demo])
 	@touch $@
 
 $(READY_DEV): pyproject.toml constraints.txt | $(BIN)/python
@@ -141,8 +141,8 @@ lock: $(READY_BENCH)      ## rewrite constraints.txt from the environment
 	@if cmp -s constraints.new constraints.txt; then rm constraints.new; echo "constraints.txt is up to date"; \
 	 else mv constraints.new constraints.txt; touch $(READY) $(READY_DEV) $(READY_ALL) $(READY_BENCH); echo "constraints.txt rewritten"; fi
 
-wheel: $(READY)           ## build the wheel into dist/
-	@$(PIP) wheel -q --no-deps -w dist .
+release:                  ## a release up to its tag: build, check, install and try it, without the clone
+	@PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" wheels/release
 
 clean:                    ## remove build products and caches (not the environment, not runs/)
 	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov

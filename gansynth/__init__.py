@@ -58,12 +58,20 @@ COMMANDS = (
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name], __name__), name)
     from gansynth.runtime.errors import did_you_mean
+    from gansynth.runtime.parts import where_to_get
 
-    hint = did_you_mean(name, __all__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{hint}", name=name)
+    if name not in _HOMES:
+        hint = did_you_mean(name, __all__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{hint}", name=name)
+    try:
+        return getattr(import_module(_HOMES[name], __name__), name)
+    except ModuleNotFoundError as error:
+        where = where_to_get(str(error.name))
+        if not where:
+            raise
+        text = f"module {__name__!r} has no attribute {name!r} here: {where}"
+        raise AttributeError(text, name=name) from None
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,5 @@
 import re
+import tomllib
 
 import pytest
 
@@ -12,6 +13,18 @@ def house():
 
 def test_imports_go_down(house):
     assert house.against_the_floors() == []
+
+
+def test_no_distribution_imports_one_that_it_does_not_need(house):
+    parts = tomllib.loads((ROOT / "gansynth" / "runtime" / "parts.toml").read_text("utf-8"))
+    part_of = {package: part for part, table in parts.items() for package in table["packages"]}
+    wrong = []
+    for above, below in house.edges:
+        high, low = (part_of.get(module.partition(".")[0]) for module in (above, below))
+        scripts = "measure" in (house.shelf(above), house.shelf(below))
+        if low not in (high, None) and not scripts and above != "gansynth":
+            wrong.append((above, below))
+    assert wrong == []
 
 
 def test_no_module_is_in_a_circle(house):

@@ -111,6 +111,9 @@ class SegmenterHost(CropHost):
         schema, outside = self.space.generator_schema(self.schema), self.space.pad_label
         fill = padding_values(self.space, len(schema.channels))
         if self.options.augmentation == "nnunet":
+            from gansynth import installed
+
+            installed().host("nnunet")  # says how to install it, if it is not
             from gansynth_segmenter.as_nnunet import NnunetAugmentation
 
             return NnunetAugmentation(self.space.size, fill, outside)

@@ -34,6 +34,7 @@ from gansynth.runtime.errors import (
     did_you_mean,
     disk_fault,
 )
+from gansynth.runtime.parts import refuse_absent
 from gansynth.runtime.progress import from_here, write_stderr
 from gansynth.runtime.signals import interrupt_outside_forks, on_sigterm
 from gansynth.runtime.version import __version__
@@ -157,6 +158,7 @@ class Gansynth(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Resolve a command as click does; an unknown one gets a suggestion."""
         if args and args[0] not in commands() and not args[0].startswith("-"):
+            refuse_absent("command", args[0])
             hint = did_you_mean(args[0], commands())
             ctx.fail(f"No such command {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)

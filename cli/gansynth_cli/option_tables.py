@@ -21,6 +21,7 @@ from gansynth.fitting.composite_spec import texts
 from gansynth.fitting.recipe import read_recipe
 from gansynth.runtime.errors import UsageFault, did_you_mean
 from gansynth.runtime.option_kinds import option_rows
+from gansynth.runtime.parts import refuse_absent
 from gansynth.training.loop import FitOptions, loop_options
 from gansynth_cli.main import registered
 
@@ -117,6 +118,7 @@ def options(name: str) -> OptionTables:
     if name in beside:
         found.append(beside[name])
     elif not kinds and not recipe:
+        refuse_absent("options", name)
         names = list(beside)
         for kind in (*KINDS, "recipes"):
             names += registry.names(kind)

@@ -27,7 +27,9 @@ from gansynth.core.plugin_checks import (
 )
 from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean
 from gansynth.runtime.options import OptionModel, read_settings
+from gansynth.runtime.parts import refuse_absent
 from gansynth.runtime.progress import RichReporter
+from gansynth.runtime.version import PARTS
 
 if TYPE_CHECKING:
     from gansynth.core.edit import Edit
@@ -60,6 +62,11 @@ class PluginOrigin:
 
     distribution: str
     version: str
+
+    @property
+    def ours(self) -> bool:
+        """Whether gansynth itself consists of it."""
+        return self.distribution in PARTS
 
     def __str__(self) -> str:
         return f"{self.distribution} {self.version}".strip()
@@ -100,6 +107,7 @@ class Registry:
         """Return the function of a host's command; UsageFault: names the hosts that have one."""
         hosts = self.hosts_with(verb)
         if host not in hosts:
+            refuse_absent("host", host)
             raise UsageFault(
                 "registry.host-without-command",
                 f"gansynth {verb}: {host!r} has no such command, expected one of: "
@@ -213,9 +221,11 @@ class Registry:
         """Load the object registered for a kind under a name.
 
         Raises UsageFault: unknown name, failed loading, or an object of the wrong type.
+        EnvironmentFault: it is in a distribution of gansynth that is not installed.
         GansynthError: raised by its own loader (a missing package, say).
         """
         if name not in self.loaders[kind]:
+            refuse_absent(kind[:-1], name)
             raise UsageFault("registry.name-unknown", self._unknown(kind, name))
         plugin, load = self.loaders[kind][name]
         whence = f" ({self.origins[plugin]})" if self._foreign(plugin) else ""
@@ -263,7 +273,7 @@ class Registry:
     def _foreign(self, name: str) -> str:
         """Return a plugin's name if it is not of gansynth itself, else nothing."""
         origin = self.origins.get(name)
-        return "" if origin is None or origin.distribution == "gansynth" else name
+        return "" if origin is None or origin.ours else name
 
     def _unknown(self, kind: str, name: str) -> str:
         names = self.names(kind)
@@ -286,15 +296,21 @@ def _origin(point: EntryPoint) -> PluginOrigin | None:
 
 
 def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
-    """Load every entry point in isolation; gansynth's own first, so that they keep their names."""
+    """Load every entry point in isolation; gansynth's own first, so that they keep their names.
+
+    One that two distributions have, as a clone beside a release, is loaded once.
+    """
     registry = Registry()
 
     def place(point: EntryPoint) -> tuple[bool, str, str]:
-        origin = str(_origin(point) or "")
-        return not origin.startswith("gansynth "), point.name, origin
+        origin = _origin(point)
+        return not (origin and origin.ours), point.name, str(origin or "")
 
+    loaded = set()
     for point in sorted(entry_points(group=GROUP) if points is None else points, key=place):
-        registry.load_point(point)
+        if (point.name, point.value) not in loaded:
+            loaded.add((point.name, point.value))
+            registry.load_point(point)
     return registry
 
 

@@ -32,6 +32,7 @@ from gansynth.data.picture_files import SUFFIXES
 from gansynth.data.read_options import FileOptions, VolumeOptions, parse_read
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import walk_all
+from gansynth.runtime.parts import refuse_absent
 
 OF_CASES = (
     "splits",
@@ -113,6 +114,7 @@ def _kind_of(where: str) -> tuple[str, str]:
         return kind, place
     path = Path(where).expanduser()
     if not path.exists():
+        refuse_absent("source", kind)
         raise UsageFault(
             "images.path-missing",
             f"{where}: no such file or folder, expected images, or KIND:WHERE",

@@ -15,6 +15,7 @@ from typing import Any
 
 from gansynth.core.requests.base import Request, in_python
 from gansynth.runtime.errors import UsageFault, did_you_mean
+from gansynth.runtime.parts import refuse_absent
 from gansynth.runtime.yaml_text import read_yaml
 
 PYTHON_HELP = "commands and what they take, see: gansynth help python"
@@ -38,9 +39,12 @@ def run_file(path: Path) -> dict[str, Any]:
     face: Any = import_module("gansynth")
     requests: dict[str, Request] = {}
     for command, words in values.items():
-        model = getattr(getattr(face, command), "request", None) if command in dir(face) else None
+        function = getattr(face, command, None) if command in dir(face) else None
+        model = getattr(function, "request", None)
         if model is None:
-            known = [name for name in face.COMMANDS if hasattr(getattr(face, name), "request")]
+            refuse_absent(f"{path}:", str(command).replace("_", "-"))
+            functions = {name: getattr(face, name, None) for name in face.COMMANDS}
+            known = [name for name, found in functions.items() if hasattr(found, "request")]
             hint = did_you_mean(str(command), known)
             raise UsageFault("run.command-unknown", f"{path}: {command}: no command.{hint}")
         if not isinstance(words, Mapping):

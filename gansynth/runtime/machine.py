@@ -8,13 +8,14 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.files import in_units
 from gansynth.runtime.sizes import bytes_of
+from gansynth.runtime.version import installed_parts
 
 SHARED = Path("/dev/shm")
 CGROUP = Path("/sys/fs/cgroup")
@@ -175,7 +176,8 @@ def _requirements() -> dict[str, Any]:
     try:
         from packaging.requirements import Requirement
 
-        needed = [Requirement(text) for text in requires("gansynth") or ()]
+        texts = [text for part in installed_parts() for text in part.requires or ()]
+        needed = [Requirement(text) for text in texts]
     except Exception:  # for example a source tree that is not installed
         return {}
     return {need.name: need.specifier for need in needed if need.marker is None}

@@ -1,14 +1,31 @@
-"""The version of gansynth, which the build reads from here, and its commit."""
+"""The version of gansynth, which the build reads from here, its commit and its distributions."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gansynth.runtime.errors import IntegrityFault
 
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
+
 __version__ = "0.9.0"
+PARTS = ("gansynth", "gansynth-core", "gansynth-lab")
+"""The distributions of a release; in a checkout, the first holds all."""
+
+
+def installed_parts() -> list[Distribution]:
+    """Return the distributions of gansynth that are installed."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    found = []
+    for name in PARTS:
+        with suppress(PackageNotFoundError):
+            found.append(distribution(name))
+    return found
 
 
 @cache
@@ -43,9 +60,8 @@ def _commit_of(git: Path) -> str | None:
 
 def _commit_installed() -> str | None:
     import json
-    from importlib.metadata import distribution
 
-    text = distribution("gansynth").read_text("direct_url.json") or "{}"
+    text = installed_parts()[0].read_text("direct_url.json") or "{}"
     return str(json.loads(text)["vcs_info"]["commit_id"])
 
 

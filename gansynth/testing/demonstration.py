@@ -19,6 +19,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from gansynth.core.registry import installed
 from gansynth.core.requests.base import function_of
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import CaseSource, SourceRequest
@@ -160,6 +161,7 @@ def run_demo(request: DemoRequest, reporter: Reporter) -> dict[str, Any]:
     from gansynth.testing.phantoms import PhantomOptions
 
     began = time.perf_counter()
+    installed().host("nnunet")  # says how to install it, if it is not
     out, seed, size = Path(request.out), request.seed, LONG if request.long else SHORT
     begun = _claim(request, asdict(size))
     if (out / SUMMARY).is_file():

@@ -26,7 +26,7 @@ def test_install_the_wheel_into_an_empty_environment_and_see_it_work(tmp_path, t
     with task("install", commands=2, seconds=240, folder=tmp_path) as type_in:
         type_in("python3 -m venv empty")
         scripts = tmp_path / "empty" / "bin"
-        type_in(f"pip install -q {wheel} -c constraints.txt", scripts=scripts)
+        type_in(f"pip install -q {wheel}[demo] -c constraints.txt", scripts=scripts)
     with task("see it work", commands=2, seconds=150, folder=tmp_path) as type_in:
         assert "nnU-Net" in type_in("gansynth doctor", scripts=scripts)
         said = type_in("gansynth demo -o runs/demo", scripts=scripts)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gansynth.runtime.errors import IntegrityFault, UsageFault, did_you_mean, refuse_unknown
+from gansynth.runtime.parts import refuse_absent
 from gansynth_cli.common import (
     FOLDER,
     Output,
@@ -145,6 +146,7 @@ def check(
     registry = installed()
     known = [each for each in CHECKED if name in registry.loaders[f"{each}s"]]
     if not known:
+        refuse_absent("plugin", name)
         raise UsageFault("command.plugin-not-checkable", _not_checkable(name))
     fitting = [each for each in known if (each in ON_DATA) == (data is not None)]
     kind = kind or [*fitting, *known][0]

@@ -24,6 +24,7 @@ from gansynth.core.requests.base import (
 from gansynth.core.requests.sections import MemorySection, ReadSection, SampleSection
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import FlagText, flag_of
+from gansynth.runtime.parts import where_to_get
 
 if TYPE_CHECKING:
     from gansynth.core.bank_options import BankSize, RefreshPolicy
@@ -298,7 +299,8 @@ def names_data(text: str) -> bool:
     from gansynth.core.registry import installed
 
     kind, colon, where = text.partition(":")
-    return bool(colon and where) and kind in installed().names("sources")
+    known = kind in installed().names("sources") or where_to_get(kind) != ""  # told when opened
+    return bool(colon and where) and known
 
 
 class ImportRequest(Request):

@@ -81,7 +81,7 @@ def _call(names: Mapping[str, str], found: re.Match[str]) -> str:
     """Return the call of Python in place of a command, or its name in a sentence about it."""
     face: Any = import_module("gansynth")
     name = {"import": "import_data"}.get(found[1], found[1].replace("-", "_"))
-    function = getattr(face, name) if name in face.COMMANDS else None
+    function = getattr(face, name, None) if name in face.COMMANDS else None
     words = re.findall(_WORD, found[2])
     if found[1] == "options" and words:
         return " ".join([f"gansynth.options({_text(words[0])})", *words[1:]])

@@ -39,6 +39,7 @@ from gansynth.metrics.segmentation.measures import Regions
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.option_kinds import Device
 from gansynth.runtime.options import read_settings, refuse_unaugmented
+from gansynth.runtime.parts import refuse_absent
 from gansynth.runtime.progress import NullReporter, Reporter
 
 
@@ -54,6 +55,7 @@ def target_of_kind(kind: str) -> str:
     The opener of a kind that a framework of another name trains on says so: its ``host``.
     """
     known = installed()
+    refuse_absent("source", kind)
     opener = known.load("sources", kind) if kind in known.names("sources") else None
     return getattr(opener, "host", kind if kind in known.names("hosts") else "segmenter")
 

@@ -177,9 +177,12 @@ def _target(asked: SourceRequest) -> Choice:
     if target != "segmenter":
         why = f"it trains on such data ({asked.kind}:)"
         return Choice("target", target, why, "--target NAME")
-    other = f"{installed().hosts_with('import')[0]}:500"
     why = f"{asked.kind}: is no framework's own data set"
-    return Choice("target", target, why, f"{import_command(asked, other)}, and augment that")
+    importing = installed().hosts_with("import")
+    way = "--target NAME"
+    if importing:
+        way = f"{import_command(asked, f'{importing[0]}:500')}, and augment that"
+    return Choice("target", target, why, way)
 
 
 def _prepared(decided: _Decided, preparation: Mapping[str, str]) -> tuple[CaseSource, str]:

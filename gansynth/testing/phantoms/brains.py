@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.errors import EnvironmentFault, UsageFault, extra_hint
 
 Array = NDArray[np.float32]
 CHANNELS = ("T1", "T1c", "T2", "FLAIR")
@@ -135,7 +135,12 @@ class Atlas:
 def _map_file(kind: str) -> Path:
     """Return a map in nilearn's folder. To import nilearn costs four seconds, for these alone."""
     nilearn = find_spec("nilearn")
-    assert nilearn is not None, "gansynth requires it"
+    if nilearn is None:
+        raise EnvironmentFault(
+            "phantoms.maps-not-installed",
+            "phantoms are made from the maps of nilearn, which is not installed: pip install "
+            f"nilearn, or {extra_hint('demo')}",
+        )
     name = f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
     return Path(str(nilearn.origin)).parent / "datasets" / "data" / name
 

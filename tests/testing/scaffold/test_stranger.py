@@ -9,12 +9,15 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterable
+from importlib.metadata import distribution
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 from scipy.ndimage import gaussian_filter
 
 import gansynth
@@ -249,18 +252,40 @@ def test_what_the_guide_says_of_the_interface_is_so():
 
 
 class Environment:
-    """A virtual environment that sees this one's libraries, but not its gansynth."""
+    """A virtual environment that sees this one's libraries, but not its gansynth.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        needed: requirements; of the libraries it sees those alone, and what they need.
+    """
+
+    def __init__(self, folder: Path, needed: Iterable[str] | None = None) -> None:
         self.bin = folder / "bin"
         self.work = folder / "work"
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
         self.work.mkdir()
-        site = sysconfig.get_path("purelib", vars={"base": str(folder)})
-        # As a path, not as a site folder: the editable install's own .pth is not looked at.
-        Path(site, "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        self.site = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
+        if needed is None:
+            # As a path, not as a site folder: the editable install's own .pth is not looked at.
+            path = self.site / "libraries.pth"
+            path.write_text(sysconfig.get_path("purelib") + "\n")
+        else:
+            self.link(needed)
         self.environ = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "COV"))}
         self.environ["PATH"] = f"{self.bin}{os.pathsep}{os.environ['PATH']}"
+
+    def link(self, requirements: Iterable[str]) -> None:
+        """Let it see libraries, and what they need."""
+        wanted, seen = [Requirement(text) for text in requirements], set[str]()
+        while wanted:
+            one = wanted.pop()
+            if one.name in seen or (one.marker and not one.marker.evaluate({"extra": ""})):
+                continue
+            seen.add(one.name)
+            found = distribution(one.name)
+            wanted += map(Requirement, found.requires or ())
+            for top in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+                if not (self.site / top).exists():
+                    (self.site / top).symlink_to(Path(str(found.locate_file(top))))
 
     def pip(self, *what: object) -> None:
         """Install from folders and files alone, without any network."""
@@ -268,8 +293,8 @@ class Environment:
         pip = [sys.executable, "-m", "pip", "--python", str(self.bin / "python"), "install"]
         self._run([*pip, *offline, *map(str, what)])
 
-    def run(self, *words: object) -> subprocess.CompletedProcess[str]:
-        return self._run([str(self.bin / str(words[0])), *map(str, words[1:])])
+    def run(self, *words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+        return self._run([str(self.bin / str(words[0])), *map(str, words[1:])], code)
 
     def start(self, *words: object) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -280,11 +305,11 @@ class Environment:
             stdout=subprocess.DEVNULL,
         )
 
-    def _run(self, words: list[str]) -> subprocess.CompletedProcess[str]:
+    def _run(self, words: list[str], code: int = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             words, cwd=self.work, env=self.environ, capture_output=True, text=True, timeout=250
         )
-        assert done.returncode == 0, (words, done.stdout[-2000:], done.stderr[-2000:])
+        assert done.returncode == code, (words, done.stdout[-2000:], done.stderr[-2000:])
         return done
 
 
