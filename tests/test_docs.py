@@ -204,7 +204,8 @@ def test_every_name_that_commands_of_pages_type_is_registered():
     known, unknown, count = installed(), [], 0
     # Pages on plugins have the reader's own names.
     pages = [page for page in DOCS.glob("*.md") if not page.name.startswith("plugin")]
-    for page in (*pages, DOCS.parent / "README.md"):
+    pages += [DOCS.parent / "README.md", DOCS.parent / "benchmarks/measure/results/papers.md"]
+    for page in pages:
         for line in re.findall(r"^ *gansynth .*", page.read_text("utf-8"), re.MULTILINE):
             for name in re.findall(r"gansynth options ([a-z][\w-]*)", line):
                 assert options(name)

@@ -24,7 +24,7 @@ from gansynth_cli.main import cli
 def test_pages_and_sections_of_the_docs_are_printed_without_marks_and_pictures(run_json, run_cli):
     assert run_json("help")["pages"]["faq"] == "Questions and errors"
     text = run_cli("help", "conditions").stdout
-    assert text.startswith("# Conditions: which label maps samples have\n")
+    assert text.startswith("# Conditions: the label maps of samples\n")
     assert "<!--" not in text
     assert "](images/" not in text
     assert "| `max_deg` | 15.0 |" in text
