@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+DOCS = Path(__file__).parents[1] / "docs"
+
 
 @pytest.fixture
 def toy_bank(tmp_path, monkeypatch):
@@ -40,19 +42,20 @@ def toy_bank(tmp_path, monkeypatch):
 
 @pytest.fixture
 def example():
-    """Runs an example of docs/mixing.md as it stands there: ``example("monai", bank=...)``.
+    """Runs an example of a page of docs as it stands there: ``example("monai", bank=...)``.
 
     It gets the names that are given and returns all it has then.
     """
     ran: list[dict[str, Any]] = []
 
     def run(name: str, change: tuple[str, str] = ("", ""), **names: Any) -> dict[str, Any]:
-        page = Path(__file__).parents[1] / "docs" / "mixing.md"
-        code = page.read_text("utf-8").split(f"<!-- run: {name} -->\n```python\n")[1]
-        code = code.split("```\n")[0]
+        mark = f"<!-- run: {name} -->\n```python\n"
+        pages = [page.read_text("utf-8") for page in DOCS.glob("*.md")]
+        (page,) = [text for text in pages if mark in text]
+        code = page.split(mark)[1].split("```\n")[0]
         assert change[0] in code
         ran.append(names)
-        exec(compile(code.replace(*change), f"{page.name}: {name}", "exec"), names)
+        exec(compile(code.replace(*change), f"docs: {name}", "exec"), names)
         return names
 
     yield run

@@ -144,6 +144,22 @@ def spoken() -> Iterator[tuple[str, str]]:
             yield from ((page.name, code) for code in re.findall(r"`([^`\n]+)`", text))
 
 
+TYPED = {"python.md", "measures.md"}
+"""Pages whose code newcomers' tests type, or that no test can run: it needs predictions."""
+
+
+def test_code_of_pages_is_run_by_a_test():
+    tests = "".join(path.read_text("utf-8") for path in DOCS.parent.glob("tests/**/test_*.py"))
+    unmarked, marks = [], list[str]()
+    for page in DOCS.glob("*.md"):
+        blocks = re.findall(r"^(.*)\n```python$", page.read_text("utf-8"), re.MULTILINE)
+        if page.name not in TYPED and not page.name.startswith("plugin_"):  # test_stranger.py
+            unmarked += [page.name for above in blocks if not above.startswith("<!-- run: ")]
+        marks += [above.split()[2] for above in blocks if above.startswith("<!-- run: ")]
+    assert unmarked == []
+    assert [name for name in marks if f'example("{name}"' not in tests] == []
+
+
 def test_every_path_that_pages_name_is_there():
     made = {"build", "dist", "out", "runs"}  # by commands
     folders = [path for path in DOCS.parent.iterdir() if path.name[0] != "." and path.is_dir()]

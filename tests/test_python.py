@@ -12,6 +12,7 @@ import pytest
 import gansynth
 from gansynth.core.registry import installed
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.option_kinds import alternatives
 from gansynth.sampling.loaded_run import FittedRun
 from gansynth.testing import ToySource
 from gansynth.training.loop import FitOptions
@@ -159,15 +160,33 @@ def test_an_argument_of_a_wrong_type_is_refused_by_its_name(name):
             assert not re.search("\n|--[a-z]", str(refused.value))
 
 
+def takes_a_number(kind: Any) -> bool:
+    kinds = {*alternatives(kind)} - {type(None)}
+    return not kinds.isdisjoint({int, float}) and str not in kinds
+
+
+@pytest.mark.parametrize("name", gansynth.COMMANDS)
+def test_a_number_below_nought_is_refused_by_its_argument(name):
+    function = getattr(gansynth, name)
+    named = inspect.signature(function).parameters.values()
+    given: dict[str, object] = {each.name: "none" for each in named if each.default is each.empty}
+    given |= {"source": ToySource(3), "steps": 1} if name == "mix_segments" else {}
+    for argument in (each.name for each in named if takes_a_number(each.annotation)):
+        with pytest.raises(UsageFault) as refused:
+            function(**given | {argument: -1})
+        assert re.match(
+            rf"{argument}[= ]-1: expected .*(least|above|greater|0)", str(refused.value)
+        )
+
+
 @pytest.mark.parametrize("name", gansynth.COMMANDS)
 def test_an_argument_that_is_misspelt_is_refused_with_its_right_name(name):
     function = getattr(gansynth, name)
     parameters = inspect.signature(function).parameters
     needed = [each.name for each in parameters.values() if each.default is each.empty]
     needed = [each for each in needed if each != "settings"]
-    some = (
-        [each for each in parameters if each not in needed] if "settings" not in parameters else []
-    )
+    early = name == "doctor" or "settings" not in parameters  # others know settings later
+    some = [each for each in parameters if each not in {*needed, "settings"}] if early else []
     for argument in (*needed, *some):
         wrong = argument + argument[-1]
         given = {each: "none" for each in needed if each != argument} | {wrong: "none"}
@@ -184,7 +203,7 @@ def test_an_argument_that_is_misspelt_is_refused_with_its_right_name(name):
         ({"bank": None}, "bank=None: expected the folder of a sample bank"),
         ({"real": []}, "real: a list without length or items"),
         ({"real": "imagesTr"}, "real: a str is no"),
-        ({"rank": -1}, "rank=-1: "),
+        ({"done": 4, "batches": 3}, "done=4: "),
         ({"held_out": 5}, "held_out=5: "),
     ],
 )

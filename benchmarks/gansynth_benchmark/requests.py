@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, NonNegativeInt
 
 from gansynth.core.requests.base import File, Folder, Many, Opt, Request, Root, Text, Texts, Values
 from gansynth.core.requests.fit import FitRequest
@@ -165,7 +165,7 @@ class PapersRequest(Request):
     """Folder with the framework's own folders, instead of its environment variables."""
     scale: str | None = None
     """A scale of the plan, e.g. tiny. [default: the paper's]"""
-    seed: Annotated[int | Sequence[int], Many, Opt(shown=False)] = (0,)
+    seed: Annotated[NonNegativeInt | Sequence[NonNegativeInt], Many, Opt(shown=False)] = (0,)
     """May be repeated. [default: 0]"""
     only: Annotated[Texts, Opt(metavar="ARM")] = ()
     """Run this experiment arm only; may be repeated."""

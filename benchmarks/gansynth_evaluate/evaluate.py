@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ from gansynth.runtime.files import (
     sha256_file,
     write_json_atomic,
 )
+from gansynth.runtime.progress import clock_text
 from gansynth.runtime.version import build
 from gansynth.sampling.evaluation_data import EvaluationData, folder_kind
 from gansynth.sampling.request_checks import read_real, read_request
@@ -54,6 +56,11 @@ VERSION = 3
 
 STRIP = 6  # images of each side at the top of the report
 PARTS = ("realism", "faithfulness", "memorisation", "maps")
+SECONDS: Mapping[int, Mapping[str, int]] = {
+    2: {"realism": 130, "faithfulness": 18, "memorisation": 3, "maps": 5},
+    3: {"realism": 33, "faithfulness": 50, "memorisation": 20, "maps": 7},
+}
+"""Axes of images -> seconds of each part (measure/results/evaluate_time.json), as shares of all."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,9 @@ class EvaluationResult:
     pictures: Mapping[str, bytes]
     pairs: Pairs
     strip: Mapping[str, Sequence[bytes]]
+    stop: BaseException | None = None  # by a signal, after some part was finished
+    left: Sequence[str] = ()  # parts that are not finished, then
+    seconds_left: float = 0.0
 
 
 def assess(
@@ -93,40 +103,95 @@ def assess(
     options: EvaluationOptions,
     clock: Timer | None = None,
 ) -> EvaluationResult:
-    """Evaluate gathered images."""
-    from gansynth_evaluate.memorisation import measure_memory
-
+    """Evaluate gathered images; a stop by a signal keeps the parts that are finished, if any."""
     clock = clock or Timer()
     document: dict[str, Any] = {"version": VERSION, "gansynth": build()}
     document |= gathered.document_entries(comparison)
-    figures: list[Estimate] = []
-    judges: FoldSegmenters | None = None
-    pairs: Pairs = ()
-    if "realism" in options.parts:
-        figures, left_out, seconds = measure_realism(metrics, comparison, options.metrics)
-        clock.seconds |= seconds
-        document["figures"] = [figure.to_json() for figure in figures]
-        document["left_out"] = left_out
-        if not options.metrics:
-            with clock("curves"):
-                document["curves"] = curves(comparison)
-    if "faithfulness" in options.parts:
-        with clock("faithfulness"):
-            document["faithfulness"], judges = _faithfulness(gathered, comparison)
-    if "memorisation" in options.parts:
-        with clock("memorisation"):
-            document["memorisation"], pairs = measure_memory(gathered, comparison)
     if options.exported is not None:
         document["identity"] = _audited(options.exported, gathered)
-    pictures: dict[str, bytes] = {}
-    if "maps" in options.parts:
-        with clock("maps"):
-            document["maps"], pictures = _maps(gathered, comparison, judges, options)
-    _conclude(document, figures)
+    work = _Parts(gathered, comparison, metrics, options, clock, document)
+    axes = comparison.real[0].image.ndim - 1
+    left, stop = [part for part in PARTS if part in options.parts], None
+    seconds_left, begun = 0.0, time.perf_counter()
+    with comparison.reporter.task(sum(SECONDS[axes][p] for p in left), "evaluation") as bar:
+        try:
+            while left:
+                getattr(work, left[0])()
+                bar.advance(SECONDS[axes][left.pop(0)])
+        except (KeyboardInterrupt, SystemExit) as signal:
+            done = sum(SECONDS[axes][p] for p in options.parts if p not in left)
+            if not done:
+                comparison.reporter.say(
+                    "stopped; no part is finished, so typed again it begins anew"
+                )
+                raise
+            if "maps" in left and "faithfulness" in options.parts:  # which its networks draw
+                left = [p for p in PARTS if p in (*left, "faithfulness")]
+            pace = (work.finished_at - begun) / done
+            stop, seconds_left = signal, pace * sum(SECONDS[axes][p] for p in left)
+    _conclude(document, work.figures)
     document["seconds"] = {name: round(value, 2) for name, value in clock.seconds.items()}
-    if not options.pictures:
-        return EvaluationResult(document, {}, (), {})
-    return EvaluationResult(document, pictures, pairs, _strip(comparison, gathered.space))
+    shown = options.pictures
+    return EvaluationResult(
+        document,
+        work.pictures if shown else {},
+        work.pairs if shown else (),
+        _strip(comparison, gathered.space) if shown else {},
+        stop,
+        left,
+        seconds_left,
+    )
+
+
+@dataclass
+class _Parts:
+    """The parts of an evaluation; each puts what it finds into the document when it is finished."""
+
+    gathered: EvaluationData
+    comparison: Comparison
+    metrics: Mapping[str, Metric]
+    options: EvaluationOptions
+    clock: Timer
+    document: dict[str, Any]
+    figures: Sequence[Estimate] = ()
+    judges: FoldSegmenters | None = None
+    pairs: Pairs = ()
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    finished_at: float = 0.0  # of time.perf_counter
+
+    def realism(self) -> None:
+        options, comparison = self.options, self.comparison
+        figures, left_out, seconds = measure_realism(self.metrics, comparison, options.metrics)
+        found: dict[str, Any] = {"left_out": left_out}
+        found["figures"] = [figure.to_json() for figure in figures]
+        if not options.metrics:
+            with self.clock("curves"):
+                found["curves"] = curves(comparison)
+        self.clock.seconds |= seconds
+        self.figures = figures
+        self._finish(found)
+
+    def faithfulness(self) -> None:
+        with self.clock("faithfulness"):
+            found, self.judges = _faithfulness(self.gathered, self.comparison)
+        self._finish({"faithfulness": found})
+
+    def memorisation(self) -> None:
+        from gansynth_evaluate.memorisation import measure_memory
+
+        with self.clock("memorisation"):
+            found, self.pairs = measure_memory(self.gathered, self.comparison)
+        self._finish({"memorisation": found})
+
+    def maps(self) -> None:
+        with self.clock("maps"):
+            drawn = _maps(self.gathered, self.comparison, self.judges, self.options)
+        self.pictures = drawn[1]
+        self._finish({"maps": drawn[0]})
+
+    def _finish(self, found: Mapping[str, Any]) -> None:
+        self.document |= found
+        self.finished_at = time.perf_counter()
 
 
 def _conclude(document: dict[str, Any], figures: Sequence[Estimate]) -> None:
@@ -403,6 +468,14 @@ def run_evaluation(request: EvaluateRequest) -> dict[str, Any]:
     )
     if gathered.kind == "run" and target == usual:
         write_run_report(RunFolder(folder), reporter)  # the measures go into its card
+    if assessed.stop is not None:
+        without = () if "realism" in assessed.left else ("metric",)
+        rest = request.replace(without=without, only=assessed.left).command_line
+        took = clock_text(assessed.seconds_left)
+        reporter.say(f"stopped; the finished parts are in {files['report.html']}")
+        reporter.say(f"the other parts take about {took} more: {', '.join(assessed.left)}")
+        reporter.say(f"next: {shlex.join(['gansynth', *rest])}")
+        raise assessed.stop
     return dict(document, files=files)
 
 

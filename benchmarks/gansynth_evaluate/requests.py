@@ -21,6 +21,7 @@ class EvaluateRequest(ClassSection, MovedData, RealSection):
     patients' images: leave them out (--no-pictures) before you share it.
     """
 
+    command = "evaluate"
     settings = ""
     run: Annotated[Folder, Opt(argument=True, metavar="RUN|BANK")] = Field(kw_only=False)
     """A run, its folder, or a sample bank's."""

@@ -14,9 +14,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from gansynth.bank.placement import place_bank
 from gansynth.bank.producer import ProducerConfig
@@ -42,12 +43,12 @@ STORED = 64  # samples of a bank that are compared with training cases
 def fill_bank(
     run: str | os.PathLike[str],
     folder: str | os.PathLike[str],
-    samples: int = 64,
+    samples: PositiveInt = 64,
     *,
     request: SampleRequest | None = None,
     device: str = "auto",
     dtype: Literal["float16", "float32"] = "float16",
-    sample_timeout: float = FILL_SECONDS,
+    sample_timeout: PositiveFloat = FILL_SECONDS,
 ) -> Path:
     """Fill a frozen bank for offline augmentation, or complete an interrupted one.
 
@@ -123,16 +124,16 @@ def fill(
 @contextlib.contextmanager
 def live_bank(
     run: str | os.PathLike[str],
-    samples: int = 64,
+    samples: PositiveInt = 64,
     *,
     request: SampleRequest | None = None,
     device: str = "auto",
     dtype: Literal["float16", "float32"] = "float16",
-    duty: float = 0.25,
-    refresh: float | None = None,
+    duty: Annotated[float, Field(gt=0, le=1)] = 0.25,
+    refresh: PositiveFloat | None = None,
     scratch: Path | str | None = None,
-    restarts: int = 5,
-    sample_timeout: float = FILL_SECONDS,
+    restarts: NonNegativeInt = 5,
+    sample_timeout: PositiveFloat = FILL_SECONDS,
 ) -> Iterator[Path]:
     """Keep a bank fresh by a separate process: ``with live_bank(run) as bank: train()``.
 

@@ -213,11 +213,12 @@ def message_of(
     meaning = f" ({field.description})" if field.description else ""
     same = [each for each in errors if each["loc"][:1] == first["loc"][:1]]
     kinds = {str(each["type"]) for each in same}
+    limits = [e for e in same if str(e["type"]).startswith(("greater_than", "less_than"))]
     formal = ("missing", "_parsing", "_type", "_from_float", "finite_number", "too_long")
-    if any(kind.endswith(formal) for kind in kinds):
+    if not limits and any(kind.endswith(formal) for kind in kinds):
         expectation = form_of(key, field, joint) or _plain(first["msg"])
     else:
-        expectation = _plain(first["msg"])
+        expectation = _plain([*limits, first][0]["msg"])
     missing = "missing, " if first["type"] == "missing" else ""
     return f"{named(key)}: {missing}{expectation}{meaning}"
 

@@ -1,4 +1,6 @@
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
+from gansynth_evaluate import memorisation
 from tests.offered import metric_of, offered
 
 pytestmark = pytest.mark.usefixtures("unrendered")
@@ -129,3 +132,26 @@ def test_a_strangers_metric_is_in_the_report_unless_it_fails_or_wants_more_sampl
     assert "no idea" in why["broken"]
     assert set(why) >= {"c2st-cnn", "manifold"}
     assert {figure["metric"] for figure in found["figures"]} >= {"spectrum", "kid"}
+
+
+def test_a_stopped_evaluation_keeps_its_parts_and_the_command_it_names_makes_the_others(
+    run, run_cli, monkeypatch
+):
+    parts = ("--only", "realism", "--only", "memorisation")
+    with monkeypatch.context() as stopped:
+        stopped.setattr(memorisation, "measure_memory", _stop)
+        result = run_cli("evaluate", run, *CHEAP[:-2], *parts)
+    folder = run / "evaluation"
+    kept = json.loads((folder / "evaluation.json").read_text("utf-8"))
+    assert kept["figures"]
+    assert "memorisation" not in kept
+    rest = re.search(r"about \d+:\d\d more: memorisation\nnext: gansynth (.*)", result.stderr)
+    assert rest is not None, result.stderr
+    assert run_cli(*shlex.split(rest[1])).exit_code == 0
+    whole = json.loads((folder / "evaluation.json").read_text("utf-8"))
+    assert whole["figures"] == kept["figures"]
+    assert "memorisation" in whole
+
+
+def _stop(*_: Any) -> None:
+    raise KeyboardInterrupt

@@ -137,9 +137,12 @@ def test_the_page_s_example_runs(example, toy_bank, capsys):
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "fine-tuning": ({"schedule": "finetune:10%@80%", "batches": 9}, "choose_cases"),
-    "no size": ({"loader": object()}, "shape=(D, H, W)"),
+    "no size": ({"loader": iter([])}, "shape=(D, H, W)"),
+    "no loader": ({"loader": [Cases()]}, "loader: a list gives no batches"),
+    "no types": ({"dtypes": ("float31", "int16")}, "dtypes=('float31', 'int16'): "),
+    "one type": ({"dtypes": ("float32",)}, "dtypes=('float32',): "),
     "an epoch of nothing": ({"loader": Finite(), "shape": PATCH}, "expected infinite=True"),
-    "no share": ({"foreground": 1.5}, "foreground is 1.5"),
+    "no share": ({"foreground": 1.5}, "foreground=1.5: "),
 }
 
 

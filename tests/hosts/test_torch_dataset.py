@@ -195,18 +195,18 @@ def test_fine_tuning_opens_the_chosen_share_only(cases, toy_bank):
 
 
 def test_samples_without_labels_are_refused_or_counted_as_missing_unless_a_form_is_said(
-    cases, tmp_path, toy_bank
+    cases, tmp_path, toy_bank, example
 ):
     spec = BankReader(toy_bank()).spec
     with BankWriter.create(tmp_path / "bare", spec) as writer:
         image = np.full((1, *SHAPE), 100, np.float32)
         writer.publish(Sample(image, provenance={"class": "spotted"}), {})
-    pictures = [(np.zeros((1, *SHAPE), np.float32), "plain") for _ in range(ITEMS)]
+    pictures = [(np.zeros((1, *SHAPE), np.float32), 0) for _ in range(ITEMS)]
     with raises_fault("hosts.bank-samples-without-labels"):
         gansynth.mix(pictures, tmp_path / "bare", "1:1")
-    told: Any = {"as_item": lambda sample: (sample.image, sample.provenance["class"])}
-    mixed: Any = gansynth.mix(pictures, tmp_path / "bare", "1:1", **told)
-    assert sorted(kind for _, kind in mixed.__getitems__([0, 1])) == ["plain", "spotted"]
+    names = {"real": pictures, "bank": tmp_path / "bare", "classes": ["plain", "spotted"]}
+    mixed: Any = example("classes", gansynth=gansynth, np=np, torch=torch, **names)["mixed"]
+    assert sorted(kind for _, kind in mixed.__getitems__([0, 1])) == [0, 1]
     BankWriter.create(tmp_path / "live", replace(spec, frozen=False)).close()
     mixed = gansynth.mix(cases, tmp_path / "live", "1:1")
     (path,) = (tmp_path / "bare").glob("sample-*")

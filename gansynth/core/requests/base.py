@@ -94,10 +94,10 @@ class Opt:
 
 
 def as_tuple(value: Any) -> Any:
-    """Return the values of a repeatable option; a text alone is one of them."""
+    """Return the values of a repeatable option; a text or a number alone is one of them."""
     if value is None:
         return ()
-    if isinstance(value, str | os.PathLike):
+    if isinstance(value, str | os.PathLike | Real):
         return (value,)
     if isinstance(value, bytes | Mapping) or not isinstance(value, Iterable):
         raise ValueError("expected a text, or a list of texts")

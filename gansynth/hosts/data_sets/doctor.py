@@ -11,7 +11,7 @@ import platform
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from gansynth.runtime.errors import GansynthError
+from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean
 from gansynth.runtime.machine import (
     DoctorLine,
     package_line,
@@ -63,8 +63,14 @@ def host_lines(request: DoctorRequest) -> Iterator[DoctorLine]:
     from gansynth.core.plugin_checks import guard_plugin_code, one_line
     from gansynth.core.registry import installed
 
-    registry = installed()
+    registry, models = installed(), host_options()
     names = [*registry.hosts_with("doctor")]
+    if len(models) == len(names):  # else the one that does not load may have it
+        known = {key for model in models.values() for key in model.model_fields}
+        shown = sorted(known.union(type(request).model_fields))
+        for key in request.set.keys() - known:
+            hint = did_you_mean(key, shown) or f" Expected: {', '.join(shown)}"
+            raise UsageFault("request.field-unknown", f"{key}: unknown.{hint}")
     with request.reporter.task(len(names), "frameworks") as bar:  # some import theirs, for long
         for name in names:
             bar.advance(0, now=name)

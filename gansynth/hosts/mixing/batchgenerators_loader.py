@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import Annotated, Any, Literal, Self, Unpack
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from gansynth.bank.reader import BankSample
 from gansynth.core.geometry import mask_of
@@ -25,6 +26,8 @@ from gansynth.hosts.mixing.mixture import MixOptions, Mixture
 from gansynth.runtime.errors import DataFault, UsageFault
 
 Array = npt.NDArray[Any]
+ImageType = Literal["float16", "float32", "float64"]
+LabelType = Literal["int8", "int16", "int32", "int64", "uint8", "float32"]
 
 
 class MixedBatches(Mixture):
@@ -55,15 +58,16 @@ class MixedBatches(Mixture):
         ratio: Ratio | str,
         *,
         shape: Sequence[int] | None = None,
-        dtypes: tuple[str, str] = ("float32", "int16"),
-        foreground: float = 0.0,
+        dtypes: tuple[ImageType, LabelType] = ("float32", "int16"),
+        foreground: Annotated[float, Field(ge=0, le=1)] = 0.0,
         **options: Unpack[MixOptions],
     ) -> None:
         schedule = Schedule.parse(str(options.get("schedule", "constant")))
-        if not 0 <= foreground <= 1:
+        if not hasattr(loader, "__next__"):
             raise UsageFault(
-                "hosts.foreground-not-a-share",
-                f"foreground is {foreground}, expected a share from 0 to 1",
+                "hosts.loader-without-next",
+                f"loader: a {type(loader).__name__} gives no batches on next(); expected a data "
+                "loader, as a SlimDataLoaderBase; of batches that are iterated, iter(...)",
             )
         if schedule.kind == "finetune":
             raise UsageFault(

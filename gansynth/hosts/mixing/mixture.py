@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+
 from gansynth.bank.draw_log import DrawCounter, DrawCounts
 from gansynth.bank.reader import BankReader
 from gansynth.bank.store import BankSpec
@@ -75,14 +77,14 @@ class Mixture:
         subjects: Mapping[Any, str] | None = None,
         *,
         schedule: Schedule | str = "constant",
-        batches: int | None = None,
+        batches: PositiveInt | None = None,
         held_out: NamedCases | None = None,
-        seed: int = 0,
-        rank: int | None = None,
-        done: int = 0,
+        seed: NonNegativeInt = 0,
+        rank: NonNegativeInt | None = None,
+        done: NonNegativeInt = 0,
         log: Path | str | None = None,
         strict: bool = False,
-        sample_timeout: float = 300.0,
+        sample_timeout: NonNegativeFloat = 300.0,
     ) -> None:
         mix = Mix.parse(str(ratio), str(schedule))
         if batches is None and mix.schedule.kind != "constant":
@@ -91,8 +93,12 @@ class Mixture:
                 f"schedule {mix.schedule}: needs the length of the training; expected batches=N, "
                 "the batches of all its epochs together, on this rank",
             )
-        refuse_below(0, seed=seed, done=done, rank=rank, sample_timeout=sample_timeout)
-        refuse_below(1, batches=batches)
+        if batches is not None and done > batches:
+            raise UsageFault(
+                "hosts.more-done-than-batches",
+                f"done={done}: expected at most batches={batches}, which counts the batches of all "
+                "sessions together",
+            )
         if bank is None and mix.synthetic:
             raise UsageFault(
                 "hosts.bank-missing",
@@ -133,15 +139,6 @@ class Mixture:
     def counts(self) -> DrawCounts:
         """Return the draws of all worker processes so far."""
         return DrawCounter(self.log).update()
-
-
-def refuse_below(least: int, **numbers: float | None) -> None:
-    """Refuse a number that is too small (UsageFault), by its argument's name."""
-    for name, number in numbers.items():
-        if number is not None and number < least:
-            raise UsageFault(
-                "hosts.number-too-small", f"{name}={number}: expected at least {least}"
-            )
 
 
 def _own_rank() -> int:

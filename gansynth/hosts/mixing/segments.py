@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 from torch.utils.data import Dataset
 
 from gansynth.core.ratio import Ratio
@@ -19,7 +20,7 @@ from gansynth.core.requests.arguments import with_checked_arguments
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import CaseSource
 from gansynth.data.held_out import held_out_of
-from gansynth.hosts.mixing.mixture import Mixture, refuse_below
+from gansynth.hosts.mixing.mixture import Mixture
 from gansynth.hosts.mixing.training_data import Augment, CentredCrops, TrainingData, training_space
 from gansynth.runtime.errors import UsageFault
 
@@ -84,21 +85,20 @@ class MixedSegments(Mixture, Dataset[dict[str, Any]]):
         bank: Path | str | None,
         ratio: Ratio | str,
         *,
-        steps: int,
-        batch_size: int = 10,
-        segment: int = 25,
-        receptive: int = 17,
+        steps: PositiveInt,
+        batch_size: PositiveInt = 10,
+        segment: PositiveInt = 25,
+        receptive: PositiveInt = 17,
         factors: Sequence[int] = (3,),
         centred: bool = True,
         augment: Augment | None = None,
         schedule: Schedule | str = "constant",
-        seed: int = 0,
+        seed: NonNegativeInt = 0,
         log: Path | str | None = None,
         strict: bool = False,
     ) -> None:
         factors = tuple(factors)
-        refuse_below(1, steps=steps, batch_size=batch_size)
-        if receptive % 2 == 0 or not 0 < receptive <= segment or min((1, *factors)) < 1:
+        if receptive % 2 == 0 or receptive > segment or min((1, *factors)) < 1:
             raise UsageFault(
                 "hosts.segment-sizes-wrong",
                 f"segment={segment}, receptive={receptive}, factors={factors}: expected an odd "

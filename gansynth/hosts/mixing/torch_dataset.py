@@ -15,6 +15,7 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import PositiveInt
 from torch.utils.data import Dataset, IterableDataset
 
 from gansynth.bank.reader import BankReader, BankSample
@@ -22,7 +23,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.requests.arguments import with_checked_arguments
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.mixing.mixer import BatchItem, Mixer
-from gansynth.hosts.mixing.mixture import MixOptions, Mixture, refuse_below
+from gansynth.hosts.mixing.mixture import MixOptions, Mixture
 from gansynth.runtime.errors import UsageFault
 
 NOT_DELEGATED = frozenset({"dataset", "set_random_state"})
@@ -68,12 +69,11 @@ class MixedDataset(Mixture, Dataset[Any]):
         *,
         as_item: Callable[[BankSample], Any] | None = None,
         transform: Callable[[Any], Any] | None = None,
-        batch_size: int | None = None,
+        batch_size: PositiveInt | None = None,
         subjects: Mapping[int, str] | Sequence[str] | None = None,
         **options: Unpack[MixOptions],
     ) -> None:
         size = _length(real)
-        refuse_below(1, batch_size=batch_size)
         schedule = Schedule.parse(str(options.get("schedule", "constant")))
         if batch_size is None and schedule.kind != "constant":
             raise UsageFault(

@@ -55,7 +55,7 @@ def test_cases_with_foreground_can_be_drawn_more_often(train, tmp_path, monkeypa
 LEARNS = {"steps": "60", "width": "8", "levels": "3", "learning_rate": "5e-3"}
 
 
-def test_it_learns_what_the_blobs_look_like_and_can_be_loaded(train, tmp_path):
+def test_it_learns_what_the_blobs_look_like_and_can_be_loaded(train, tmp_path, example):
     out, source = tmp_path / "out", ToySource(3)
     dice = dict(train(ratio="1:0", regions="both:1+2", **LEARNS).metrics["dice"])
     assert dice["foreground"] > 0.8
@@ -65,7 +65,8 @@ def test_it_learns_what_the_blobs_look_like_and_can_be_loaded(train, tmp_path):
     assert set(document["per_case"]) == set(source.held_out_ids)
     assert document["without_labels"] == []
     assert set(document["predictions"].values()) == {None}  # toy cases are of no file
-    first = load_segmenter(out, "cpu").predict(source.load("toy_12").image)
+    image, samples = source.load("toy_12").image, [source.load("toy_13")]
+    first = example("judge", ("results/T1", str(out)), image=image, samples=samples)["labels"]
     assert sorted(np.unique(first)) == [0, 1, 2]  # outside of the body is background
     cases: list[Any] = [source.load(case_id) for case_id in source.held_out_ids]
     pairs = [(case.image, case.labels) for case in cases]

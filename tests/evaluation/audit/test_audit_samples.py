@@ -47,8 +47,11 @@ def shared(runs, tmp_path_factory):
     return out
 
 
-def test_the_audit_finds_nothing_in_volumes_for_sharing_nor_in_pictures(runs, shared, tmp_path):
-    audit = audit_exported(shared, run=runs / "deep")
+def test_the_audit_finds_nothing_in_volumes_for_sharing_nor_in_pictures(
+    runs, shared, tmp_path, example, monkeypatch
+):
+    monkeypatch.chdir(shared.parent)
+    audit = example("audit", ("runs/g0", str(runs / "deep")))["audit"]
     assert (audit.findings, audit.files) == ((), 8)
     kept = shutil.copytree(runs / "deep", tmp_path / "kept")
     manifest = read_manifest(kept)
