@@ -233,8 +233,10 @@ def main() -> None:
         head = [name, "median (SE)", "90 % quantile (SE)", "smaller in", "rejected"]
         print_table([head, *table])
         for what, columns in (("looks", LOOKS), ("scars", ("mean", "above one"))):
-            kinds = {kind: np.array([row[what][kind] for row in rows]) for kind in rows[0][what]}
-            lines = [[kind, *spread(values)] for kind, values in kinds.items()]
+            lines = []
+            for kind in dict.fromkeys(kind for row in rows for kind in row[what]):
+                known = [row[what][kind] for row in rows if kind in row[what]]
+                lines.append([kind, *spread(np.array(known))])
             print_table([[f"{name}, {what}", *columns], *lines])
     write("lesion_sizes", {"states": known_states("lesion_sizes") | {args.state: results}})
 
