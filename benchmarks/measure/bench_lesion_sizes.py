@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_removal import _emptied, _laid
+from bench_removal import _emptied, _laid, _lesion
 from common import known_states, print_table, write
 from gain_unlabelled import shows_tissue
 from scipy.ndimage import distance_transform_edt, label
@@ -105,7 +105,8 @@ def looks(shown: Iterable[tuple[Any, Any]]) -> list[float]:
                 (image[mask] <= image.min() + BLACK * np.ptp(image)).mean(),
             ]
         )
-    return np.nanmean(np.array(rows, float), axis=0).round(3).tolist()
+    found: list[float] = np.nanmean(np.array(rows, float), axis=0).round(3).tolist()
+    return found
 
 
 def planted(shown: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
@@ -122,7 +123,8 @@ def scars(folder: Path, subjects: str) -> dict[str, list[float]]:
     pool, found = CasePool(TrainingCases(CaseCache(source)), source.space), defaultdict(list)
     for number, name in enumerate(source.train_ids):
         case = source.load(name)
-        lesion, body = case.labels > 0, shown_body(case.image)
+        lesion: Any = _lesion(case)
+        body = shown_body(case.image)
         if lesion.sum() < SHAPED:
             continue
         emptied = _emptied(case, pool, number)
