@@ -504,6 +504,19 @@ class PlacementRegion:
         """The box around the whole body, in the scene's voxels."""
         return frame_of(self.case_context)
 
+    @cached_property
+    def ends(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The first voxel of the whole case along each axis, and the one beyond its last.
+
+        In voxels of the scene, which may be a crop.
+        """
+        scene, shape = self.case_context, self.free.shape
+        if not scene.case_pool.space.cuts or not scene.placement.corner:
+            return (0,) * len(shape), shape
+        corner = scene.placement.corner
+        whole = zip(scene.shape[-len(shape) :], corner, strict=True)
+        return tuple([-first for first in corner]), tuple([edge - first for edge, first in whole])
+
     def keeps_aside(self, lesions: Sequence[Matrix]) -> bool:
         """Whether none of some lesions, positions (N, n), is too much across the body's middle."""
         if self.where != "prior":
@@ -541,6 +554,9 @@ class PlacementRegion:
     ) -> tuple[float, float] | None:
         """Return the shares of a lesion's voxels on allowed and on likely ground; None: no room.
 
+        What a crop cuts off of a lesion is not judged. What lies beyond the whole case is not on
+        allowed ground: a picture's edge cuts no lesion that training pictures show whole.
+
         Args:
             held: int (N, n), its voxels; some may lie beyond the array.
             least: required share, of the voxels in the array.
@@ -548,13 +564,16 @@ class PlacementRegion:
             each: how many of the lesion's voxels one of ``held`` stands for.
             tight: it may overlap the scene's own lesions, and is clipped there.
         """
-        shape = np.array(self.free.shape)
-        in_array = held[((held >= 0) & (held < shape)).all(axis=1)]
+        shown = ((held >= 0) & (held < self.free.shape)).all(axis=1)
+        in_array = held[shown]
+        low, high = self.ends
+        beyond = int((((held < low) | (held >= high)).any(axis=1) & ~shown).sum())
         fewest = least_in_array * min(len(held), LARGEST_SHARE * self.free.size / each)
         if not len(in_array) or len(in_array) < fewest:
             return None
         at = tuple(in_array.T)
-        inside = float((self.free if tight else self.allowed)[at].mean())
+        allowed = int((self.free if tight else self.allowed)[at].sum())
+        inside = allowed / (len(in_array) + beyond)
         if inside < least or (not tight and self.taken[at].any()):
             return None
         return inside, float(self.likely[at].mean())
@@ -678,6 +697,7 @@ EDITED, EDITED_BYTES = 2, 1 << 26
 """Second part of the seeds of edited lesions; bytes of the last ones, which are kept."""
 CUTS = 3  # margins that are tried, each twice as wide, until one holds the edited lesion
 CLIPPED = 2 / 3  # share of `inside` that suffices where no lesion has room, as in small crops
+WHOLE = 0.995  # share of a lesion in the body from which no other place is tried
 DONORS = 4  # lesions that are tried until one has room
 OF_PLACES = (
     "number",
@@ -1008,14 +1028,14 @@ class LesionDrawer:
     def _place(
         self, ground: PlacementRegion, attempt: _Attempt, rng: Rng, *, tight: bool
     ) -> dict[str, Any] | None:
-        """Find a likely place for an edited lesion, or else, beside a real one, the best found.
+        """Find a likely place that holds all of an edited lesion, or else the best one found.
 
         Where training lesions keep to one side of the body's middle, new ones do if they can.
         """
         options = self.options
         least = options.inside * (CLIPPED if tight else 1)
         looked_at = attempt.voxels[:: attempt.each]
-        second: dict[str, Any] | None = None
+        best: dict[str, Any] | None = None
         places = centres(ground, attempt.donor, len(attempt.voxels), options.tries, rng)
         for tried, centre in enumerate(places, start=1):
             corner = np.array(corner_at(attempt.middle, centre))
@@ -1037,11 +1057,11 @@ class LesionDrawer:
                 placement["unlikely"] = True
             if not ground.keeps_aside([lesion + corner for lesion in attempt.lesions]):
                 placement["astride"] = True
-            if not _second_choice(placement):
+            if inside >= WHOLE and not _second_choice(placement):
                 return placement
-            if second is None or _preference(placement) > _preference(second):
-                second = placement
-        return second
+            if best is None or _preference(placement) > _preference(best):
+                best = placement
+        return best
 
 
 def _second_choice(placement: Mapping[str, Any]) -> bool:
@@ -1050,9 +1070,9 @@ def _second_choice(placement: Mapping[str, Any]) -> bool:
 
 
 def _preference(placement: Mapping[str, Any]) -> tuple[bool, bool, float]:
-    """Order of second choices, the best last."""
+    """Order of places, the best last."""
     likely, aside = "unlikely" not in placement, "astride" not in placement
-    return likely, aside, placement.get("likely", 1.0)
+    return likely, aside, placement["inside"] * placement.get("likely", 1.0)
 
 
 def lesion_provenance(

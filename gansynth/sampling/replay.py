@@ -34,7 +34,7 @@ FORMS = (
     "(provenance.json, an export's record)"
 )
 OLD = "it was written by a version of gansynth that recorded nothing for a replay"
-SAMPLING = "12"
+SAMPLING = "13"
 """What samples depend on beside run, settings and machine; 1, or none, before cases were emptied in
 four ways (100), 2 before lesions kept their edges and contrast, 3 before they were drawn in windows
 (091), 4 before they kept to one side, and below the surface (092), 5 before drawn ones had trends
@@ -42,7 +42,8 @@ four ways (100), 2 before lesions kept their edges and contrast, 3 before they w
 (100), 8 before each piece of a filled place continued what is around itself, 9 before textures were
 drawn in single precision, and fills were joined to the body alone, 10 before small products,
 principal axes and ties were the same on every CPU, 11 before an edited lesion lay in two samples
-and textures were cut from tiles."""
+and textures were cut from tiles, 12 before a picture's edge was an end of the body for lesions, and
+the mean of drawn ones was held to that of training ones."""
 logger = logging.getLogger("gansynth")
 
 

@@ -197,11 +197,17 @@ class Parametric(Generator):
         seen = self.table[:, : len(here)]
         distances = np.square((seen - here) / np.maximum(seen.std(axis=0), 1e-6)).sum(axis=1)
         near = self.table[np.argsort(distances, kind="stable")[: max(LEAST_ALIKE, len(seen) // 3)]]
-        near = near[:, len(here) :]
+        near_tissue, near = near[:, 1 : len(here)], near[:, len(here) :]
         first, second, third = near[rng.integers(len(near), size=3)]
         middle, by = near.mean(axis=0), self.options.variety
         varied = first - middle + by * (second - third) / np.sqrt(2)
         row = middle + varied / np.sqrt(1 + by**2)  # spread as the lesions are
         sizes = len(self.values), len(tissue), len(self.size)
         look, whole = Look.of_row(row, *sizes), Look.of_row(first, *sizes)
-        return look._replace(shares=whole.shares)  # a mean of spectra is grainier than any of them
+        # A mean as such lesions have: what contrasts with bright tissue would be black on dark one.
+        contrasts = np.array([Look.of_row(one, *sizes).contrast for one in near])
+        rooms = near_tissue[:, None] + contrasts - tissue
+        least, most = np.minimum(rooms.min(axis=0), 0), np.maximum(rooms.max(axis=0), 0)
+        contrast = np.clip(look.contrast, least, most)
+        # A mean of spectra is grainier than any of them.
+        return look._replace(contrast=contrast, shares=whole.shares)

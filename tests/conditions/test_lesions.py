@@ -271,6 +271,19 @@ def test_bodies_that_fill_little_of_the_crop_are_backgrounds_as_often_as_larger_
     assert min(used.values()) > 10
 
 
+def test_the_edge_of_a_picture_is_not_that_of_a_crop_and_cuts_lesions_no_more_than_the_body_may():
+    ball = with_ball(np.zeros((72, 72), np.int16), (36, 36), 10)
+    ball[:, -2:] = OUTSIDE  # the body ends at the other three edges of the picture
+    source = sampler(
+        "add,inside=0.9,where=anywhere,tries=200",
+        base=False,
+        source=Waves({f"p{number}": ball for number in range(3)}, FLAT),
+        space=Space("crop", (72, 72)),
+    )
+    for c in placed(source, 12):
+        assert (c.lesion > 0).sum() >= 0.9 * (ball > 0).sum()
+
+
 def test_a_replaced_lesion_lies_where_the_old_one_was():
     source = sampler("in-place,inside=0.5", base=False, ndim=2)
     for c in placed(source, 6):

@@ -59,6 +59,12 @@ def test_no_lesion_is_darker_than_what_training_cases_show(generator):
     assert sample.image.max() > darkest
 
 
+def test_the_contrast_of_bright_tissue_makes_no_lesion_of_dark_tissue_darker_than_any(generator):
+    dim = replace(asked(1), background=asked(1).background - np.array([[[0]], [[0.5]]], np.float32))
+    (sample,) = generator.sample([dim], [0])
+    assert sample.image[1, lesion(1) == 2].mean() > LEVELS[1, 2] - 0.15
+
+
 def test_measures_of_many_lesions_in_raw_values_fit_into_a_manifest():
     raw = [replace(case, image=30_000 * case.image) for case in map(scene, range(12))]
     made = Parametric(SCHEMA, (SIDE, SIDE), ParametricOptions())
