@@ -15,8 +15,8 @@ from typing import Any, Literal
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.files import in_units
 from gansynth.runtime.sizes import bytes_of
+from gansynth.runtime.system import SHARED_MEMORY, usable_cores
 
-SHARED = Path("/dev/shm")
 CGROUP = Path("/sys/fs/cgroup")
 CACHE_MEMORY = "GANSYNTH_CACHE_MEMORY"  # a size, for this process and those that it starts
 GIB = 2**30
@@ -29,9 +29,7 @@ LITTLE_SPACE = 2 * GIB
 
 def cores() -> int:
     """Return the cores this process may use: by affinity, and by a container's quota."""
-    count = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
+    count = usable_cores()
     quota = _cgroup("cpu.max").split()
     if len(quota) == 2 and quota[0].isdigit():
         count = max(1, min(count, int(quota[0]) // int(quota[1])))
@@ -103,11 +101,11 @@ def _cgroup(name: str) -> str:
 
 def shared_memory() -> DoctorLine:
     """Check shared memory, which holds the sample banks of trainings."""
-    name = str(SHARED)
+    name = str(SHARED_MEMORY)
     fallback = "elsewhere banks go to the temporary folder, or to --bank-dir FOLDER"
-    if not os.access(SHARED, os.W_OK):
+    if not os.access(SHARED_MEMORY, os.W_OK):
         return DoctorLine("note", name, "not there, or not writable", fallback)
-    return _room(name, SHARED, f"enlarge it (docker run --shm-size 8g); {fallback}")
+    return _room(name, SHARED_MEMORY, f"enlarge it (docker run --shm-size 8g); {fallback}")
 
 
 def temporary() -> DoctorLine:
