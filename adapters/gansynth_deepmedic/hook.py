@@ -21,7 +21,6 @@ was written for numpy 1 and nibabel 4; ``bridge`` replaces what newer ones lack.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
 import inspect
 import json
