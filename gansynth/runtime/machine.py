@@ -20,6 +20,8 @@ from gansynth.runtime.system import SHARED_MEMORY, usable_cores
 CGROUP = Path("/sys/fs/cgroup")
 CACHE_MEMORY = "GANSYNTH_CACHE_MEMORY"  # a size, for this process and those that it starts
 GIB = 2**30
+NEWEST_TORCH = (2, 15)
+"""Newest release of torch with which the tests were run."""
 LITTLE_SPACE = 2 * GIB
 """Free bytes of a folder below which a bank of ordinary samples has no room."""
 
@@ -165,6 +167,18 @@ def package_line(package: str, *, essential: bool = False) -> DoctorLine:
             state, package, f"does not import: {reason}", f"{install} --force-reinstall"
         )
     return DoctorLine("ok", package, installed)
+
+
+def torch_line() -> DoctorLine:
+    """Check torch, which may be newer than what was tested: no installation replaces it."""
+    from packaging.version import Version
+
+    line = package_line("torch", essential=True)
+    if line.state == "ok" and Version(line.found).release[:2] > NEWEST_TORCH:
+        tested = ".".join(map(str, NEWEST_TORCH))
+        found = f"{line.found}, newer than {tested}, the newest that was tested"
+        return DoctorLine("note", "torch", found, f"if it fails: pip install 'torch=={tested}.*'")
+    return line
 
 
 @functools.cache

@@ -62,7 +62,7 @@ def release(held: Iterable[int]) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
-def at_fork(**hooks: Callable[[], None]) -> None:
+def at_fork(**hooks: Callable[[], object]) -> None:
     """Register ``before``, ``after_in_parent`` and ``after_in_child``, where processes fork."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(**hooks)
