@@ -24,7 +24,6 @@ WHOLE_WAY = """
 import signal
 
 import gansynth
-from gansynth.core.sample_request import SampleRequest
 from torch.utils.data import DataLoader
 
 class Real:
@@ -44,14 +43,14 @@ if __name__ == "__main__":
         "dcgan", data="example:3d", out="run", device="cpu", steps=4, width=8, with_mask=True
     )
     assert len(run.sample(2)) == 2
-    every = SampleRequest(keep_flawed=True)
-    bank = gansynth.fill_bank(run, "bank", 4, request=every, device="cpu")
+    run = gansynth.fit("parametric", data="example:3d", out="drawn")  # whose samples are let in
+    bank = gansynth.fill_bank(run, "bank", 4, device="cpu")
     real = Real(run.source)
     mixed = gansynth.mix(real, bank, "1:1", held_out=run.source.held_out_ids)
     shapes = [tuple(batch["image"].shape) for batch in DataLoader(mixed, 4, num_workers=1)]
     assert shapes[0] == (4, 2, 16, 16, 16), shapes
     gansynth.augment(
-        target="segmenter", data="example:3d", generator=run, ratio="1:1", filter="none",
+        target="segmenter", data="example:3d", generator=run, ratio="1:1",
         bank_size=4, out="trained", set={"device": "cpu", "steps": 4, "width": 4, "levels": 2},
     )
 """
