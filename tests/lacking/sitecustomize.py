@@ -25,7 +25,7 @@ LACKING = {
 subprocess.Popen.kill = lambda process: process.send_signal(KILL)  # type: ignore[assignment]
 psutil.Process.kill = lambda process: process.send_signal(KILL)  # type: ignore[assignment]
 popen = multiprocessing.popen_fork.Popen
-popen.kill = lambda process: process._send_signal(KILL)  # type: ignore[assignment]
+popen.kill = lambda process: process._send_signal(KILL)  # type: ignore[assignment, attr-defined]
 multiprocessing.set_start_method("spawn")
 for method in ("fork", "forkserver"):
     del multiprocessing.context._concrete_contexts[method]  # type: ignore[attr-defined]
