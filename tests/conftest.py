@@ -36,6 +36,7 @@ from tests.mixtures import example, toy_bank  # noqa: F401  # fixtures
 from tests.pretend_cuda.environment import PRETENDS
 from tests.progress import Progress
 from tests.reference import unchanged  # noqa: F401  # a fixture
+from tests.systems import lacked
 
 # A shell that starts the tests in the background has them, and all they start, ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -91,6 +92,16 @@ def pytest_collection_modifyitems(items):
     """Begin with the files that take longest, so that none is left for the end alone."""
     ranks = {f"tests/{name}.py": rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.nodeid.partition("::")[0], len(ranks)))
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    """Skip a file that names what this operating system has not, and say which part that is."""
+    return _Elsewhere.from_parent(parent, path=module_path) if lacked(module_path) else None
+
+
+class _Elsewhere(pytest.Module):
+    def collect(self):
+        pytest.skip(f"this system has no {', '.join(lacked(self.path))}", allow_module_level=True)
 
 
 def pytest_runtest_setup(item):

@@ -21,7 +21,6 @@ was written for numpy 1 and nibabel 4; ``bridge`` replaces what newer ones lack.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
 import inspect
 import json
@@ -46,6 +45,7 @@ from gansynth.hosts.mixing.epoch_plan import EpochPlan
 from gansynth.hosts.mixing.mixer import Mixer, MixerConfig
 from gansynth.runtime.child import NAME, obey
 from gansynth.runtime.serialise import Document
+from gansynth.runtime.system import at_fork, end_own_group, fork_workers
 from gansynth_deepmedic.insertion import HostCase, LoadedCase, insert, misfit, position_of
 
 if TYPE_CHECKING:
@@ -227,11 +227,10 @@ def _end(code: int) -> NoReturn:
     """End this process and all that it forked; Python's own end may wait for them forever."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # A pool's thread would replace processes that end: from here on it waits instead of forking.
-    os.register_at_fork(before=threading.Event().wait)
+    at_fork(before=threading.Event().wait)
     for child in multiprocessing.active_children():
         child.kill()  # one that is stuck runs no handler
-    if os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGTERM)
+    end_own_group()
     os._exit(code)
 
 
@@ -289,8 +288,7 @@ def main(path: str) -> None:
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, _leave)
     Pool.terminate = _terminate  # type: ignore[method-assign, assignment]
-    with contextlib.suppress(ValueError):  # where the system cannot fork
-        multiprocessing.set_start_method("fork", force=True)
+    fork_workers()
     _find(order.checkout)
     Hook(order).patch()
     _run(order.checkout, order.arguments)

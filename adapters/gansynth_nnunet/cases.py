@@ -9,9 +9,9 @@ the first decoding of each array is in a process of its own.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import hashlib
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -140,12 +140,12 @@ def _decode_apart(files: Sequence[Path]) -> Iterator[tuple[str, str, str]]:
         yield from lines
         if len(lines) == len(files):
             return
-        if ended.returncode >= 0:
+        late = ended.stderr.startswith("Timeout (")
+        if ended.returncode >= 0 and not late:
             raise EnvironmentFault(
                 "nnunet.array-not-decoded",
                 f"{files[0]}: not decoded: {ended.stderr.strip()[-300:]}; try again",
             )
-        late = ended.returncode == -signal.SIGALRM
         killer = "does not end" if late else f"dies of signal {-ended.returncode}"
         yield files[len(lines)].name, "", f"the decoder {killer}"
         files = files[len(lines) + 1 :]
@@ -154,7 +154,7 @@ def _decode_apart(files: Sequence[Path]) -> Iterator[tuple[str, str, str]]:
 def main(files: Sequence[str]) -> None:
     """Print name, SHA-256 and fault of each file as a line of JSON, as soon as it is known."""
     for file in map(Path, files):
-        signal.alarm(SECONDS)
+        faulthandler.dump_traceback_later(SECONDS, exit=True)  # also from within C
         data, fault = file.read_bytes(), ""
         try:
             _decode(data)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-import select
 import signal
 import sys
 import traceback
@@ -37,6 +36,7 @@ from gansynth.runtime.errors import (
 from gansynth.runtime.parts import refuse_absent
 from gansynth.runtime.progress import from_here, write_stderr
 from gansynth.runtime.signals import interrupt_outside_forks, on_sigterm
+from gansynth.runtime.system import HUNG_UP, nobody_reads, send_self
 from gansynth.runtime.version import __version__
 from gansynth_cli.early import raise_on_sigint
 
@@ -257,9 +257,7 @@ def _report(text: str, code: int, debug: bool) -> int:
 
 def _reader_left() -> bool:
     """Return whether nobody reads what is printed any more."""
-    stdout = select.poll()
-    stdout.register(1, 0)  # asks for errors only
-    return bool(stdout.poll(0))
+    return nobody_reads(1)
 
 
 def _one_line(parts: Sequence[object]) -> str:
@@ -344,11 +342,11 @@ def _terminable() -> Iterator[None]:
     def hang_up(number: int, frame: FrameType | None) -> None:
         nonlocal hung_up
         hung_up = True
-        os.kill(os.getpid(), signal.SIGTERM)
+        send_self(signal.SIGTERM)
 
     restore = on_sigterm(stop)
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, hang_up)
+    if HUNG_UP is not None and signal.getsignal(HUNG_UP) == signal.SIG_DFL:
+        signal.signal(HUNG_UP, hang_up)
     try:
         yield
     except SystemExit as end:

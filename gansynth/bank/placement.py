@@ -13,9 +13,9 @@ from pathlib import Path
 
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth.runtime.files import disk_errors, in_units
+from gansynth.runtime.system import SHARED_MEMORY
 
 FILE_BYTES = 8192  # most bytes of a sample's header and of its last, partly filled block
-SHARED_MEMORY = Path("/dev/shm")
 _SCRATCH = re.compile(r"gansynth-.*-([0-9a-f]{8})-(\d+)-[a-z0-9_]+")
 
 

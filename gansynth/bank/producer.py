@@ -40,6 +40,7 @@ from gansynth.runtime.errors import (
 from gansynth.runtime.files import read_json
 from gansynth.runtime.life import Life
 from gansynth.runtime.serialise import Document
+from gansynth.runtime.system import leave_group, lower_priority, send_self, wait_for_end_of
 from gansynth.sampling.quality_gate import QualityGate, validate_sample
 from gansynth.sampling.replay import noted
 
@@ -295,9 +296,8 @@ class _StopSignal:
     def _follow(self, parent: int) -> None:
         # Polled: the kernel's own parent-death signal is sent when the *thread* that started us
         # ends, which would kill the producer of a healthy parent.
-        while os.getppid() == parent:
-            time.sleep(_PARENT_POLL_SECONDS)
-        os.kill(os.getpid(), signal.SIGTERM)
+        wait_for_end_of(parent, _PARENT_POLL_SECONDS)
+        send_self(signal.SIGTERM)
         _end_soon(signal.SIGTERM)  # also while C code keeps the handler from being called
 
 
@@ -309,7 +309,7 @@ def _end_soon(number: int) -> None:
 def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
     """Open run, source and bank, and fill the bank; at low priority if a training runs beside."""
     if not config.frozen:  # a frozen bank is waited for, and nothing else
-        os.nice(NICENESS)  # before the heavy imports
+        lower_priority(NICENESS)  # before the heavy imports
     from gansynth.bank.drawing_workers import (
         Drawing,
         DrawingWorkers,
@@ -429,5 +429,5 @@ def _tells_of_no_room(error: RuntimeError) -> bool:
 if __name__ == "__main__":
     # The parent handles Ctrl-C. Not a new session: Linux shares the CPU between sessions
     # first, and a low priority counts only within one.
-    os.setpgid(0, 0)
+    leave_group()
     sys.exit(main(sys.argv[1]))

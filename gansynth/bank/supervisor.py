@@ -38,6 +38,7 @@ from gansynth.runtime.errors import (
 )
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.life import Life
+from gansynth.runtime.system import ENDS_ORPHANS
 
 _POLL_SECONDS = 0.1
 _JOIN_SECONDS = 10.0
@@ -84,7 +85,9 @@ class ProducerSupervisor:
         self._pid = os.getpid()
         self._begin()
         self._watchdog: subprocess.Popen[bytes] | None = None
-        if config.temporary:  # a process removes the scratch bank if this one is killed
+        if (
+            config.temporary and ENDS_ORPHANS
+        ):  # a process removes the scratch bank if this one is killed
             command = [sys.executable, "-I", "-S", watchdog.__file__, str(self._pid), config.bank]
             null = subprocess.DEVNULL
             with contextlib.suppress(OSError):

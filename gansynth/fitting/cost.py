@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ from gansynth.runtime.machine import free_memory
 from gansynth.runtime.measuring import OutOfTime, measuring
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.signals import Interrupted, StopRequest
+from gansynth.runtime.system import memory_limit, peak_memory
 from gansynth.sampling.manifest import Run
 from gansynth.training.checkpoint import KEPT_CHECKPOINTS, bytes_of
 from gansynth.training.checkpoint_manager import TrainingCallbacks
@@ -66,10 +67,7 @@ def peak_mib(device: torch.device) -> int:
     """Return the peak memory in MiB of this process, on the CPU or the CUDA device."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_reserved(device) / 2**20)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
+    return round(peak_memory() / 2**20)
 
 
 def free_bytes(device: torch.device) -> int:
@@ -97,23 +95,9 @@ def refuse_low_memory(job: FitJob, processes: int) -> None:
         )
 
 
-@contextmanager
-def _bounded(device: torch.device) -> Iterator[None]:
-    """Make allocations beyond the free memory fail; Linux would kill the process later."""
-    if device.type != "cpu" or sys.platform != "linux":
-        yield
-        return
-    import resource
-
-    import psutil
-
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = psutil.Process().memory_info().data + free_bytes(device)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)
+def _bounded(device: torch.device) -> AbstractContextManager[None]:
+    """Make allocations beyond the free memory fail, on the CPU."""
+    return memory_limit(free_bytes(device)) if device.type == "cpu" else nullcontext()
 
 
 # -- a dry run -------------------------------------------------------------------------------------

@@ -9,13 +9,13 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 from gansynth.runtime.errors import EXIT_SIGINT, EXIT_SIGTERM, GansynthError, disk_fault
 from gansynth.runtime.machine import cores
 from gansynth.runtime.progress import write_stderr
 from gansynth.runtime.signals import on_sigterm
+from gansynth.runtime.system import send_self, wait_for_end_of
 
 FAULT = "error: "
 """Prefix of the line in which a child reports its end; its threads may print more after it."""
@@ -123,6 +123,5 @@ def _leave(number: int, frame: object) -> None:
 
 def follow(parent: int) -> None:
     """Leave when the parent process has ended."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os.kill(os.getpid(), signal.SIGTERM)
+    wait_for_end_of(parent, 1.0)
+    send_self(signal.SIGTERM)

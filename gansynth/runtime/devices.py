@@ -45,6 +45,11 @@ def pick_device(name: str) -> torch.device:
             f"--device {name}: this machine shows {torch.cuda.device_count()} CUDA device(s); "
             "use --device auto or cpu",
         )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise EnvironmentFault(
+            "devices.mps-missing",
+            "--device mps: this machine shows torch no Apple GPU; use --device auto or cpu",
+        )
     return device
 
 

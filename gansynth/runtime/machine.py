@@ -15,12 +15,14 @@ from typing import Any, Literal
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.files import in_units
 from gansynth.runtime.sizes import bytes_of
+from gansynth.runtime.system import SHARED_MEMORY, usable_cores
 from gansynth.runtime.version import installed_parts
 
-SHARED = Path("/dev/shm")
 CGROUP = Path("/sys/fs/cgroup")
 CACHE_MEMORY = "GANSYNTH_CACHE_MEMORY"  # a size, for this process and those that it starts
 GIB = 2**30
+NEWEST_TORCH = (2, 15)
+"""Newest release of torch with which the tests were run."""
 LITTLE_SPACE = 2 * GIB
 """Free bytes of a folder below which a bank of ordinary samples has no room."""
 
@@ -30,9 +32,7 @@ LITTLE_SPACE = 2 * GIB
 
 def cores() -> int:
     """Return the cores this process may use: by affinity, and by a container's quota."""
-    count = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
+    count = usable_cores()
     quota = _cgroup("cpu.max").split()
     if len(quota) == 2 and quota[0].isdigit():
         count = max(1, min(count, int(quota[0]) // int(quota[1])))
@@ -104,11 +104,11 @@ def _cgroup(name: str) -> str:
 
 def shared_memory() -> DoctorLine:
     """Check shared memory, which holds the sample banks of trainings."""
-    name = str(SHARED)
+    name = str(SHARED_MEMORY)
     fallback = "elsewhere banks go to the temporary folder, or to --bank-dir FOLDER"
-    if not os.access(SHARED, os.W_OK):
+    if not os.access(SHARED_MEMORY, os.W_OK):
         return DoctorLine("note", name, "not there, or not writable", fallback)
-    return _room(name, SHARED, f"enlarge it (docker run --shm-size 8g); {fallback}")
+    return _room(name, SHARED_MEMORY, f"enlarge it (docker run --shm-size 8g); {fallback}")
 
 
 def temporary() -> DoctorLine:
@@ -168,6 +168,18 @@ def package_line(package: str, *, essential: bool = False) -> DoctorLine:
             state, package, f"does not import: {reason}", f"{install} --force-reinstall"
         )
     return DoctorLine("ok", package, installed)
+
+
+def torch_line() -> DoctorLine:
+    """Check torch, which may be newer than what was tested: no installation replaces it."""
+    from packaging.version import Version
+
+    line = package_line("torch", essential=True)
+    if line.state == "ok" and Version(line.found).release[:2] > NEWEST_TORCH:
+        tested = ".".join(map(str, NEWEST_TORCH))
+        found = f"{line.found}, newer than {tested}, the newest that was tested"
+        return DoctorLine("note", "torch", found, f"if it fails: pip install 'torch=={tested}.*'")
+    return line
 
 
 @functools.cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import TypeVar
 
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.progress import ProgressTask, Reporter
+from gansynth.runtime.system import alarm
 
 BOUND = 60.0
 """Seconds from its beginning after which a dry run measures nothing more. Its checks are made."""
@@ -88,7 +88,7 @@ class Measuring:
             with self.within(share):
                 if not self.left:
                     raise OutOfTime
-                with _alarm(self.left):
+                with alarm(self.left, _out_of_time):
                     return work()
         except OutOfTime:
             self.missing.append(name)
@@ -106,7 +106,7 @@ class Measuring:
             return work()
         self.now = f"opening {what}"
         try:
-            with _alarm(OPENING):
+            with alarm(OPENING, _out_of_time):
                 return work()
         except OutOfTime:
             raise EnvironmentFault(
@@ -178,28 +178,11 @@ def _tick(bar: ProgressTask, time_left: Measuring, over: threading.Event) -> Non
         told = done
 
 
-@contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    """Raise ``OutOfTime`` after some seconds, where that is possible; an alarm around it stays."""
-    if not math.isfinite(seconds) or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: FrameType | None) -> None:
-        if _imports(frame):
-            signal.setitimer(signal.ITIMER_REAL, 0.05)  # and looks again
-        else:
-            raise OutOfTime
-
-    handler, began = signal.signal(signal.SIGALRM, end), time.monotonic()
-    outer, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
-        if outer:
-            signal.setitimer(signal.ITIMER_REAL, max(1e-3, outer - time.monotonic() + began))
+def _out_of_time(frame: FrameType | None) -> float:
+    """Raise ``OutOfTime``; or return the seconds to an import's next chance to end."""
+    if _imports(frame):
+        return 0.05
+    raise OutOfTime
 
 
 def _imports(frame: FrameType | None) -> bool:

@@ -30,6 +30,7 @@ from gansynth.runtime.errors import (
     printed_fault,
 )
 from gansynth.runtime.files import disk_errors
+from gansynth.runtime.system import KILLED, apart, ask_to_stop, belongs_to
 
 if TYPE_CHECKING:
     import psutil
@@ -125,7 +126,7 @@ def raise_if_failed(ended: ProcessResult, name: str) -> None:
 
 
 def _signal(number: int) -> str:
-    hint = ", as the system does when memory runs out" if number == signal.SIGKILL else ""
+    hint = ", as the system does when memory runs out" if number == KILLED else ""
     return signal.Signals(number).name + hint
 
 
@@ -153,7 +154,7 @@ class _Command:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     env=self.environ,
-                    start_new_session=True,
+                    **apart(),
                 )
             except OSError as error:
                 line = f"{error.filename}: cannot be run: {error.strerror}"
@@ -162,8 +163,8 @@ class _Command:
             output = _LogStream(child.stdout, log, self.show)
             self.child = child
             if self.stopped:  # the request came before the start
-                child.send_signal(self.stopped)
-            code = -signal.SIGKILL  # if the waiting is ended
+                ask_to_stop(child, self.stopped)
+            code = -KILLED  # if the waiting is ended
             try:
                 code = child.wait()
             finally:
@@ -178,7 +179,7 @@ class _Command:
         self.stopped = number
         if self.child is not None:
             # Only to the command: else its workers would die before it could end them in order.
-            self.child.send_signal(number)
+            ask_to_stop(self.child, number)
 
 
 class _LogStream:
@@ -282,7 +283,7 @@ def kill_group(leader: int) -> None:
         left = []
         for process in psutil.process_iter():
             with contextlib.suppress(ProcessLookupError, psutil.Error):
-                if os.getpgid(process.pid) == leader and not _ends_with_us(process):
+                if belongs_to(process, leader) and not _ends_with_us(process):
                     left.append(process)
         if not left:
             return

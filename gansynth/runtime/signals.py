@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from gansynth.runtime.system import TERMINATING, at_fork, hold, release, send_self
 
 Handler = Callable[[int, FrameType | None], None]
 
@@ -80,7 +81,7 @@ def stop_request() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = (*TERMINATING, signal.SIGINT)
     handle = _outside_forks(request._note)
     before = {number: signal.signal(number, handle) for number in numbers}
     _default_in_children()
@@ -97,11 +98,12 @@ def on_sigterm(handler: Handler) -> Callable[[], None]:
     Forked children get the default action. A pool ends its workers with SIGTERM, and would wait
     forever for one that swallows the handler's exception.
     """
-    before = signal.signal(signal.SIGTERM, _outside_forks(handler))
+    before = {number: signal.signal(number, _outside_forks(handler)) for number in TERMINATING}
     _default_in_children()
 
     def restore() -> None:
-        signal.signal(signal.SIGTERM, before)
+        for number, former in before.items():
+            signal.signal(number, former)
 
     return restore
 
@@ -130,7 +132,7 @@ def _outside_forks(handler: Handler) -> Handler:
         if not _fork.going_on:
             handler(number, frame)
             return
-        again = threading.Timer(0.01, os.kill, (os.getpid(), number))
+        again = threading.Timer(0.01, send_self, (number,))
         again.daemon = True
         again.start()
 
@@ -140,18 +142,17 @@ def _outside_forks(handler: Handler) -> Handler:
 @functools.cache
 def _default_in_children() -> None:
     """Register once per process, since there is no way to unregister."""
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_reset)
+    at_fork(before=_hold, after_in_parent=_release, after_in_child=_reset)
 
 
 def _hold() -> None:
     """Block SIGTERM over a fork: CPython drops one that comes before a child's first step."""
     _fork.going_on = True
-    _fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+    _fork.mask = hold(signal.SIGTERM)
 
 
 def _release() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, _fork.mask)
+    release(_fork.mask)
     _fork.going_on = False
 
 

@@ -18,6 +18,7 @@ from gansynth.runtime.child import follow
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.machine import cores, free_memory
 from gansynth.runtime.processes import without_script
+from gansynth.runtime.system import hold, release
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -92,7 +93,7 @@ def _started(work: Callable[[Any], Any], count: int) -> list[_Worker]:
     """Start processes that never see Ctrl-C, which this process ends them at."""
     context = get_context("spawn")  # threads of torch and of progress bars do not survive a fork
     workers = []
-    masked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))  # children inherit it
+    masked = hold(signal.SIGINT)  # children inherit it
     try:
         with without_script():
             for _ in range(count):
@@ -104,7 +105,7 @@ def _started(work: Callable[[Any], Any], count: int) -> list[_Worker]:
                 theirs.close()
                 workers.append(_Worker(process, ours))
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        release(masked)
     return workers
 
 

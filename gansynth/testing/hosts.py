@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from gansynth.hosts.deciding.trials import trials_of
 from gansynth.hosts.mixing.training_data import on_own_grid
 from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.signals import Interrupted
+from gansynth.runtime.system import send_self
 
 STEPS = 4  # of the trainings of a ``CropHost``
 
@@ -336,7 +336,7 @@ def _cut_after(host: type[CropHost], steps: int) -> type[CropHost]:
                 step(**values)
                 done += 1
                 if done == steps:
-                    os.kill(os.getpid(), signal.SIGTERM)
+                    send_self(signal.SIGTERM)
 
             job.step = stepping  # type: ignore[method-assign]
             super().train(job)

@@ -136,7 +136,9 @@ DRIVER = {**NO_DRIVER, "gansynth.runtime.devices.DRIVER": Path("/")}
 EIGHT = {"gansynth.runtime.machine.cores": lambda: 8}
 OMP, WORKERS, EXT = "OMP_NUM_THREADS", "nnUNet_n_proc_DA", "nnUNet_extTrainer"
 OLD, UNBUILT = ("sm_50", "sm_60"), "no code for its architecture (sm_9x)"
-GONE = {"gansynth.runtime.machine.SHARED": NOWHERE}
+NEWER: dict[str, Any] = {"gansynth.runtime.machine.version": lambda name: "2.99.1+cpu"}
+NEWER["gansynth.runtime.machine._requirements"] = dict
+GONE = {"gansynth.runtime.machine.SHARED_MEMORY": NOWHERE}
 CPU_BUILD, CUDA_BUILD = (partial(devices.no_cuda, of, ["too old"]) for of in (None, "12.8"))
 NO_HOST, TORCH = (partial(machine.package_line, name) for name in ("no-such-host", "torch"))
 LIBREYOLO, ULTRALYTICS = (nth(n, detectors.doctor_lines, QUICK) for n in (0, 1))
@@ -149,6 +151,8 @@ SAID: list[tuple[Any, dict[str, Any], str, str]] = [
     (NO_HOST, {}, "note", "not installed~pip install no-such-host"),
     (TORCH, {"gansynth.runtime.machine.version": lambda name: "2.5"}, "note",
      "2.5, gansynth needs ~>=2.6~pip install 'torch"),
+    (machine.torch_line, NEWER, "note",
+     "2.99.1+cpu, newer than 2.~pip install 'torch==2."),
     (CPU_BUILD, NO_DRIVER, "ok", "no CUDA device"),
     (CPU_BUILD, DRIVER, "note", "built for the CPU, but there is an NVIDIA driver"),
     (CUDA_BUILD, NO_DRIVER, "note", "there is no NVIDIA driver~--gpus all"),

@@ -131,6 +131,12 @@ def test_the_producer_gets_what_was_asked_for_or_what_the_training_leaves_free(
 
 
 @pytest.mark.fault(44)
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="torch uses an Apple GPU here")
+def test_an_apple_gpu_that_is_not_there_is_refused():
+    with raises_fault("devices.mps-missing", names="use --device auto or cpu"):
+        producer_device("mps", ())
+
+
 def test_a_device_that_cannot_be_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with raises_fault("devices.device-name-unknown"):

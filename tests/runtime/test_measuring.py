@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -38,6 +39,7 @@ def test_the_bar_is_there_before_the_work_begins():
         assert bars.titles == ["measuring, at most 60 s"]
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no alarms")
 def test_a_part_that_takes_too_long_is_ended_and_named_and_its_processes_with_it(tmp_path):
     bars, file = Bars(), tmp_path / "pid"
     code = f"import os, time; open({str(file)!r}, 'w').write(str(os.getpid())); time.sleep(600)"

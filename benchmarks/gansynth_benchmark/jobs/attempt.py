@@ -34,6 +34,7 @@ from gansynth.runtime.errors import (
 from gansynth.runtime.files import disk_errors
 from gansynth.runtime.processes import adopt_orphans, end_family, kill_group
 from gansynth.runtime.serialise import Document
+from gansynth.runtime.system import apart, send_self
 from gansynth.runtime.version import __version__
 from gansynth_benchmark.jobs.machine import describe, device_names
 from gansynth_benchmark.jobs.store import AttemptTrace, JobSpec, ResultStore
@@ -105,7 +106,7 @@ def start(order: AttemptSpec, environ: Mapping[str, str]) -> subprocess.Popen[by
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=variables,
-        start_new_session=True,  # Ctrl-C reaches it once, through the executor
+        **apart(),  # Ctrl-C reaches it once, through the executor
     )
     assert process.stdin is not None
     process.stdin.write(json.dumps(order.to_json()).encode() + b"\n")
@@ -162,7 +163,7 @@ def _stop_when_deserted(stdin: int, order: AttemptSpec) -> None:
     """Stop the job when our stdin is closed; kill it if it does not stop in time."""
     while os.read(stdin, 4096):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    send_self(signal.SIGTERM)
     time.sleep(order.grace)
     end_family(0)
     os._exit(STOPPED)

@@ -18,6 +18,7 @@ from pathlib import Path
 from gansynth.runtime.child import PARENT
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, UsageFault, did_you_mean
 from gansynth.runtime.machine import cores
+from gansynth.runtime.system import KILLED
 from gansynth_benchmark.jobs.attempt import (
     FAILED,
     PATIENCE,
@@ -140,7 +141,7 @@ class LocalExecutor(Executor):
 
     def close(self) -> None:
         """Stop running attempts once more, then kill them."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for number in (signal.SIGTERM, KILLED):
             left = self._left
             for running in left.values():
                 running.process.send_signal(number)

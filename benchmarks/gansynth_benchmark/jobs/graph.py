@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from graphlib import TopologicalSorter
 from pathlib import Path
-from signal import SIGKILL
 
 from gansynth.runtime.errors import GansynthError, TrainingFault
 from gansynth.runtime.signals import Interrupted, stop_request
+from gansynth.runtime.system import KILLED
 from gansynth_benchmark.jobs.attempt import (
     DONE,
     FOUND,
@@ -319,7 +319,7 @@ def _why(ending: AttemptResult) -> str:
     if ending.code == STOPPED:
         return "it was stopped by another process"
     if ending.code < 0:
-        memory = ", as the system does when memory runs out" if ending.code == -SIGKILL else ""
+        memory = ", as the system does when memory runs out" if ending.code == -KILLED else ""
         said = f": {ending.reason}" if ending.reason else ""
         return f"its process was killed by signal {-ending.code}{memory}{said}"
     return ending.reason or f"its process ended with exit code {ending.code}"

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean
 from gansynth.runtime.machine import (
     DoctorLine,
-    package_line,
     shared_memory,
     temporary,
     threads,
+    torch_line,
 )
 from gansynth.runtime.version import build
 
@@ -32,7 +32,7 @@ def examine() -> Iterator[DoctorLine]:
     yield DoctorLine(
         "ok", "python", f"{platform.python_version()} on {platform.platform(terse=True)}"
     )
-    yield package_line("torch", essential=True)
+    yield torch_line()
     try:
         from gansynth.runtime.devices import device_lines
     except Exception:

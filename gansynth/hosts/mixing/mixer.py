@@ -27,6 +27,7 @@ from gansynth.core.ratio import Ratio, SlotAllocator
 from gansynth.core.schedule import Key, Mix, Schedule, ScheduledMix, choose_cases
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.serialise import Document
+from gansynth.runtime.system import at_fork
 
 if TYPE_CHECKING:
     from gansynth.bank.reader import BankPasses, BankSample
@@ -46,7 +47,7 @@ def _renew_lock() -> None:
 
 
 # Otherwise a thread that does not exist in a forked process would hold the lock there forever.
-os.register_at_fork(after_in_child=_renew_lock)
+at_fork(after_in_child=_renew_lock)
 
 
 @dataclass(frozen=True)
