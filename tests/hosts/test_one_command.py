@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+import gansynth
 from gansynth.hosts import augment as api
 from gansynth.hosts.deciding import dry_run, timing
 from gansynth.hosts.deciding.advice import evidence
 from gansynth.runtime import measuring
 from tests.conftest import content
 from tests.data.sets import pairs
+from tests.deepmedic_sets import toy_deepmedic
 from tests.flat_sets import pictures
 from tests.producers import forked_producers
 from tests.yolo_sets import coco_set, toy_yolo
@@ -133,3 +135,35 @@ def test_a_dry_run_times_two_real_steps_of_nnunet(run_json, toy_nnunet, fitted, 
     epoch = document["seconds_an_epoch"]
     assert epoch >= 250 * document["seconds_a_step"]
     assert document["training_hours"] > 10 * epoch / 3600  # processes start, too
+
+
+def test_a_folder_of_data_read_otherwise_is_left_and_another_one_is_chosen(run_cli):
+    data = pictures(Path("scans"))
+    words = ("augment", f"pictures:{data.where}", "--subjects", data.subjects, "--ratio", "1:1")
+    fitted = Path("runs/parametric_scans_f0")
+    gansynth.fit("parametric", data=words[1], subjects=data.subjects, out=fitted, quiet=True)
+    read = ("--read", "labels=tumour:255,ignore:7")
+    assert f"parametric in {fitted} because" in run_cli(*words, "--dry-run").stderr
+    told = run_cli(*words, *read, "--dry-run")
+    assert (told.exit_code, f"parametric in {fitted}-2 because" in told.stderr) == (0, True)
+    named = ("--target", "segmenter", "--generator", fitted, *read)
+    refused = run_cli(*words, *named).stderr.splitlines()[-1]
+    assert "labels: not given, here background:0,ignore:7,tumour:255" in refused
+    assert "-o runs/parametric_scans_f0_again" in refused
+    assert "--plans" not in refused
+
+
+@pytest.mark.parametrize(
+    ("words", "id"),
+    [
+        (("deepmedic:toy/trainConfig.cfg",), "deepmedic.no-checkout-or-output"),
+        (("--target", "deepmedic", "--data", "pictures:scans"), "deepmedic.data-of-other-kind"),
+        (("--target", "segmenter", "--data", "pictures:scans"), "schedule.generator-missing"),
+    ],
+)
+def test_what_needs_no_generator_is_refused_before_one_is_fitted(run_cli, words, id):
+    toy_deepmedic(Path("toy"))
+    pictures(Path("scans"))
+    refused = run_cli("augment", *words, "--ratio", "1:1")
+    assert f"[{id}]" in refused.stderr.splitlines()[-1]
+    assert not Path("runs").exists()
