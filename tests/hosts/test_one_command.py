@@ -9,7 +9,6 @@ import pytest
 import gansynth
 from gansynth.hosts import augment as api
 from gansynth.hosts.deciding import dry_run, timing
-from gansynth.hosts.deciding.advice import evidence
 from gansynth.runtime import measuring
 from tests.conftest import content
 from tests.data.sets import pairs
@@ -58,7 +57,7 @@ def test_a_plan_has_the_hours_of_each_part_and_what_was_measured_and_writes_noth
     assert small in result.stderr
     assert "chose num epochs 100 because it trains on a CPU (nnU-Net: 1000)" in result.stderr
     before = content(toy_copy.root)
-    assert all(str(one.shown) in result.stdout for one in evidence())
+    assert "measured sets, with their reports: gansynth help results" in result.stdout
     planned = run_json(*words, "--ratio", "1:1")
     assert (planned["training_hours"], planned["epochs"]) == (2.5, 100)
     assert planned["fit_hours"] >= 0
