@@ -257,12 +257,15 @@ def run_augment(
 
 def _plan_unprepared(decision: Decision) -> dict[str, Any]:
     request, fit = decision.request, decision.fit
+    marked = bool(unvouched(request, SourceRequest.parse(str(request.data))))
+    first = "trained before, on real cases alone, and marks the scans: two trainings in all"
     return {
         "dry_run": True,
         "target": request.target,
         "data": request.data,
         "ratio": request.ratio,
         "generator": None if fit is None else f"{fit.generator}, to be fitted",
+        "first_training": first if marked else None,
         "hours": f"known once the data are prepared: {decision.prepare}",
         "settings": dict(request.set),
     }

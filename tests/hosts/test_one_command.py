@@ -1,6 +1,7 @@
 """``gansynth augment KIND:WHERE``: the data alone, and what follows from them."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -166,3 +167,22 @@ def test_what_needs_no_generator_is_refused_before_one_is_fitted(run_cli, words,
     refused = run_cli("augment", *words, "--ratio", "1:1")
     assert f"[{id}]" in refused.stderr.splitlines()[-1]
     assert not Path("runs").exists()
+
+
+def test_scans_that_cannot_be_marked_are_refused_before_the_data_are_prepared(
+    run_cli, toy_copy, monkeypatch
+):
+    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
+    root = Path("unprepared")
+    shutil.copytree(Path(toy_copy.root) / "nnUNet_raw", root / "nnUNet_raw")
+    [data] = (root / "nnUNet_raw").iterdir()
+    scans = ("--ratio", "1:1", "--unlabelled", f"nifti:{data / 'imagesTr'}")
+    words = ("augment", f"nnunet:{toy_copy.dataset[7:10]}", "--root", root, *scans)
+    for end in ((), ("--dry-run",)):
+        assert "[hosts.sure-without-ignore-label]" in run_cli(*words, *end).stderr
+    about = json.loads((data / "dataset.json").read_text())
+    about["labels"]["ignore"] = max(about["labels"].values()) + 1
+    (data / "dataset.json").write_text(json.dumps(about))
+    told = run_cli(*words, "--dry-run")
+    assert (told.exit_code, "two trainings in all" in " ".join(told.stdout.split())) == (0, True)
+    assert not (root / "nnUNet_preprocessed").exists()

@@ -34,6 +34,7 @@ from gansynth.data.read_options import import_command
 from gansynth.fitting.command import run_fit
 from gansynth.hosts.contract.host import framework, target_of_kind
 from gansynth.hosts.deciding.advice import Advice, advice_for, describe_source
+from gansynth.hosts.deciding.first_training import check_markable, unvouched
 from gansynth.hosts.deciding.study_plan import subjects_of
 from gansynth.hosts.deciding.suggestion import Contents, contents_of
 from gansynth.runtime.errors import GansynthError, UsageFault
@@ -196,11 +197,16 @@ def _prepared(decided: _Decided, preparation: Mapping[str, str]) -> tuple[CaseSo
     except GansynthError:
         if asked.kind not in installed().hosts_with("prepare"):
             raise
+    raw = SourceRequest(f"{asked.kind}-raw", asked.where, root=asked.root)
+    raw = replace(raw, subjects=asked.subjects, fold=asked.fold)
+    drawn = request.replace(ratio=request.ratio or "1:1")
+    scans = unvouched(drawn, asked)
+    if scans:
+        check_markable(drawn, framework(str(decided.value("target"))), open_source(raw), scans)
     prepare = PrepareRequest(data=str(request.data), quiet=request.quiet, set=preparation, **words)
     if request.dry_run:
         typed = shlex.join(["gansynth", *prepare.command_line])
-        raw = SourceRequest(f"{asked.kind}-raw", asked.where, root=asked.root)
-        return open_source(replace(raw, subjects=asked.subjects, fold=asked.fold)), typed
+        return open_source(raw), typed
     decided.reporter.say(f"{request.data}: is prepared first, as by gansynth prepare")
     installed().run("prepare", asked.kind, prepare, preparation)
     return open_source(asked), ""
