@@ -192,17 +192,21 @@ def _prepared(decided: _Decided, preparation: Mapping[str, str]) -> tuple[CaseSo
     # Plans that are chosen, not typed, are made by the preparation's settings.
     named = [*("plans",) * bool(request.plans), "configuration", "subjects", "root"]
     words: dict[str, Any] = {key: given[key] for key in named if key in given}
+    drawn = request.replace(ratio=request.ratio or "1:1")
+    scans, cls = unvouched(drawn, asked), framework(str(decided.value("target")))
     try:
-        return open_source(asked), ""
+        source = open_source(asked)
     except GansynthError:
         if asked.kind not in installed().hosts_with("prepare"):
             raise
+    else:
+        if scans:
+            check_markable(drawn, cls, source, scans)
+        return source, ""
     raw = SourceRequest(f"{asked.kind}-raw", asked.where, root=asked.root)
     raw = replace(raw, subjects=asked.subjects, fold=asked.fold)
-    drawn = request.replace(ratio=request.ratio or "1:1")
-    scans = unvouched(drawn, asked)
     if scans:
-        check_markable(drawn, framework(str(decided.value("target"))), open_source(raw), scans)
+        check_markable(drawn, cls, open_source(raw), scans)
     prepare = PrepareRequest(data=str(request.data), quiet=request.quiet, set=preparation, **words)
     if request.dry_run:
         typed = shlex.join(["gansynth", *prepare.command_line])
