@@ -102,8 +102,8 @@ def then_cure(cures: Collection[str], run: RunFolder, source: CaseSource) -> Ite
     if suggested.generator != run.manifest["generator"]:
         folder = free_name(Path(f"{run.folder}-{suggested.generator}"))
         yield from then_fit(suggested, run.request, out=folder)[-1:]
-    elif "longer" in cures and run.capabilities.trains:
-        yield fit_again(run, run.folder, steps=2 * run.manifest["steps"])
+    elif "longer" in cures:
+        yield from _then_longer(run.folder)
 
 
 def fit_again(run: RunFolder, out: str | Path, **settings: object) -> Hint:
@@ -264,7 +264,19 @@ def lines_of_samples(
     for name, figures in report.get("metrics", {}).items():
         numbers = [f"{k} {v:.3g}" for k, v in _numbers(figures)]
         yield f"{name}: {', '.join(numbers)}"
+    if report.get("rejected", 0) >= max(report["samples"], 1):  # there is nothing to evaluate
+        yield from _then_longer(run)
+        return
     yield then("evaluate", run, *(("--exported", report["folder"]) if shared else ()))
+
+
+def _then_longer(folder: Path) -> Iterator[Hint]:
+    """Yield the fit that goes on with a run, if it trains."""
+    from gansynth.core.run_folder import RunFolder
+
+    run = RunFolder(folder)
+    if run.capabilities.trains:
+        yield fit_again(run, folder, steps=2 * run.manifest["steps"])
 
 
 def _shares(document: Mapping[str, Any]) -> Iterator[str]:

@@ -58,7 +58,9 @@ def open_unlabelled(
             base = open_other(asked, source, like=True)
             check_whole(base, source)
             check_spacing(base, source)
-            scans = UnlabelledSource(_Scans(base, source.schema), source, lesions)
+            scans = UnlabelledSource(
+                _Scans(base, source.schema), source, lesions, vouched=request.lesion_free
+            )
             if not (scans.train_ids or request.self_train):
                 raise DataFault(
                     "conditions.no-lesion-free-case",
@@ -88,11 +90,20 @@ class UnlabelledSource(WrappedSource):
 
     Attributes:
         has_maps: whether it has label maps.
+        vouched: whether the user says that it shows no lesion.
         left_out: cases with a lesion in their label maps.
     """
 
-    def __init__(self, base: ConditionSource, own: CaseSource, lesions: Collection[int]) -> None:
+    def __init__(
+        self,
+        base: ConditionSource,
+        own: CaseSource,
+        lesions: Collection[int],
+        *,
+        vouched: bool = False,
+    ) -> None:
         super().__init__(base)
+        self.vouched = vouched
         self.base: ConditionSource = base
         self.own, self.lesions = own, tuple(lesions)
         self.has_maps = bool(base.base.schema.foreground)
@@ -150,7 +161,8 @@ class UnlabelledSource(WrappedSource):
         if self.has_maps:
             lesions = f"{len(self.left_out)} with a lesion left out"
         else:
-            lesions = "taken as free of lesions, for they have no label maps"
+            why = "by --lesion-free" if self.vouched else "for they have no label maps"
+            lesions = f"taken as free of lesions, {why}"
         channels = self.alignment.describe(self.schema.channels)
         where = f"{self.request.kind}:{self.request.where}"
         counted = f"{len(self.train_ids)} scan(s) of {len(people)} subject(s), {lesions}"

@@ -201,16 +201,22 @@ def guard_split(
 
 
 def guard_host(
-    made_for: Mapping[str, Any], host: Mapping[str, Any], *, kind: str = "generator"
+    made_for: Mapping[str, Any],
+    host: Mapping[str, Any],
+    *,
+    kind: str = "generator",
+    cure: str = "Fit one on these data, read as they are here",
 ) -> None:
-    """Refuse (IntegrityFault) a space other than the host's, whatever the data set's name."""
+    """Refuse (IntegrityFault) a space other than the host's, whatever the data set's name.
+
+    ``cure``: a command that makes one of the host's space, where it is known.
+    """
     differing = list(_differences(made_for, host))
     if differing:
         raise IntegrityFault(
             "lineage.space-of-other-host",
-            f"space: the {kind} was made for other plans, configuration or reading of the data "
-            f"({'; '.join(differing[:4])}); expected the host's. Fit one with the same --data, "
-            "--plans and --configuration",
+            f"space: the {kind} was made for data read otherwise "
+            f"({'; '.join(differing[:4])}); expected as here. {cure}",
         )
 
 
@@ -225,7 +231,16 @@ def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterato
     plain, other = [json.loads(json.dumps(dict(record))) for record in (first, second)]
     for key in sorted((plain.keys() | other.keys()) - {"dataset"}):
         if not _same_value(plain.get(key), other.get(key)):
-            yield f"{key}: {plain.get(key)!r} != {other.get(key)!r}"
+            yield f"{key}: {_as_typed(plain.get(key))}, here {_as_typed(other.get(key))}"
+
+
+def _as_typed(value: Any) -> str:
+    """Return a value of a ``host`` record as it is typed."""
+    if isinstance(value, dict):
+        return ",".join([f"{key}:{entry}" for key, entry in value.items()])
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return "not given" if value is None else str(value)
 
 
 def _same_value(first: Any, second: Any) -> bool:

@@ -264,7 +264,8 @@ class LabelPriors(Document):
             ("foreground", (changed & labelled).sum() / max(foreground, 1), MOST_LABELLED),
         ):
             if share > most:
-                return f"{part} of which {share:.1%} had to be cleaned, expected at most {most:.0%}"
+                much = f"too much of the {part} had to be cleaned"
+                return f"{much}: {share:.1%}, expected at most {most:.0%}"
         strewn = self.whole.strewn(labelled, ROUGHER)
         if strewn:
             return f"foreground {strewn}"

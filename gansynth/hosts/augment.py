@@ -211,8 +211,9 @@ def run_augment(
             return Augmented(None, _plan_unprepared(decision))
         if fit is not None and not is_fitted(fit):
             before = _first_training(request)  # refuses what cannot be marked
+            planned = _before_fit(request, fit, before)
             if request.dry_run:
-                return _plan_all(request, fit, before)
+                return _plan_all(request, planned, fit, before)
         if fit is not None and not request.dry_run:
             fit_generator(fit, reporter)
     before = None if control else _first_training(request)
@@ -241,6 +242,7 @@ def run_augment(
     request = request.replace(without=("out",), set=host_settings(cls, request.set, request.out))
     source = open_resolved(asked, by_user="data " not in taken)
     session = Session(cls(source, request), reporter)
+    request.mix.refuse_without(request.generator, request.bank)
     if request.export is not None:
         return Augmented(session, _export(session))
     why = why_cpu(request.device)
@@ -255,12 +257,15 @@ def run_augment(
 
 def _plan_unprepared(decision: Decision) -> dict[str, Any]:
     request, fit = decision.request, decision.fit
+    marked = bool(unvouched(request, SourceRequest.parse(str(request.data))))
+    first = "trained before, on real cases alone, and marks the scans: two trainings in all"
     return {
         "dry_run": True,
         "target": request.target,
         "data": request.data,
         "ratio": request.ratio,
         "generator": None if fit is None else f"{fit.generator}, to be fitted",
+        "first_training": first if marked else None,
         "hours": f"known once the data are prepared: {decision.prepare}",
         "settings": dict(request.set),
     }
@@ -327,18 +332,20 @@ def _marked(before: FirstTraining, reporter: Reporter) -> AugmentRequest:
     return before.marked
 
 
-def _plan_all(request: AugmentRequest, fit: FitRequest, before: FirstTraining | None) -> Augmented:
-    """Plan a fit, and the training after it by one on real cases alone, which takes as long."""
+def _before_fit(
+    request: AugmentRequest, fit: FitRequest, before: FirstTraining | None
+) -> Augmented:
+    """Refuse, before a generator is fitted, what can be refused without one; return the plan."""
     cls = framework(request.target)
     request = request.replace(without=("out",), set=host_settings(cls, request.set, request.out))
     alone = request.replace(without=(*OF_SAMPLES, "schedule", "compare"), ratio="1:0")
     session = Session(cls(open_resolved(data_of(alone)[0], by_user=True), alone))
     session.host.validate()
-    begun = TrainingFolder(session.opened.output, 0, session.total)
-    document = planned_data(session)
+    session.check()
     can = capabilities_of(installed().generator(fit.generator))
     maker, samples = GeneratorInfo(fit.generator, can), request.samples
     check_request(samples, maker)
+    document = planned_data(session)
     if before is not None:
         samples = replace(samples, self_train=0.0)
     if samples.label_source is not None or samples.unlabelled:
@@ -347,13 +354,25 @@ def _plan_all(request: AugmentRequest, fit: FitRequest, before: FirstTraining | 
         scans = sum([len(each.train_ids) for each in others.scans])
         document |= {"unlabelled_scans": scans} if scans else {}
     document |= {"ratio": request.ratio, f"{session.host.unit}s": session.total}
+    document["settings"] = dict(request.set)
+    return Augmented(session, document)
+
+
+def _plan_all(
+    request: AugmentRequest, planned: Augmented, fit: FitRequest, before: FirstTraining | None
+) -> Augmented:
+    """Plan a fit, and the training after it by one on real cases alone, which takes as long."""
+    session, document = planned.session, dict(planned.document)
+    assert session is not None, "its data are prepared"
+    begun = TrainingFolder(session.opened.output, 0, session.total)
+    settings = document.pop("settings")
+    request = request.replace(without=("out",), set=session.request.set)
     with measuring().within(0.5):  # the other half is the training's
         document.update(planned_fit(fit))
     document["harm"] = "printed by this plan once the generator is fitted"
     document.update(time_of(session, request, begun))
     document |= {} if before is None else before.planned(document.get("training_hours"))
-    document["settings"] = dict(request.set)
-    return Augmented(session, document)
+    return Augmented(session, document | {"settings": settings})
 
 
 def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _WORD = r"--[\w-]+ (?:'[^']*'|\S+)"
 _TYPED = re.compile(f"{_WORD}(?: {_WORD})*")
+_PROGRAM = r"(?:\w+=\S+ )*\b(?:gansynth [a-z]|pip install )"
+_COMMAND = re.compile(rf"{_PROGRAM}[\w-]*(?: ?(?:'[^']*'|[^\s,;)']|[,;)](?!\s|$))+)*")
 PLAIN_SECONDS = 10.0  # without a terminal a line is printed after this many seconds, ...
 PLAIN_SHARE = 0.1  # ... later after this share of the time since the start, ...
 PART_SECONDS = 600.0  # ... at most after these, also within a unit such as a long epoch
@@ -56,8 +58,14 @@ def for_terminal(text: str, stream: TextIO) -> str:
 
 
 def rows_of(text: str, width: int) -> list[str]:
-    """Return rows of whole words; an option and its value, or several of these, stay in one row."""
-    held = _TYPED.sub(lambda typed: typed[0].replace(" ", "\0"), text)
+    """Return rows of whole words; a command stays in one row, and so do options and their values.
+
+    A command that is wider than a row has one of its own, which the terminal breaks: a paste of it
+    runs. It ends where its clause does.
+    """
+    held = text
+    for whole in (_COMMAND, _TYPED):
+        held = whole.sub(lambda typed: typed[0].replace(" ", "\0"), held)
     rows = textwrap.wrap(held, width, break_long_words=False, break_on_hyphens=False)
     return [row.replace("\0", " ") for row in rows]
 

@@ -241,6 +241,7 @@ below which they are flat or blurred; docs/will_it_harm.md has what was measured
 SIZED, OTHER_SIZE, FEWEST_SIZES = 0.8, 2 / 3, 12
 """Share of the larger median size of lesions from which the smaller one is alike, and below which
 it differs; fewest lesions of samples and of training cases."""
+BY_CHANCE = 0.05  # probability below which a difference from few people is none of chance
 DETAILED = 16  # images of each kind whose detail is measured
 LIKE, DIFFERS, UNCLEAR, NO_LIMIT = "like real", "unlike real", "unclear", ""
 NOTES = {LIKE: ": as in the training cases", DIFFERS: ": differs"}
@@ -511,6 +512,7 @@ def _lesion_looks(comparison: Comparison, word: str) -> Iterator[dict[str, Any]]
     if not all(found):
         return
     sides = [np.concatenate(rows) for rows in found]
+    people = len(set(comparison.people))  # each is cut several times
     sizes = [np.quantile(side[:, 0], (0.5, 0.1, 0.9)).round(1).tolist() for side in sides]
     unit = "pixels" if comparison.schema.ndim == 2 else "voxels"
     text = f"median {{:g}} {unit} (10 to 90%: {{:g}} to {{:g}})"
@@ -522,7 +524,7 @@ def _lesion_looks(comparison: Comparison, word: str) -> Iterator[dict[str, Any]]
         if not all(map(len, columns)):
             continue
         darker = [float((column < 0).mean()) for column in columns]
-        finding = _same_way(*darker)
+        finding = _same_way(*darker, people=people)
         name = f"{word}s darker than their surroundings in {channel}"
         texts = [f"{share:.0%}" for share in darker]
         yield _row(name, darker, texts, finding, NOTES.get(finding, ""))
@@ -536,14 +538,18 @@ def _same_size(mine: float, real: float, *, fewest: int) -> str:
     return LIKE if share >= SIZED else DIFFERS if share < OTHER_SIZE else UNCLEAR
 
 
-def _same_way(mine: float, real: float) -> str:
-    """Return the finding on the shares of samples' and of real lesions that are darker."""
+def _same_way(mine: float, real: float, *, people: int) -> str:
+    """Return the finding on the shares of samples' and of real lesions that are darker.
+
+    Of few training ``people`` all may be of one sign by chance: four of four are in 0.2 of draws
+    where 0.7 of all lesions are. It differs where chance is less than ``BY_CHANCE``.
+    """
     if max(real, 1 - real) < ONE_WAY:
         return NO_LIMIT  # real ones go either way
     alike = mine if real >= ONE_WAY else 1 - mine
     if alike >= ONE_WAY:
         return LIKE
-    return DIFFERS if alike < 2 * ONE_WAY - 1 else UNCLEAR
+    return DIFFERS if alike < 2 * ONE_WAY - 1 and alike**people < BY_CHANCE else UNCLEAR
 
 
 def _row(

@@ -11,7 +11,7 @@ import pytest
 import gansynth
 from gansynth.core.run_folder import RunFolder
 from gansynth.metrics.detection.record import FILE, write_detections
-from gansynth_cli.results import then_cure
+from gansynth_cli.results import lines_of_samples, then_cure
 from tests.cli.conftest import READ
 from tests.conftest import save_nifti
 from tests.expected import raises_fault
@@ -144,3 +144,12 @@ def test_the_cure_of_samples_is_pasted(home, run_cli, cures, changed):
     assert [changed in line for line in hints] == ([True] if changed else [])
     for line in hints:
         assert run_cli(*pasted(line), "--dry-run").exit_code == 0
+
+
+def test_samples_that_are_all_rejected_are_not_evaluated_but_the_fit_goes_on(home, run_cli):
+    fit = ("fit", "dcgan", "--data", "example:2d", "--set", "steps=1", "-o", "run", "-q")
+    assert run_cli(*fit).exit_code == 0
+    report = {"samples": 4, "rejected": 4, "folder": "out"}
+    *_, line = lines_of_samples(report, Path("run"))
+    assert "--set steps=2" in line
+    assert run_cli(*pasted(line), "--dry-run").exit_code == 0

@@ -45,7 +45,7 @@ DEMO: dict[str, Any] = {
     "seconds": 90.0, "went_on": False, "files": {"sample sheet": "samples/sheet.png"},
 }  # fmt: skip
 SAMPLED = {
-    "folder": "runs/g0/samples/seed-0", "samples": 1, "rejected": 1, "reject_reasons": {"odd": 1},
+    "folder": "runs/g0/samples/seed-0", "samples": 2, "rejected": 1, "reject_reasons": {"odd": 1},
     "seconds_per_sample": 0.7931, "sheet": "sheet.png",
     "metrics": {"spectrum": {"high": 0.1234, "bands": [1.0] * 16}},
 }  # fmt: skip
@@ -98,7 +98,7 @@ EVERY: dict[str, tuple[Any, list[str]]] = {
     "sample": (
         results.lines_of_samples(SAMPLED, Path("runs/my g0"), shared=True),
         [
-            "1 sample in runs/g0/samples/seed-0, 0.79 s each; 1 would be rejected",
+            "2 samples in runs/g0/samples/seed-0, 0.79 s each; 1 would be rejected",
             "sheet: sheet.png",
             "spectrum: high 0.123",
             "next: gansynth evaluate 'runs/my g0' --exported runs/g0/samples/seed-0",

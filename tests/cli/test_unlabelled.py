@@ -80,12 +80,14 @@ def test_lesions_of_training_cases_land_in_unlabelled_scans_at_the_share_asked_f
 
 
 def test_intensities_of_scans_become_those_of_training_cases_and_it_is_said(
-    home, succeed, tmp_path
+    home, succeed, run_cli, tmp_path
 ):
     scans = ("--unlabelled", f"pictures:{home / 'free'}", "--backgrounds", "unlabelled")
     words = ("-n", 3, "--prevalence", 0, "-o", tmp_path / "out")
     result = succeed("sample", home / "cp", *scans, *words)
     counted = r"6 scan\(s\) of 6 subject\(s\), taken as free of lesions.*; "
+    vouched = run_cli("sample", home / "cp", *scans, "--lesion-free", *words[:-1], tmp_path / "v")
+    assert "taken as free of lesions, by --lesion-free; " in vouched.stderr
     found = counted + "grey 0.1.*, training cases 0.3.*: brought to theirs"
     assert re.search(found, result.stderr)
     run = gansynth.load(home / "cp")

@@ -111,9 +111,9 @@ def test_data_sets_are_the_same_by_content_and_not_by_name(records, same):
 @pytest.mark.parametrize(
     ("wanted", "names"),
     [
-        ({"plans": "small", "spacing": [1.0, 1.0, 1.0]}, "plans: 'nnUNetPlans' != 'small'"),
-        ({"plans": "nnUNetPlans"}, "spacing: [1.0, 1.0, 1.0] != None"),
-        ({**SEEN.host, "fill": 0}, "fill: None != 0"),
+        ({"plans": "small", "spacing": [1.0, 1.0, 1.0]}, "plans: nnUNetPlans, here small"),
+        ({"plans": "nnUNetPlans"}, "spacing: 1.0,1.0,1.0, here not given"),
+        ({**SEEN.host, "labels": {"tumour": 1}}, "labels: not given, here tumour:1"),
     ],
 )
 def test_another_space_is_refused_with_both_values(wanted, names):

@@ -1,17 +1,19 @@
 """``gansynth augment KIND:WHERE``: the data alone, and what follows from them."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import gansynth
 from gansynth.hosts import augment as api
 from gansynth.hosts.deciding import dry_run, timing
-from gansynth.hosts.deciding.advice import evidence
 from gansynth.runtime import measuring
 from tests.conftest import content
 from tests.data.sets import pairs
+from tests.deepmedic_sets import toy_deepmedic
 from tests.flat_sets import pictures
 from tests.producers import forked_producers
 from tests.yolo_sets import coco_set, toy_yolo
@@ -56,7 +58,7 @@ def test_a_plan_has_the_hours_of_each_part_and_what_was_measured_and_writes_noth
     assert small in result.stderr
     assert "chose num epochs 100 because it trains on a CPU (nnU-Net: 1000)" in result.stderr
     before = content(toy_copy.root)
-    assert all(str(one.shown) in result.stdout for one in evidence())
+    assert "measured sets, with their reports: gansynth help results" in result.stdout
     planned = run_json(*words, "--ratio", "1:1")
     assert (planned["training_hours"], planned["epochs"]) == (2.5, 100)
     assert planned["fit_hours"] >= 0
@@ -133,3 +135,54 @@ def test_a_dry_run_times_two_real_steps_of_nnunet(run_json, toy_nnunet, fitted, 
     epoch = document["seconds_an_epoch"]
     assert epoch >= 250 * document["seconds_a_step"]
     assert document["training_hours"] > 10 * epoch / 3600  # processes start, too
+
+
+def test_a_folder_of_data_read_otherwise_is_left_and_another_one_is_chosen(run_cli):
+    data = pictures(Path("scans"))
+    words = ("augment", f"pictures:{data.where}", "--subjects", data.subjects, "--ratio", "1:1")
+    fitted = Path("runs/parametric_scans_f0")
+    gansynth.fit("parametric", data=words[1], subjects=data.subjects, out=fitted, quiet=True)
+    read = ("--read", "labels=tumour:255,ignore:7")
+    assert f"parametric in {fitted} because" in run_cli(*words, "--dry-run").stderr
+    told = run_cli(*words, *read, "--dry-run")
+    assert (told.exit_code, f"parametric in {fitted}-2 because" in told.stderr) == (0, True)
+    named = ("--target", "segmenter", "--generator", fitted, *read)
+    refused = run_cli(*words, *named).stderr.splitlines()[-1]
+    assert "labels: not given, here background:0,ignore:7,tumour:255" in refused
+    assert "-o runs/parametric_scans_f0_again" in refused
+    assert "--plans" not in refused
+
+
+@pytest.mark.parametrize(
+    ("words", "id"),
+    [
+        (("deepmedic:toy/trainConfig.cfg",), "deepmedic.no-checkout-or-output"),
+        (("--target", "deepmedic", "--data", "pictures:scans"), "deepmedic.data-of-other-kind"),
+        (("--target", "segmenter", "--data", "pictures:scans"), "schedule.generator-missing"),
+    ],
+)
+def test_what_needs_no_generator_is_refused_before_one_is_fitted(run_cli, words, id):
+    toy_deepmedic(Path("toy"))
+    pictures(Path("scans"))
+    refused = run_cli("augment", *words, "--ratio", "1:1")
+    assert f"[{id}]" in refused.stderr.splitlines()[-1]
+    assert not Path("runs").exists()
+
+
+def test_scans_that_cannot_be_marked_are_refused_before_the_data_are_prepared(
+    run_cli, toy_copy, monkeypatch
+):
+    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
+    root = Path("unprepared")
+    shutil.copytree(Path(toy_copy.root) / "nnUNet_raw", root / "nnUNet_raw")
+    [data] = (root / "nnUNet_raw").iterdir()
+    scans = ("--ratio", "1:1", "--unlabelled", f"nifti:{data / 'imagesTr'}")
+    words = ("augment", f"nnunet:{toy_copy.dataset[7:10]}", "--root", root, *scans)
+    for end in ((), ("--dry-run",)):
+        assert "[hosts.sure-without-ignore-label]" in run_cli(*words, *end).stderr
+    about = json.loads((data / "dataset.json").read_text())
+    about["labels"]["ignore"] = max(about["labels"].values()) + 1
+    (data / "dataset.json").write_text(json.dumps(about))
+    told = run_cli(*words, "--dry-run")
+    assert (told.exit_code, "two trainings in all" in " ".join(told.stdout.split())) == (0, True)
+    assert not (root / "nnUNet_preprocessed").exists()

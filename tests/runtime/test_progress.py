@@ -7,6 +7,7 @@ import pytest
 
 from gansynth.runtime import progress
 from gansynth.runtime.progress import NullReporter, RichReporter, clock_text, from_here
+from gansynth_cli.common import table
 from tests.terminals import Clock, Terminal
 
 
@@ -35,14 +36,27 @@ def test_bar_count_eta_and_two_losses_are_seen_at_every_width(screen, columns):
     assert all(line.startswith("fit") and len(line) <= columns for line in lines)
 
 
-def test_a_terminal_cuts_no_word_and_a_command_in_a_line_stays_one_line(monkeypatch):
+@pytest.mark.parametrize(
+    "command",
+    [
+        "gansynth splits nifti:scans -o 'my folds'",
+        "gansynth augment pictures:ill --read labels=tumour:1,ignore:2 --dry-run",
+        "nnUNet_raw=/data gansynth predict results IMAGES -o predicted",
+        "pip install -e gansynth-blobs",
+    ],
+)
+@pytest.mark.parametrize("end", ["", "; that is all there is", ", or leave it", " (see its help)"])
+def test_a_terminal_cuts_no_word_and_a_command_is_never_broken(monkeypatch, command, end):
     monkeypatch.setenv("COLUMNS", "20")
-    text, stream = "error: no fold 7; take one: gansynth splits nifti:scans", Terminal()
+    text, stream = f"error: no fold 7 there; take one: {command}{end}", Terminal()
     RichReporter(stream).say(text)
     shown = stream.getvalue().removesuffix("\n")
     assert shown.split() == text.split()
+    assert command in shown  # in a row of its own, which a terminal continues
     assert "\n" not in shown
-    assert [shown[n - 1 : n] for n in range(20, len(shown), 20)] == [" "] * 2
+    assert [shown[n - 1] for n in (20, 40, shown.index(command))] == [" "] * 3
+    assert shown.index(command) % 20 == 0
+    assert [row for row in table([("hours", text)], most=30) if command in row]
 
 
 def test_a_task_of_nothing_has_no_bar(screen):

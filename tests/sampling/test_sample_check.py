@@ -74,7 +74,8 @@ def test_a_plan_and_a_training_whose_samples_would_harm_say_so_and_what_names_th
     lines = first.stderr.splitlines()
     begin = lines.index(harm[0])
     assert lines[begin : begin + len(harm)] == harm
-    assert lines[begin + len(harm)] == f"what to do: stop, and type {cure}, which names the cure"
+    goes_on = ["the training goes on all the same; the cure is named by", cure]
+    assert lines[begin + len(harm) :][:2] == goes_on
     assert "will it harm?" not in again.stderr
 
 
@@ -129,3 +130,20 @@ def test_what_is_said_of_samples_and_what_follows(samples, source, says, answer)
     assert not [line for line in found["lines"] if "see --" in line]
     assert found["answer"].startswith(f"will it harm? {answer}"), found["answer"]
     assert found["harms"] is {"y": True, "c": None, "l": False}[answer[0]]
+
+
+@pytest.mark.parametrize(("people", "finding"), [(3, "unclear"), (12, "unlike real")])
+def test_a_sign_that_few_people_may_share_by_chance_is_none_that_samples_must_have(
+    monkeypatch, people, finding
+):
+    source = ToySource(2)
+    monkeypatch.setattr(ToySource, "train_ids", source.train_ids[:people])
+    samples = [
+        replace(sample, image=-sample.image if number % 3 == 0 else sample.image)
+        for number, sample in enumerate(strangers())
+    ]
+    found = evaluation_data.compare_with_training(
+        Path("run"), samples, source, source.space, lineage_of(source), NullReporter()
+    )
+    (row,) = [row for row in found["figures"] if row["words"].startswith(PARTS)]
+    assert row["finding"] == finding, row

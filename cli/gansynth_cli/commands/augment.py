@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gansynth.core.requests.base import EMPTY
 from gansynth.core.requests.hosts import AugmentRequest
-from gansynth_cli.common import Hint, Output, examples, summary, table, then
+from gansynth_cli.common import Hint, Output, examples, summary, then
 from gansynth_cli.requests import request_command
 from gansynth_cli.results import NO_NAMES, lines_of_training
 
@@ -63,9 +63,7 @@ def show(request: AugmentRequest, done: Augmented, out: Output) -> None:
         elif done.document["drawn_synthetic"]:
             lines.append(out.again(compare=True))
     if request.undecided and request.dry_run:
-        from gansynth.hosts.deciding.advice import evidence_table
-
-        lines += ["", "what was measured (gansynth help results):", *table(evidence_table())]
+        lines.append("all measured sets, with their reports: gansynth help results")
     out.result(done.document, lines)
     done.refuse_missing()
 

@@ -204,7 +204,8 @@ class AugmentRequest(
                         f"{flag}: missing, expected {example}; or name the data alone, and the "
                         "rest is decided: gansynth augment KIND:WHERE",
                     )
-            self.mix.refuse_without(self.generator, self.bank)
+            if self.data is None:  # else their target may refuse them first
+                self.mix.refuse_without(self.generator, self.bank)
         _ = self.ratio and self.mix, self.size, self.pacing, self.asked_producers
 
     @property

@@ -295,11 +295,12 @@ class Session:
         kind = "generator" if bank is None else "bank"
         if run is not None:
             check_learnable(run, self.host.name, intake.needs)
-        if run is None or not intake.converts(run):
-            guard_host(lineage.host, source.space.host, kind=kind)
         name, where = "GENERATOR" if run is None else run.manifest["generator"], source.request
-        fit = where.command(FitRequest, generator=name, fold=where.fold, out="NEW")
+        new = "NEW" if run is None else f"{request.generator}_again"
+        fit = where.command(FitRequest, generator=name, fold=where.fold, out=new)
         hint = f"Fit a generator on the training cases of this fold: {fit}"
+        if run is None or not intake.converts(run):
+            guard_host(lineage.host, source.space.host, kind=kind, cure=hint)
         door = Door(kind, hint, own_naming=self.host.one_subject)
         if run is not None:
             own = run.request

@@ -221,13 +221,6 @@ def evidence() -> list[MeasuredSet]:
     return [MeasuredSet.from_json(one) for one in json.loads(text)["sets"]]
 
 
-def evidence_table() -> list[tuple[str, ...]]:
-    """Return the sets as rows of a table."""
-    rows: list[tuple[str, ...]] = [("set", "samples", "what they did", "measured")]
-    rows += [(one.name, one.shown.samples, one.outcome, str(one.shown)) for one in evidence()]
-    return rows
-
-
 def _apart(mine: Description, other: Description) -> tuple[float, str]:
     """Return how far apart two sets are, 1 for the most that are alike, and by what."""
     if (mine.kind, mine.dimensions) != (other.kind, other.dimensions):

@@ -243,7 +243,8 @@ def say_harm(session: Session) -> None:
         reporter.say(line)
     if harm.get("harms") and request.generator is not None:
         command = shlex.join(["gansynth", "evaluate", str(request.generator)])
-        reporter.say(f"what to do: stop, and type {command}, which names the cure")
+        reporter.say("the training goes on all the same; the cure is named by")
+        reporter.say(command)
 
 
 def real_alone(session: Session) -> dict[str, Any]:

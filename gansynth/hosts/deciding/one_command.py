@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ import numpy as np
 
 from gansynth.conditions.condition_source import check_opens
 from gansynth.core.choices import Choice
+from gansynth.core.lineage import same_host
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest, PrepareRequest
 from gansynth.core.requests.sections import ReadSection
-from gansynth.core.run_folder import read_manifest
+from gansynth.core.run_folder import MANIFEST, RunFolder, read_manifest
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.connected_components import parts
 from gansynth.data.folds import unnamed_subjects
@@ -32,6 +34,7 @@ from gansynth.data.read_options import import_command
 from gansynth.fitting.command import run_fit
 from gansynth.hosts.contract.host import framework, target_of_kind
 from gansynth.hosts.deciding.advice import Advice, advice_for, describe_source
+from gansynth.hosts.deciding.first_training import check_markable, unvouched
 from gansynth.hosts.deciding.study_plan import subjects_of
 from gansynth.hosts.deciding.suggestion import Contents, contents_of
 from gansynth.runtime.errors import GansynthError, UsageFault
@@ -192,16 +195,25 @@ def _prepared(decided: _Decided, preparation: Mapping[str, str]) -> tuple[CaseSo
     # Plans that are chosen, not typed, are made by the preparation's settings.
     named = [*("plans",) * bool(request.plans), "configuration", "subjects", "root"]
     words: dict[str, Any] = {key: given[key] for key in named if key in given}
+    drawn = request.replace(ratio=request.ratio or "1:1")
+    scans, cls = unvouched(drawn, asked), framework(str(decided.value("target")))
     try:
-        return open_source(asked), ""
+        source = open_source(asked)
     except GansynthError:
         if asked.kind not in installed().hosts_with("prepare"):
             raise
+    else:
+        if scans:
+            check_markable(drawn, cls, source, scans)
+        return source, ""
+    raw = SourceRequest(f"{asked.kind}-raw", asked.where, root=asked.root)
+    raw = replace(raw, subjects=asked.subjects, fold=asked.fold)
+    if scans:
+        check_markable(drawn, cls, open_source(raw), scans)
     prepare = PrepareRequest(data=str(request.data), quiet=request.quiet, set=preparation, **words)
     if request.dry_run:
         typed = shlex.join(["gansynth", *prepare.command_line])
-        raw = SourceRequest(f"{asked.kind}-raw", asked.where, root=asked.root)
-        return open_source(replace(raw, subjects=asked.subjects, fold=asked.fold)), typed
+        return open_source(raw), typed
     decided.reporter.say(f"{request.data}: is prepared first, as by gansynth prepare")
     installed().run("prepare", asked.kind, prepare, preparation)
     return open_source(asked), ""
@@ -251,13 +263,29 @@ def _fit_of(decided: _Decided, source: CaseSource, found: Contents) -> FitReques
     request, asked, rule = decided.request, source.request, found.rule
     data_set = source.name.rpartition(":")[2]
     parts_of_name = [rule.generator, data_set, asked.configuration, asked.plans, f"f{asked.fold}"]
-    name = "_".join(filter(None, parts_of_name))
+    name = re.sub(r"[^\w.-]+", "-", "_".join(filter(None, parts_of_name)))
     return FitRequest(
         rule.generator,
         data=str(request.data),
-        out=Path("runs", re.sub(r"[^\w.-]+", "-", name)),
+        out=_folder_for(source, Path("runs", name)),
         device=request.device,
         set=found.settings,
         quiet=request.quiet,
         **decided.reading,
     )
+
+
+def _folder_for(source: CaseSource, folder: Path) -> Path:
+    """Return the folder, or the first of ``-2``, ``-3`` … behind it, without a run of other data.
+
+    A run of the same files that are read otherwise (``--read``, ``--subjects``) is of other data.
+    """
+    names = chain([folder], (Path(f"{folder}-{number}") for number in count(2)))
+    return next(name for name in names if _is_of(source, RunFolder(name)))
+
+
+def _is_of(source: CaseSource, run: RunFolder) -> bool:
+    if not (run.folder / MANIFEST).is_file():
+        return True
+    own, fitted = source.request, replace(run.request, view={}, root=source.request.root)
+    return own == fitted and same_host(run.lineage.host, source.space.host)
