@@ -23,11 +23,11 @@ from gansynth.data.connected_components import LabelComponents
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.request_checks import read_request
 from gansynth.sampling.run_source import open_moved
+from gansynth.sampling.sample import NEAR
 from gansynth.sampling.sampler import Sampler
 
 RANGES = ("10..40", "40..160", "160..640")
 FACTORS = (3, 8)  # longest factors on lengths: the default, and the most
-NEAR = 1.25  # times larger or smaller than asked still counts as near
 
 
 def of_range(run: Path, asked: str, factor: int, number: int) -> dict[str, Any]:

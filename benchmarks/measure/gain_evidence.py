@@ -36,7 +36,9 @@ RESULTS = Path(__file__).with_name("results") / "advice.json"
 TABLE = Path(advice.__file__).with_name("evidence.json")
 FORMAT = 1
 REACHES = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
-"""How far apart sets count as alike, in the limits; 1 is what the product takes."""
+"""How far apart sets count as alike, in the limits; 1 is what the product takes. All limits are
+scaled at once, and each by itself."""
+ALL = "all limits"
 WORDS = {"dice": "Dice", "dice@alarms": "Dice at equal alarms", "froc": "FROC"}
 AT_EQUAL_ALARMS = (DICE_AT_ALARMS, "froc")
 """Measures that compare arms at as many false alarms."""
@@ -244,12 +246,18 @@ def table(data: Path | None, last: list[MeasuredSet]) -> dict[str, Any]:
     return {"format": FORMAT, "command": "gain_evidence.py", "sets": sets}
 
 
-def leave_one_out(sets: list[MeasuredSet], reach: float) -> dict[str, Any]:
-    """Ask for advice on each set from those of other people, and compare it with what it did."""
+def leave_one_out(sets: list[MeasuredSet], reach: float, name: str = ALL) -> dict[str, Any]:
+    """Ask for advice on each set from those of other people, and compare it with what it did.
+
+    ``name``: of the limit that is scaled by the reach.
+    """
+    limits = [
+        limit.scaled(reach) if name in (ALL, limit.name) else limit for limit in advice.LIMITS
+    ]
     rows = []
     for one in sets:
         others = [each for each in sets if each.people != one.people]
-        found = advice_for(one.description, others, reach)
+        found = advice_for(one.description, others, limits)
         wanted = "1:1" if one.outcome == "helped" else "1:0"
         rows.append(
             {
@@ -263,6 +271,7 @@ def leave_one_out(sets: list[MeasuredSet], reach: float) -> dict[str, Any]:
         )
     given = [(row["samples"], row["advice"]) for row in rows]
     return {
+        "limit": name,
         "reach": reach,
         "right": sum(row["right"] for row in rows),
         "help_found": given.count(("helped", "1:1")),
@@ -270,6 +279,12 @@ def leave_one_out(sets: list[MeasuredSet], reach: float) -> dict[str, Any]:
         "nothing_recommended": given.count(("unclear", "1:1")),
         "sets": rows,
     }
+
+
+def sensitivity(sets: list[MeasuredSet]) -> list[dict[str, Any]]:
+    """Count what leave-one-out advises where one limit alone is scaled, for each limit."""
+    found = [leave_one_out(sets, reach, limit.name) for limit in advice.LIMITS for reach in REACHES]
+    return [{key: value for key, value in one.items() if key != "sets"} for one in found]
 
 
 def main() -> None:
@@ -287,7 +302,13 @@ def main() -> None:
         print_table([shown] + [tuple([row[key] for key in shown]) for row in usual["sets"]])
         counts = tuple([key for key in usual if key != "sets"])
         print_table([counts] + [tuple([found[key] for key in counts]) for found in by_reach])
-        document = {"command": "gain_evidence.py --leave-one-out", "by_reach": by_reach}
+        by_limit = sensitivity(advice.evidence())
+        print_table([tuple(by_limit[0]), *[tuple(found.values()) for found in by_limit]])
+        document = {
+            "command": "gain_evidence.py --leave-one-out",
+            "by_reach": by_reach,
+            "by_limit": by_limit,
+        }
         RESULTS.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         return
     last = advice.evidence() if TABLE.is_file() else []

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,7 @@ from gansynth.metrics.comparison import (
     numbered,
 )
 from gansynth.metrics.distances import by_band
+from gansynth.metrics.segmentation.measures import SIZES
 from gansynth.runtime.errors import DataFault
 
 # -- numbers of lesions ----------------------------------------------------------------------------
@@ -51,26 +53,35 @@ SHARE, MEAN = "share", "mean"
 COUNTED = {
     SHARE: ("images with a {}", "share of images with any {}"),
     MEAN: ("{}s per image", "mean number of {}s in an image"),
+    **{
+        size: (f"{{}}s of {size} voxels per image", f"mean number of {{}}s of {size} voxels")
+        for size in SIZES
+    },
 }
 LESION, PART = "lesion", "labelled part"
 """What is counted: lesions, or parts of label maps that no real image lacks, such as organs."""
 
 
 class CountMetric(Metric):
-    """Share of images with a lesion, and mean number of lesions, beside real subjects'."""
+    """Share of images with a lesion, and mean number of lesions, all and of each size, beside
+    real subjects'."""
 
     name = "counts"
     title = "Number of lesions"
 
     def prepare(self, images: Sequence[Image], comparison: Comparison) -> Floats:
-        """Lesions of each image: (N,). DataFault: images without label maps and boxes."""
+        """Lesions of each image, and those of each bin of ``SIZES``: (N, 1 + bins).
+
+        Raises:
+            DataFault: images without label maps and boxes.
+        """
         every: list[Image] = [*comparison.samples, *comparison.real]
         if all(image.labels is not None for image in every):
             values, maps = comparison.schema.foreground, [image.labels for image in images]
             masks = [np.isin(labels, values) for labels in maps if labels is not None]
-            return np.array([len(LabelComponents.of(mask).sizes) for mask in masks], np.float64)
+            return np.array([_counted(LabelComponents.of(mask).sizes) for mask in masks])
         if all(image.boxes is not None for image in every):
-            return np.array([len(image.boxes.labels) for image in images if image.boxes], float)
+            return np.array([_counted(_volumes(image.boxes)) for image in images if image.boxes])
         raise DataFault(
             "metrics.counts-without-labels-or-boxes",
             "counts: samples or real cases have neither label maps nor boxes, expected either in "
@@ -78,8 +89,9 @@ class CountMetric(Metric):
         )
 
     def compute(self, samples: Floats, real: Floats, schema: Schema) -> Mapping[str, float]:
-        """Share and mean; the real ones are beside them in ``Estimate.real``."""
-        return {SHARE: float((samples > 0).mean()), MEAN: float(samples.mean())}
+        """Share and means; the real ones are beside them in ``Estimate.real``."""
+        means = dict(zip((MEAN, *SIZES), samples.mean(0).tolist(), strict=True))
+        return {SHARE: float((samples[:, 0] > 0).mean()), **means}
 
     def quantity(self, name: str) -> Quantity:
         """Shares end at 1."""
@@ -88,7 +100,9 @@ class CountMetric(Metric):
     def figures(self, comparison: Comparison) -> list[Estimate]:
         """The share first. Shares of 0 and 1 have exact intervals (Clopper & Pearson 1934)."""
         counts, real = self.prepared(comparison)
-        organs = all(image.labels is not None for image in comparison.real) and (real > 0).all()
+        organs = (
+            all(image.labels is not None for image in comparison.real) and (real[:, 0] > 0).all()
+        )
         word = PART if organs else LESION
         every = [self.compute(side, real, comparison.schema) for side in (counts, real)]
         found = []
@@ -105,6 +119,18 @@ class CountMetric(Metric):
             name, what = [text.format(word) for text in COUNTED[figure.name]]
             found.append(replace(figure, name=name, what=what, title=f"Number of {word}s"))
         return found
+
+
+def _counted(voxels: npt.NDArray[Any]) -> list[float]:
+    """Return how many lesions of these sizes there are, all and in each bin of ``SIZES``."""
+    bins = [((voxels >= least) & (voxels < beyond)).sum() for least, beyond in SIZES.values()]
+    return [float(number) for number in (len(voxels), *bins)]
+
+
+def _volumes(boxes: Boxes) -> Numbers:
+    """Return the voxels that each box covers: (N,)."""
+    low, high = np.hsplit(np.asarray(boxes.coords, np.float64), 2)
+    return np.asarray(np.maximum((high - low).prod(1), 1))
 
 
 def _exact(share: float, number: int) -> tuple[float, float]:

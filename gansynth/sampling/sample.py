@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from gansynth.conditions.condition_source import open_base
@@ -49,6 +50,7 @@ AT_ONCE = 16  # slices generated at once
 LISTED_FLAWS = 3  # kinds of flaws that a warning lists, the most common ones
 NUMBER = 16  # default number of samples
 SHEET = 32  # most samples on a preview grid
+NEAR = 1.25  # times larger or smaller than asked that a lesion still counts as it was asked
 COMPARED = 512  # most samples whose nearest training case is searched
 
 
@@ -180,6 +182,7 @@ def _write_samples(
     report.update(written)
     if there is None:
         drawn.warn_of_rejected(place)
+        drawn.warn_of_sizes(place)
         report["seconds_per_sample"] = drawn.seconds / max(n, 1)
     if record is not None:
         report["record"] = str(record)
@@ -245,6 +248,7 @@ class _Drawn:
         self.seconds, self.written = 0.0, 0
         self.reject_reasons = Counter[str]()
         self.first: list[Sample] = []
+        self.achieved = list[float]()  # voxels of lesions over those that were asked for
 
     def items(self) -> Iterator[Item]:
         """Yield them."""
@@ -266,6 +270,7 @@ class _Drawn:
                     if reject_reason and not self.kept:
                         continue
                     self.written += 1
+                    self.achieved += _achieved(facts)
                     name = f"sample-{facts['index']:04d}"
                     yield Item(name, sample.image, sample.labels, sample.boxes, facts=facts)
 
@@ -276,6 +281,18 @@ class _Drawn:
             "rejected": self.reject_reasons.total(),
             "reject_reasons": dict(self.reject_reasons),
         }
+
+    def warn_of_sizes(self, out: Path) -> None:
+        """Warn of lesions that are not as large as was asked for, if many are."""
+        missed = [share for share in self.achieved if not 1 / NEAR < share < NEAR]
+        if 2 * len(missed) > len(self.achieved):
+            middle = median(self.achieved)
+            self.reporter.warn(
+                f"{out}: {len(missed)} of {len(self.achieved)} lesions are not of the size asked "
+                f"for, within {NEAR - 1:.0%} (median {middle:.2g} times as many voxels); ask for "
+                "sizes nearer to those of the real ones, or let --edit size scale them further by "
+                "max_factor, at most 8"
+            )
 
     def warn_of_rejected(self, out: Path) -> None:
         """Warn of rejected samples, if there are any."""
@@ -288,6 +305,15 @@ class _Drawn:
                 f"{out}: {rejected} of {self.n} samples fail admission{outcome}: "
                 f"{'; '.join(counts)}"
             )
+
+
+def _achieved(provenance: Mapping[str, Any]) -> Iterator[float]:
+    """Yield the voxels of each lesion that edits made over those that were asked for."""
+    for edit in provenance.get("edits", ()):
+        params = edit["params"]
+        for asked, made in zip(params.get("asked", ()), params.get("voxels", ()), strict=True):
+            if asked is not None:
+                yield made / asked
 
 
 def write_sheet(path: Path, drawer: Sampler, samples: Sequence[Sample]) -> Path:

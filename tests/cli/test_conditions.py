@@ -46,6 +46,12 @@ def test_tumours_of_training_cases_land_in_cases_of_another_source(run, run_json
     assert Path(document["sheet"]).is_file()
 
 
+@pytest.mark.parametrize(("asked", "warns"), [("1..2", True), ("training", False)])
+def test_lesions_that_are_not_as_large_as_asked_for_are_told(run, succeed, asked, warns):
+    done = succeed("sample", run, "-n", 4, "--edit", f"size:like={asked},max_factor=1.5")
+    assert ("lesions are not of the size asked for" in done.stderr) == warns
+
+
 @pytest.fixture
 def augment(run, data):
     """``gansynth augment`` on the run's own data with samples in the cases of a folder."""

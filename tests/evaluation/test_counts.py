@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.schema import Boxes
+from gansynth.metrics.segmentation.measures import SIZES
 from gansynth.testing import ToySource
 from gansynth.testing.toy import without_blobs
 from gansynth_evaluate.evaluate import chosen_metrics
@@ -48,7 +49,12 @@ def rare():
 def test_how_many_have_a_lesion_comes_first(samples, source, value, real, said, tmp_path):
     assert next(iter(chosen_metrics(()))) == "counts"
     found = assessed(samples(), "realism", source=source, metrics=("counts", "spectrum"))
-    share = found["figures"][0]
+    share, mean, *by_size = [one for one in found["figures"] if one["metric"] == "counts"]
+    for side in ("value", "real"):
+        assert sum(one[side] for one in by_size) == pytest.approx(mean[side])
+    assert [one["name"].partition("s of ")[2] for one in by_size] == [
+        f"{size} voxels per image" for size in SIZES
+    ]
     assert (share["value"], share["real"]) == pytest.approx((value, real))
     assert all(0 <= share[f"{side}low"] < share[f"{side}high"] <= 1 for side in ("", "real_"))
     assert share["finding"] == ("unlike real" if said else "unclear")

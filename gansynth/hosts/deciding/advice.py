@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -77,6 +77,10 @@ class Limit:
     ratio: bool
     words: str
 
+    def scaled(self, reach: float) -> Limit:
+        """Return a limit that lets sets lie so many times as far apart."""
+        return replace(self, by=self.by**reach if self.ratio else self.by * reach)
+
     def apart(self, one: float, other: float) -> float:
         """Return the difference of two figures; 1 is the most that sets alike have."""
         if self.ratio:
@@ -92,7 +96,7 @@ LIMITS = (
     Limit("prevalence", 0.4, False, "lesions in {:.0%} of the cases"),
 )
 """Set by hand, knowing the measured sets: five decided ones teach no rule. ``gain_evidence.py
---leave-one-out`` prints what other reaches would have advised."""
+--leave-one-out`` prints what other limits would have advised, all at once and each by itself."""
 
 
 @dataclass(frozen=True)
@@ -201,15 +205,17 @@ class Advice:
 
 
 def advice_for(
-    description: Description, sets: Sequence[MeasuredSet] | None = None, reach: float = 1
+    description: Description,
+    sets: Sequence[MeasuredSet] | None = None,
+    limits: Sequence[Limit] = LIMITS,
 ) -> Advice:
     """Return what the sets that are like a described one say, of all that were measured.
 
-    ``reach``: how far apart sets that are alike may be, in ``LIMITS``.
+    ``limits``: how far apart sets that are alike may be.
     """
-    distances = [(*_apart(description, one.description), one) for one in sets or evidence()]
+    distances = [(*_apart(description, one.description, limits), one) for one in sets or evidence()]
     distances.sort(key=lambda entry: entry[0])
-    near = [one for far, _, one in distances if far <= reach]
+    near = [one for far, _, one in distances if far <= 1]
     far, words, nearest = distances[0]
     apart = f"{words}; the nearest, {nearest.name}" if math.isfinite(far) else words
     return Advice(description, tuple(near), apart)
@@ -221,12 +227,12 @@ def evidence() -> list[MeasuredSet]:
     return [MeasuredSet.from_json(one) for one in json.loads(text)["sets"]]
 
 
-def _apart(mine: Description, other: Description) -> tuple[float, str]:
+def _apart(mine: Description, other: Description, limits: Sequence[Limit]) -> tuple[float, str]:
     """Return how far apart two sets are, 1 for the most that are alike, and by what."""
     if (mine.kind, mine.dimensions) != (other.kind, other.dimensions):
         return math.inf, f"{RULES[mine.kind].data} in {mine.dimensions}D"
     found = [(0.0, "")]
-    for limit in LIMITS:
+    for limit in limits:
         one, two = getattr(mine, limit.name), getattr(other, limit.name)
         if one is None or two is None:
             found.append((math.inf, f"no {limit.name} of a lesion can be told"))
