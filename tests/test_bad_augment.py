@@ -30,9 +30,9 @@ def augment(toy: Any, run: Path, *more: object) -> tuple[object, ...]:
 
 
 VALUES: list[tuple[tuple[object, ...], int, tuple[str, ...]]] = [
-    (("--plans", "nnUNetPlans"), 6, ("plans: 'gansynthSmallPlans' != 'nnUNetPlans'", "--data")),
+    (("--plans", "nnUNetPlans"), 6, ("plans: gansynthSmallPlans, here nnUNetPlans", "--data")),
     (("--data", "example:3d"), 2, ("make one: gansynth import example:3d nnunet:500",)),
-    (("-c", "2d"), 6, ("configuration: '3d_fullres' != '2d'",)),
+    (("-c", "2d"), 6, ("configuration: 3d_fullres, here 2d",)),
     (("--set", "num_epochs=abc"), 2, ("--set num_epochs=abc", "whole number")),
     (("--set", "oversample_foreground_percent=33"), 2, ("=33", "from 0 to 1")),
     (("--schedule", "finetune:10%@80%"), 2, ("--ratio 1:1", "expected --ratio 0:1")),

@@ -77,7 +77,10 @@ def draft_of(request: BenchmarkRequest, named: str, folder: Path) -> Draft:
     Raises:
         GansynthError: nothing can be trained on the data.
     """
-    decision = decide(AugmentRequest(data=named, dry_run=True, **shared(request)), NullReporter())
+    asked = AugmentRequest(data=named, dry_run=True, **shared(request))
+    if asked.unlabelled:  # an arm draws into the scans as they are, and marks none
+        asked = asked.replace(lesion_free=True)
+    decision = decide(asked, NullReporter())
     source, target = decision.source, str(decision.request.target)
     if decision.prepare:
         raise DataFault(

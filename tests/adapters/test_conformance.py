@@ -140,7 +140,7 @@ def bank_of_another_space(kit: Kit) -> Refused:
     lineage = lineage_of(kit.intake().source)
     key = list(lineage.host)[-1]
     bank = kit.bank("space", lineage=replace(lineage, host={**lineage.host, key: "another"}))
-    return (*kit.where, "--bank", bank), ["space: ", f"{key}: 'another' != "]
+    return (*kit.where, "--bank", bank), ["space: ", f"{key}: another, here "]
 
 
 def damaged_bank(kit: Kit) -> Refused:
