@@ -25,16 +25,23 @@ def toy_bank(tmp_path, monkeypatch):
     session = mixture._new_log
     monkeypatch.setattr(mixture, "_new_log", lambda log: session(log or tmp_path / "logs"))
 
-    def make(name="bank", *, samples=8, shape=(6, 6, 6), channels=("T1",), frozen=True, **schema):
+    def make(
+        name="bank",
+        *,
+        samples=8,
+        shape=(6, 6, 6),
+        channels=("T1",),
+        frozen=True,
+        case="case_1",
+        **schema,
+    ):
         labels = np.zeros(shape, np.int16)
         labels[tuple(slice(n // 2) for n in shape)] = 1
         images = [np.full((len(channels), *shape), 100 + i, np.float32) for i in range(samples)]
-        pairs: Any = [
-            (Sample(image, labels, provenance={"case": "case_1"}), {}) for image in images
-        ]
+        pairs: Any = [(Sample(image, labels, provenance={"case": case}), {}) for image in images]
         names, axes = {"background": 0, "organ": 1}, "DHW"[-len(shape) :]
         told = replace(Schema(channels, names, (1.0,) * len(shape), axes), **schema)
-        lineage = Lineage("toy:3", "0", (CaseRecord("case_1", "person_1", "1" * 64),))
+        lineage = Lineage("toy:3", "0", (CaseRecord(case, "person_1", "1" * 64),))
         return write_bank(tmp_path / name, told, lineage, pairs, frozen=frozen)
 
     return make

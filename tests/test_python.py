@@ -185,6 +185,7 @@ def test_an_argument_that_is_misspelt_is_refused_with_its_right_name(name):
     parameters = inspect.signature(function).parameters
     needed = [each.name for each in parameters.values() if each.default is each.empty]
     needed = [each for each in needed if each != "settings"]
+    needed += ["target", "ratio"] if name == "augment" else []
     early = name == "doctor" or "settings" not in parameters  # others know settings later
     some = [each for each in parameters if each not in {*needed, "settings"}] if early else []
     for argument in (*needed, *some):

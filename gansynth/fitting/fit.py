@@ -237,7 +237,7 @@ def _train(
             raise TrainingFault("fitting.training-failed", f"{fault}{drawn}") from fault
         except Interrupted:
             after = f" after step {manifest['steps']}, which is checkpointed" * job.trains
-            reporter.warn(f"{out}: stopped by a signal{after}; the same command resumes from there")
+            reporter.warn(f"{out}: stopped{after}; {Interrupted.RESUME}")
             raise
 
 

@@ -65,6 +65,7 @@ from gansynth.runtime.machine import hold_cases_in
 from gansynth.runtime.measuring import measuring
 from gansynth.runtime.options import put_setting
 from gansynth.runtime.progress import NullReporter, Reporter
+from gansynth.runtime.signals import Interrupted
 from gansynth.sampling.filters.fitted import learn_ahead
 from gansynth.sampling.request_checks import GeneratorInfo, check_request, read_request
 from gansynth.sampling.run_source import open_resolved
@@ -496,7 +497,7 @@ def _train(session: Session, *, timed: bool) -> Augmented:
     try:
         result = session.start()
     except (KeyboardInterrupt, SystemExit):
-        reporter.say("stopped; to resume, type the same command again")
+        reporter.say(f"stopped; {Interrupted.RESUME}")
         raise
     for warning in result.warnings:
         reporter.warn(warning)

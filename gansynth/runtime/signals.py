@@ -22,6 +22,9 @@ SAME_REQUEST = 1.0  # seconds within which signals count as one request
 class Interrupted(SystemExit):
     """Raised to end a process on request; the exit code encodes the signal."""
 
+    RESUME = "type the same command again to resume"
+    """What every command that keeps its work says at its end."""
+
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
         self.number = number

@@ -58,7 +58,7 @@ def test_a_command_within_an_error_is_a_call_in_python(tmp_path):
     [
         ("finish it with gansynth fit", "finish it with gansynth.fit"),
         ("(gansynth options cgan3d has keys)", '(gansynth.options("cgan3d") has keys)'),
-        ("see: gansynth help faq", "see: gansynth help faq"),
+        ("See: gansynth plugins list", "See in a shell: gansynth plugins list"),
         ("gansynth augment KIND:WHERE, alone", 'gansynth.augment(data="KIND:WHERE"), alone'),
         (
             "type gansynth check a:b --read 'x=a b'; or",

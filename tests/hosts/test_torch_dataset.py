@@ -253,6 +253,12 @@ def test_a_bank_that_has_seen_a_held_out_case_is_refused(cases, toy_bank, held_o
         gansynth.mix(cases, toy_bank("same"), "1:1", held_out=unseen + held_out)
 
 
+def test_a_strange_held_out_name_is_told_a_case_as_the_bank_spells_it(cases, toy_bank):
+    bank = toy_bank(case="Case_1")
+    with raises_fault("hosts.held-out-names-strange", names="such as 'Case_1', so"):
+        gansynth.mix(cases, bank, "1:1", held_out=["nobody"])
+
+
 class Stream(IterableDataset[Any]):
     def __iter__(self):
         return iter(())

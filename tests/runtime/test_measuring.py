@@ -100,6 +100,6 @@ def test_a_command_prints_what_is_known_and_names_what_is_not(
     result = run_cli(*dry)
     assert result.exit_code == 0, result.stderr
     assert "warning: measuring ends after 0.001 s; not measured: learning" in result.stderr
-    assert "at least" in result.stdout
+    assert "not known; what was measured takes" in result.stdout
     assert "12 training cases" in result.stdout
     assert run_json(*dry)["not_measured"] == ["learning from all cases", "steps"]

@@ -59,7 +59,7 @@ def test_a_run_told_to_stop_checkpoints_the_very_step_and_goes_on_to_the_bit(fit
     stopped = fit("run", "step", signal.SIGTERM, steps=8)
     assert (stopped.exit_code, saved(run)) == (143, [0, 5])
     (line,) = stopped.stderr.splitlines()
-    assert "stopped by a signal after step 5, which is checkpointed" in line
+    assert "stopped after step 5, which is checkpointed; type the same command again" in line
     assert read_manifest(run)["steps"] == 5
     assert [fit(name, steps=8).exit_code for name in ("run", "whole")] == [0, 0]
     assert differing(newest(run), newest(tmp_path / "whole")) == []

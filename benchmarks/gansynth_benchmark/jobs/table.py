@@ -72,7 +72,7 @@ class JobTable:
             standings = self._progress.standings if self._progress is not None else ()
             done = f"{_count(standings, *FINE)} of {len(standings)} jobs done"
             self._say(
-                f"warning: stopped by a signal: {done}; the same command resumes from there",
+                f"warning: stopped: {done}; {Interrupted.RESUME}",
                 self._clock(),
             )
 

@@ -76,7 +76,10 @@ def lines_of_cost(report: Mapping[str, Any]) -> list[str]:
     minutes = report["estimated_minutes"]
     time = f"{minutes / 60:.3g} h" if minutes >= 60 else f"{minutes:.3g} min"
     seconds = report.get("seconds_per_step")
-    if report.get("not_measured"):
+    missing = report.get("not_measured", ())
+    if any(name.startswith("steps") for name in missing):
+        time = f"not known; what was measured takes {time}"
+    elif missing:
         time = f"at least {time}"
     if seconds is not None:
         time += f" in all, {seconds:.3g} s a step; {report['time_from']}"

@@ -206,6 +206,8 @@ class Request(BaseModel):
     """The word after ``gansynth``."""
     settings: ClassVar[str] = "set"
     """The field that takes further arguments of the Python function; none if empty."""
+    decided: ClassVar[tuple[str, ...]] = ()
+    """Fields that are decided if ``data`` are named, else needed."""
     heading: ClassVar[str]
     leading: ClassVar[tuple[str, ...]] = ()
     """Fields that ``--help`` shows, for a command of many; ``--help-all`` shows every one."""
@@ -472,7 +474,9 @@ def _settled(cls: Any, args: Sequence[Any], values: Mapping[str, Any]) -> dict[s
     if cls.settings in cls.model_fields:
         others = {key: named.pop(key) for key in values if key not in cls.model_fields}
         for key in others:  # is one that is missing misspelt?
-            hint = did_you_mean(key, {*cls.needed()} - {*named} - {*cls.positional()[: len(args)]})
+            known = {*named, *cls.positional()[: len(args)]}
+            needed = {*cls.needed(), *(cls.decided if "data" not in known else ())}
+            hint = did_you_mean(key, needed - known)
             if hint:
                 raise UsageFault("request.field-unknown", f"{key}: unknown.{hint}")
         if others:

@@ -114,6 +114,7 @@ class AugmentRequest(
     """
 
     command: ClassVar[str] = "augment"
+    decided: ClassVar[tuple[str, ...]] = ("target", "ratio")
     leading: ClassVar[tuple[str, ...]] = (
         "data",
         "configuration",
@@ -196,7 +197,7 @@ class AugmentRequest(
         """Refuse what cannot be parsed, and samples of no generator or bank."""
         super().check()
         if not self.undecided:
-            for name, example in (("target", "a framework"), ("ratio", "R:S, as 1:1")):
+            for name, example in zip(self.decided, ("a framework", "R:S, as 1:1"), strict=True):
                 if not getattr(self, name) and not self.opt(name).hidden:
                     flag = self.flag(name)
                     raise UsageFault(

@@ -24,6 +24,7 @@ WIDTH = 76
 """Columns of a help text: a terminal's 80 without the indentation."""
 _WORD = r"(?:\.\.\.|[^\s'();]*'[^']*'|[^\s'();]+?)(?=[;,.:)]*(?:\s|$))"
 _COMMAND = re.compile(rf"(?<!['\w])gansynth ([a-z]+(?:-[a-z]+)*)((?: {_WORD})*)")
+_OF_SHELL = re.compile(r"\b([Ss]ee): (?=gansynth (?:help|plugins)\b)")  # have no function
 _FLAG = re.compile(r"(?<!-- )(?:--set (?=[a-z]\w*=)|--[a-z][a-z-]*|(?<![\w-])-[a-z](?![\w-]))")
 
 
@@ -70,7 +71,8 @@ def words_of_python(names: Mapping[str, str], text: str, *, calls: bool = False)
             _call(names, found) if calls else found[0],
         ]
         end = found.end()
-    return "".join([*parts, _named(names, text[end:])])
+    said = "".join([*parts, _named(names, text[end:])])
+    return _OF_SHELL.sub(r"\1 in a shell: ", said) if calls else said
 
 
 def _named(names: Mapping[str, str], text: str) -> str:

@@ -59,7 +59,8 @@ def held_out_named(named: NamedCases, spec: BankSpec) -> HeldOut:
             "there are none",
         )
     known = _names_in(spec)
-    _refuse_strange([os.fspath(c) for c in cases if isinstance(c, str | os.PathLike)], known)
+    names = [os.fspath(case) for case in cases if isinstance(case, str | os.PathLike)]
+    _refuse_strange(names, known, spec)
     return HeldOut(tuple([_record(case, place, known, spec) for place, case in enumerate(cases)]))
 
 
@@ -113,14 +114,15 @@ def _plain_names(text: str) -> Iterator[str]:
         name = shorter
 
 
-def _refuse_strange(names: list[str], known: Mapping[str, str]) -> None:
+def _refuse_strange(names: list[str], known: Mapping[str, str], spec: BankSpec) -> None:
     """Refuse a list whose names can be none of the bank's, since they are made otherwise."""
     forms = {_form(name) for name in known}
     if names and not any(_form(plain) in forms for name in names for plain in _plain_names(name)):
+        example = min(case.id for each in spec.lineage.everyone() for case in each.cases)
         raise UsageFault(
             "hosts.held-out-names-strange",
             f"held_out: {names[0]!r}, for one, has not the form of the bank's cases, such as "
-            f"{min(known)!r}, so none could be recognised; name them as the bank's generator knows "
+            f"{example!r}, so none could be recognised; name them as the bank's generator knows "
             "them, or give their images: arrays, or a folder as a Path",
         )
 

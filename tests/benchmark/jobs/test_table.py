@@ -63,7 +63,7 @@ def test_a_line_says_what_is_done_and_what_is_left(phase, quiet, lines):
     [
         (
             Interrupted(15),
-            ["warning: stopped by a signal: 1 of 2 jobs done; the same command resumes from there"],
+            ["warning: stopped: 1 of 2 jobs done; type the same command again to resume"],
         ),
         (ValueError("else"), []),
     ],
