@@ -487,7 +487,7 @@ def _detail(comparison: Comparison) -> Iterator[dict[str, Any]]:
 
 def _lesion_rows(comparison: Comparison, *, added: bool) -> Iterator[dict[str, Any]]:
     """Yield what is said of lesions; ``added``: set beside real ones, so that there is advice."""
-    figures = CountMetric().figures(comparison)
+    figures = CountMetric().figures(comparison)[:2]  # of all lesions; those by size have no limits
     word = PART if PART in figures[0].name else LESION
     advice = ("see --prevalence", f"see --lesions {'where=own' if word == PART else 'swap'}")
     for figure, text, way_out in zip(figures, ("{:.0%}", "{:.1f}"), advice, strict=True):
