@@ -121,7 +121,8 @@ class _Sized:
         seconds: float | None = _of_a_draw(told, 1)
         if seconds is None:
             self.request.reporter.say(
-                f"how long a training takes was not measured in time: it has {FEWEST_STEPS} steps"
+                f"how long a training takes was not measured in time: it has {FEWEST_STEPS} steps, "
+                "and one of each arm may take longer than these hours"
             )
             return FEWEST_STEPS
         share = self.budget / (seconds * (REPETITIONS + SPARE))
