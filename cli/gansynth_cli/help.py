@@ -173,12 +173,12 @@ def complete_names(*kinds: str) -> Complete:
 
 def complete_keys(ctx: click.Context, _: click.Parameter, begun: str) -> list[CompletionItem]:
     """Complete the keys of ``--set`` for the generator or framework that is typed already."""
-    from gansynth_cli.option_tables import options
+    from gansynth_cli.option_tables import tables_of
 
     # Behind an unfinished --set, click leaves the arguments unread.
     owners = (ctx.params.get("target"), ctx.params.get("generator"), *ctx.args)
     try:
-        rows = [row for table in options(next(filter(None, owners), "")) for row in table.rows]
+        rows = [row for table in tables_of(next(filter(None, owners), "")) for row in table.rows]
     except GansynthError:
         return []
     return [

@@ -93,8 +93,7 @@ class OptionTables(tuple[OptionTable, ...]):
         ]
 
 
-@with_checked_arguments
-def options(name: str) -> OptionTables:
+def tables_of(name: str) -> OptionTables:
     """Return the options of a generator, host, source, edit, filter or metric; what a recipe sets.
 
     Args:
@@ -132,6 +131,10 @@ def options(name: str) -> OptionTables:
         for kind, typed, model in found
     ]
     return OptionTables([*tables, *recipe])
+
+
+options = with_checked_arguments(tables_of, name="options")
+"""``gansynth.options``: the same, whose errors speak Python."""
 
 
 def others() -> dict[str, tuple[str, str, type[BaseModel]]]:

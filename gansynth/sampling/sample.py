@@ -311,9 +311,10 @@ def _achieved(provenance: Mapping[str, Any]) -> Iterator[float]:
     """Yield the voxels of each lesion that edits made over those that were asked for."""
     for edit in provenance.get("edits", ()):
         params = edit["params"]
-        for asked, made in zip(params.get("asked", ()), params.get("voxels", ()), strict=True):
-            if asked is not None:
-                yield made / asked
+        if edit["edit"] == "size" and "asked" in params:
+            for asked, made in zip(params["asked"], params["voxels"], strict=True):
+                if asked is not None:
+                    yield made / asked
 
 
 def write_sheet(path: Path, drawer: Sampler, samples: Sequence[Sample]) -> Path:

@@ -129,7 +129,7 @@ def options(name: str, out: Output) -> None:
     NAME is a registered name (see: gansynth plugins), or lesions, boxes. Each option
     has its key, its default and its meaning; of a recipe, the value that it sets.
     """
-    from gansynth_cli.option_tables import options as tables_of
+    from gansynth_cli.option_tables import tables_of
 
     tables = tables_of(name)
     out.result({"name": name, "tables": tables.to_json()}, repr(tables).splitlines())
