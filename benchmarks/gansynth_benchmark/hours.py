@@ -11,7 +11,7 @@ from typing import Any
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.hosts.deciding.study_plan import STEPS, plan_name
-from gansynth.metrics.statistics import REPETITIONS, VarianceComponents, detectable
+from gansynth.metrics.statistics import LEVEL, REPETITIONS, VarianceComponents, detectable
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.measuring import BOUND, dry_run
 from gansynth_benchmark.estimate import estimate
@@ -207,7 +207,7 @@ def _answer(
         open_ones = [each for each in asked if each.finding not in (GAIN, LOSS, SAME)]
         why = "; ".join([f"{each.arm.key}: {_told(each)}" for each in open_ones])
     draws = study.document["draws"]
-    needed = draws + 1 if chance else _draws_that_tell(study, asked, draws)
+    needed = draws + 1 if chance else _draws_that_tell(asked, draws, len(places))
     if needed is None or seconds is None:
         subjects = study.document["data"]["test_subjects"]
         why += f"; no time would, with {subjects} subjects to test on: label more of them"
@@ -230,8 +230,11 @@ def _told(place: ArmResult) -> str:
     return f"{text} ({place.show.difference(low)} to {place.show.difference(high)})"
 
 
-def _draws_that_tell(study: ReportData, places: Sequence[ArmResult], draws: int) -> int | None:
-    """Return how many draws show a difference as large as one that was found; None: no number."""
+def _draws_that_tell(places: Sequence[ArmResult], draws: int, compared: int) -> int | None:
+    """Return how many draws show a difference as large as one that was found; None: no number.
+
+    ``compared``: arms that Holm corrects for; its first step takes the level over their number.
+    """
     if draws < REPETITIONS:
         return REPETITIONS
     found = []
@@ -241,7 +244,7 @@ def _draws_that_tell(study: ReportData, places: Sequence[ArmResult], draws: int)
         parts = VarianceComponents(**place.node["variance"])
         size, subjects = abs(place.node["difference"]), place.node["subjects"]
         for number in range(draws + 1, FARTHEST + 1):
-            if detectable(parts, number, 1, subjects) <= size:
+            if detectable(parts, number, 1, subjects, level=LEVEL / compared) <= size:
                 found.append(number)
                 break
     return min(found, default=None)

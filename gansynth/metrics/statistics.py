@@ -419,9 +419,15 @@ def interval_of_mean(runs: RunValues, *, bounds: tuple[float, float] = ANY) -> I
 
 
 def detectable(
-    variance: VarianceComponents, draws: int, seeds: int, subjects: int, *, power: float = 0.8
+    variance: VarianceComponents,
+    draws: int,
+    seeds: int,
+    subjects: int,
+    *,
+    power: float = 0.8,
+    level: float = LEVEL,
 ) -> float:
-    """Smallest effect that a design detects at 5 %, under true variances; None counts as 0.
+    """Smallest effect that a design detects at a level, under true variances; None counts as 0.
 
     Raises UsageFault: fewer than two test subjects, or too few trainings for an interval.
     """
@@ -440,7 +446,7 @@ def detectable(
         case, cross = part["case"] + part["draw_case"], part["rest"]
     squares = np.array([subjects * run + cross, runs * case + cross, cross])
     test = MeanSquares(np.zeros(()), squares[0], squares[1], squares[2], runs, subjects)
-    return float(test.detectable(LEVEL, power))
+    return float(test.detectable(level, power))
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
