@@ -6,7 +6,6 @@ distribution's name says what it needs: names, whose bounds the root has.
 """
 
 import re
-import runpy
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,7 @@ class Metadata(MetadataHookInterface):
         """Fill in the fields that its ``pyproject.toml`` calls dynamic."""
         root = toml("pyproject.toml")["project"]
         name = metadata["name"]
-        version = runpy.run_path(str(ROOT / "gansynth" / "runtime" / "version.py"))["__version__"]
+        version = WheelBuilder(str(ROOT)).metadata.version
         bounds = {name_of(needed): needed for needed in root["dependencies"]}
         extras = root["optional-dependencies"]
         points = {
