@@ -33,8 +33,7 @@ def automatic(options: CGAN3DOptions, cases: Iterable[Case]) -> tuple[CGAN3DOpti
     chosen: dict[str, int | bool] = {}
     reasons = []
     if options.context is None:
-        shown = options.body or bool(options.given)
-        share = 1.0 if shown else label_share((case.image, case.labels) for case in crops)
+        share = 1.0 if options.given else label_share((case.image, case.labels) for case in crops)
         chosen["context"] = CLUSTERS if share < EXPLAINED else 0  # NaN: nothing in the body
         if chosen["context"]:
             reasons.append(
