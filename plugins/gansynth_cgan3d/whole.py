@@ -32,7 +32,6 @@ from gansynth import (
     UsageFault,
     one_hot,
 )
-from gansynth.data.connected_components import lesion_values
 from gansynth.nn import losses
 from gansynth.nn.networks.perceptor import Perceptor
 from gansynth.runtime.devices import numbers_on
@@ -108,7 +107,7 @@ class CGAN3D(CGAN):
     def judges(self) -> list[Discriminator]:
         """The discriminators, the global one first."""
         o = self.options
-        values = lesion_values(self.schema, o.lesions) if o.local else ()
+        values = self.schema.lesion_values(o.lesions) if o.local else ()
         names = [f"label:{value}" for value in values]
         return [*super().judges, *self.local_judges(names, o.local, o.local_size)]
 
