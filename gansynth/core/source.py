@@ -165,6 +165,11 @@ class CheckReport:
     looked: Looked | None = None
     site_gaps: Sequence[Mapping[str, Any]] = ()
 
+    def with_findings(self, findings: Iterable[Finding]) -> CheckReport:
+        """Return a report of these in place of its findings: errors first, then by case."""
+        in_order = sorted(findings, key=lambda f: (f.level, f.case or ""))
+        return replace(self, findings=in_order)
+
 
 Check = Callable[[SourceRequest, Callable[[int, int], None]], CheckReport]
 """(request, progress(done, total)) -> all findings, in one pass over every file."""
