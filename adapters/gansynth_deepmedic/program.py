@@ -290,12 +290,11 @@ def run_program(
     """Train by an order, to its end.
 
     Raises:
-        KeyboardInterrupt, SystemExit: a signal, which was passed on to the program.
+        Interrupted: a signal, which was passed on to the program.
         GansynthError: the training failed.
     """
     write_json_atomic(job.folder / ORDER, order.to_json())
-    if job.stop():
-        raise SystemExit(128 + job.stop())
+    raise_if_stopped(ProcessResult(0, "", job.stop()))
     log, file = ProgramLog(job, config), job.folder / LOG
     words = [*_start(program, "main(sys.argv[1])"), str(job.folder / ORDER), *PACKAGE_FOLDERS]
     ended = run(words, environ_of(), file, show=lambda line: log.look())

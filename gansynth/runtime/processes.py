@@ -30,6 +30,7 @@ from gansynth.runtime.errors import (
     TrainingFault,
 )
 from gansynth.runtime.files import disk_errors
+from gansynth.runtime.signals import Interrupted
 from gansynth.runtime.system import KILLED, apart, ask_to_stop, belongs_to
 
 if TYPE_CHECKING:
@@ -100,18 +101,16 @@ def run(
 
 
 def raise_if_stopped(ended: ProcessResult) -> None:
-    """Raise KeyboardInterrupt, or SystemExit with 143, after a forwarded signal."""
-    if ended.stopped == signal.SIGINT:
-        raise KeyboardInterrupt
-    if ended.stopped == signal.SIGTERM:
-        raise SystemExit(EXIT_SIGTERM)
+    """Raise Interrupted after a forwarded signal."""
+    if ended.stopped:
+        raise Interrupted(ended.stopped)
 
 
 def raise_if_failed(ended: ProcessResult, name: str) -> None:
     """Raise this process's own error for a failed command, quoting its last line.
 
     Raises:
-        KeyboardInterrupt, SystemExit: as ``raise_if_stopped``.
+        Interrupted: as ``raise_if_stopped``.
         GansynthError: the command's own typed fault, or TrainingFault for any other failure.
     """
     raise_if_stopped(ended)
