@@ -18,6 +18,7 @@ from gansynth.runtime.errors import DataFault, UsageFault, describe_error
 from gansynth.runtime.progress import Reporter, counting
 
 LEAST = 2  # subjects of a site
+TOLD = 3  # measures of a kind that a line names
 
 
 @dataclass(frozen=True)
@@ -34,44 +35,27 @@ class Site:
         return {name: value for name, value in self.source.schema.labels.items() if value > 0}
 
 
-def site_gaps(request: CheckRequest, source: CaseSource, reporter: Reporter) -> list[Any]:
-    """Compare the sites that ``--sites`` or ``--against`` names, as JSON: one entry a comparison.
+def sites_asked(request: CheckRequest, source: CaseSource) -> list[tuple[Site, Site]]:
+    """Return the pairs of sites that ``--sites`` or ``--against`` asks to compare.
+
+    Of three sites or more, each is compared with all others together.
 
     Raises:
         UsageFault: the other cases do not open, or have other channels or axes.
         DataFault: a site has one subject, or a subject is of two sites.
     """
     if request.against is not None:
-        here, there = _site(source.name, source), _against(request, source)
-        return [_compared(here, there, reporter)]
+        return [(_site(source.name, source), _against(request, source))]
     if request.sites is None:
         return []
     sites = _sites(request.sites, source)
     if len(sites) == 2:
-        return [_compared(*sites, reporter)]
-    return [_compared(_others(site, sites), site, reporter) for site in sites]
+        return [(sites[0], sites[1])]
+    return [(_others(site, sites), site) for site in sites]
 
 
-def gap_lines(gaps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield what is said of each comparison, to read."""
-    for gap in gaps:
-        here, there = gap["here"], gap["there"]
-        yield (
-            f"{here['name']} ({here['subjects']} subjects) against "
-            f"{there['name']} ({there['subjects']}): {gap['verdict']}"
-        )
-        if gap["spacing"]:
-            yield f"  voxels: {gap['spacing']}: resample to the same"
-        for one in gap["differences"]:
-            if one["shown"]:
-                yield (
-                    f"  {one['name']}: {one['here'][0]:.3g} against {one['there'][0]:.3g} (more in "
-                    f"{one['more']:.0%} of pairs): {SAY[one['kind']]}"
-                )
-
-
-def _compared(here: Site, there: Site, reporter: Reporter) -> dict[str, Any]:
-    """Measure two sites and compare them."""
+def site_gap(here: Site, there: Site, reporter: Reporter) -> dict[str, Any]:
+    """Measure where two sites differ, as JSON."""
     shared = [name for name in here.labels if name in there.labels]
     sides, chosen = [], [chosen_cases(site.subject_of) for site in (here, there)]
     with counting(reporter, f"{here.name} against {there.name}") as progress:
@@ -94,6 +78,32 @@ def _compared(here: Site, there: Site, reporter: Reporter) -> dict[str, Any]:
         "verdict": verdict(found, labelled=bool(shared)),
         "differences": [{**asdict(one), "part": one.part, "shown": one.shown} for one in found],
     }
+
+
+def gap_lines(gaps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what is said of each comparison, to read: a line for each kind of difference."""
+    for gap in gaps:
+        here, there = gap["here"], gap["there"]
+        yield (
+            f"{here['name']} ({here['subjects']} subjects) against {there['name']} "
+            f"({there['subjects']}): {gap['verdict']}"
+        )
+        if gap["spacing"]:
+            yield f"  voxels {gap['spacing']}: resample to the same"
+        kinds: dict[str, list[str]] = {}
+        for one in gap["differences"]:
+            if one["shown"]:
+                told = f"{one['name']} {_short(one['here'][0])} to {_short(one['there'][0])}"
+                kinds.setdefault(one["kind"], []).append(told)
+        for kind, measures in kinds.items():
+            more = f", {len(measures) - TOLD} more" if len(measures) > TOLD else ""
+            yield f"  {kind}: {SAY[kind]} ({', '.join(measures[:TOLD])}{more})"
+    if gaps:
+        yield "what a difference costs, only a training tells (gansynth help sites)"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _against(request: CheckRequest, source: CaseSource) -> Site:
