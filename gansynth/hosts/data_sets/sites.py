@@ -10,7 +10,7 @@ from gansynth.conditions.condition_source import open_other
 from gansynth.core.requests.samples import CheckRequest
 from gansynth.core.sample_request import read_other
 from gansynth.core.source import CaseSource
-from gansynth.data.folds import read_sites
+from gansynth.data.folds import cases_of_sites
 from gansynth.data.grid import same_spacing
 from gansynth.data.kinds import find_kind
 from gansynth.metrics.site_gap import SAY, SiteMeasures, chosen_cases, compared, verdict
@@ -133,25 +133,11 @@ def _site(name: str, source: CaseSource) -> Site:
 
 def _sites(text: str, source: CaseSource) -> list[Site]:
     """Part a source's cases by ``--sites``."""
-    site_of = read_sites(text, _cases(source))
-    cases: dict[str, dict[str, str]] = {}
-    seen: dict[str, str] = {}
-    for case, name in site_of.items():
-        subject = source.header(case).subject
-        if seen.setdefault(subject, name) != name:
-            raise DataFault(
-                "sites.subject-of-two-sites",
-                f"--sites {text}: subject {subject!r} is of {seen[subject]!r} and {name!r}; "
-                "expected one site for all cases of a person; correct --sites or --subjects",
-            )
-        cases.setdefault(name, {})[case] = subject
-    if len(cases) < 2:
-        raise DataFault(
-            "sites.only-one",
-            f"--sites {text}: all cases are of site {next(iter(cases))!r}, expected two or more "
-            "sites; correct it, or name the other site's cases with --against KIND:WHERE",
-        )
-    return [_checked(Site(name, source, cases[name])) for name in sorted(cases)]
+    subject_of = {case: source.header(case).subject for case in _cases(source)}
+    return [
+        _checked(Site(name, source, {case: subject_of[case] for case in cases}))
+        for name, cases in cases_of_sites(text, subject_of).items()
+    ]
 
 
 def _others(site: Site, sites: Sequence[Site]) -> Site:
