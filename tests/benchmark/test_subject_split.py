@@ -277,5 +277,5 @@ def test_of_the_evaluated_site_nobody_trains_but_in_an_arm_that_asks_for_it(seed
     ],
 )
 def test_sites_that_do_not_fit_a_plan_are_refused(arms, split, fault):
-    with raises_fault(DataFault, fault):
+    with raises_fault(fault):
         by_site(*arms, **split)

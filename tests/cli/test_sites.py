@@ -211,8 +211,8 @@ def both(folder: Path) -> tuple[str, ...]:
 
 
 REFUSED: dict[Callable[[Path], tuple[str, ...]], str] = {
-    two_halves_of_a_person: "sites.subject-of-two-sites",
-    one_site: "sites.only-one",
+    two_halves_of_a_person: "folds.subject-of-two-sites",
+    one_site: "folds.only-one-site",
     a_site_of_one_person: "sites.too-few-subjects",
     cases_without_a_site: "folds.cases-without-subject",
     other_channels: "sites.other-images",

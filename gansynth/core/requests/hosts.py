@@ -423,7 +423,7 @@ class SplitsRequest(Request):
 
     command: ClassVar[str] = "splits"
     settings: ClassVar[str] = ""
-    needs: ClassVar[Mapping[str, str]] = {"sites": "!folds !seed"}
+    needs: ClassVar[Mapping[str, str]] = {"folds": "!sites", "seed": "!sites"}
     data: Annotated[str, Opt(argument=True, metavar="HOST:WHERE")] = Field(kw_only=False)
     """The data set."""
     subjects: str | None = None
