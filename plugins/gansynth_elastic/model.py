@@ -7,7 +7,7 @@ image. Simard et al. 2003 (ICDAR); for segmenters of few cases Ronneberger et al
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from gansynth import (
     GeneratorOptions,
     Sample,
 )
+
+PIECES = 8  # of a random map
 
 
 class ElasticOptions(GeneratorOptions):
@@ -54,6 +56,11 @@ class ElasticOptions(GeneratorOptions):
         le=2,
         description="gamma change of a channel within its range: exponents from "
         "exp(-gamma) to exp(gamma); 0: none",
+    )
+    maps: Literal["none", "monotone", "any"] = Field(
+        "none",
+        description="random map of a channel's values within their range, of eight pieces; any: "
+        "bright may become dark",
     )
 
 
@@ -97,9 +104,10 @@ class ElasticGenerator(Generator):
     def _recoloured(
         self, image: FloatArray, body: npt.NDArray[np.bool_], rng: np.random.Generator
     ) -> FloatArray:
-        """Return a copy; gamma, gain and shift of each channel change at random in the body."""
+        """Return a copy; the values of each channel change at random in the body."""
         out, o = image.copy(), self.options
-        if not (o.brightness or o.contrast or o.gamma) or not body.any():
+        plain = not (o.brightness or o.contrast or o.gamma) and o.maps == "none"
+        if plain or not body.any():
             return out
         for channel in out:
             power, gain, shift = rng.uniform(-1, 1, 3) * (o.gamma, o.contrast, o.brightness)
@@ -107,6 +115,17 @@ class ElasticGenerator(Generator):
             low, reach = voxels.min(), np.ptp(voxels)
             if reach > 0:
                 voxels = low + reach * ((voxels - low) / reach) ** np.exp(power)
+                if o.maps != "none":
+                    heights = _heights(rng, rising=o.maps == "monotone")
+                    at = np.linspace(0, 1, len(heights))
+                    voxels = low + reach * np.interp((voxels - low) / reach, at, heights)
             mean, deviation = voxels.mean(), voxels.std()
             channel[body] = mean + (1 + gain) * (voxels - mean) + shift * deviation
         return out
+
+
+def _heights(rng: np.random.Generator, *, rising: bool) -> npt.NDArray[np.float64]:
+    """Return a random map's values at the ends of its pieces, from 0 to 1."""
+    heights = rng.uniform(size=PIECES + 1)
+    heights = (heights - heights.min()) / np.ptp(heights)
+    return np.sort(heights) if rising else heights

@@ -13,7 +13,7 @@ from gansynth.core.generator import capabilities_of
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schema import Case, Condition, Sample, Schema
+from gansynth.core.schema import OUTSIDE, Case, Condition, Sample, Schema
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.request_checks import GeneratorInfo, check_request
 from gansynth.testing import ToySource, check_generator
@@ -170,3 +170,19 @@ def test_an_edit_that_leaves_the_image_behind_is_refused(toy_fit, refuse, tmp_pa
     with raises_fault("conditions.edit-not-whole-image"):
         check_request(SampleRequest(edits=("enlarge",)), maker)
     assert load_run(run, "cpu").edits == EDITS
+
+
+@pytest.mark.parametrize(("maps", "rises"), [("monotone", True), ("any", False)])
+def test_a_random_map_keeps_the_range_of_values_and_their_order_only_if_it_is_monotone(maps, rises):
+    generator, source = build("elastic", maps=maps), ToySource(3)
+    sampler = ConditionSampler(source, source.space, build_edits(["flip"]), seed=5, moving=True)
+    turned = []
+    for condition in map(sampler.draw, range(4)):
+        [sample] = generator.sample([condition], [condition.latent_seed])
+        body = condition.labels != OUTSIDE
+        for before, after in zip(condition.moved, sample.image, strict=True):
+            assert np.ptp(after[body]) <= np.ptp(before[body]) * 1.0001
+            order = np.argsort(before[body])
+            turned.append(bool((np.diff(after[body][order]) < -1e-5).any()))
+            assert np.array_equal(after[~body], before[~body])
+    assert any(turned) != rises
