@@ -80,6 +80,13 @@ WAYS_OUT = {
 TYPED = re.compile(r"gansynth (?:cache|check|fit|import) .+?(?=; |, |\. | \[|$)")
 
 
+def test_the_next_command_is_what_was_typed_but_for_one_change(home, succeed):
+    typed = "augment toy:3 --target toyhost --generator=toy --ratio 1:1 --num-epochs 2"
+    planned, done = succeed(*typed.split(), "--dry-run"), succeed(*typed.split())
+    assert f"next: gansynth {typed}\n" in planned.stderr
+    assert f"next: gansynth {typed} --compare\n" in done.stderr
+
+
 @pytest.mark.parametrize("first", WAYS_OUT)
 def test_the_way_out_of_a_message_works_as_it_is_pasted(home, first, run_cli):
     run_cli("cache", "nifti:ill", "-o", "ill.h5", *READ)
