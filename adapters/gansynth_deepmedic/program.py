@@ -36,7 +36,6 @@ from gansynth import (
 from gansynth.hosts.contract.record import LOG
 from gansynth.runtime import child
 from gansynth.runtime.child import WARNING
-from gansynth.runtime.errors import traced_fault
 from gansynth.runtime.processes import ProcessResult, raise_if_failed, raise_if_stopped, run
 from gansynth_deepmedic.configs import TrainConfig
 from gansynth_deepmedic.hook import SCRIPT, TrainingOrder
@@ -428,7 +427,7 @@ class ProgramLog:
         """
         if ended.code < 0:
             raise_if_failed(ended, f"{log}: the training")
-        fault = traced_fault(ended.output)
+        fault = GansynthError.traced(ended.output)
         if fault:
             return fault
         before, _, after = ended.output.rpartition("\nFinished.")  # then only its forks complain

@@ -26,8 +26,8 @@ from gansynth.runtime.errors import (
     EXIT_SIGINT,
     EXIT_SIGTERM,
     FAULTS,
+    GansynthError,
     TrainingFault,
-    printed_fault,
 )
 from gansynth.runtime.files import disk_errors
 from gansynth.runtime.signals import Interrupted
@@ -117,7 +117,7 @@ def raise_if_failed(ended: ProcessResult, name: str) -> None:
     if ended.code == 0:
         return
     if ended.code in FAULTS:
-        raise printed_fault(ended.code, ended.line)
+        raise GansynthError.printed(ended.code, ended.line)
     line = ended.last[-1] if ended.last else "no output"
     number = ended.code - 128 if ended.code in STOPPED else -ended.code
     ending = f"signal {_signal(number)}" if number > 0 else f"exit {ended.code}"
