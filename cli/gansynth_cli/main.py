@@ -163,7 +163,6 @@ class Gansynth(click.Group):
             refuse_absent("command", args[0])
             hint = did_you_mean(args[0], commands())
             ctx.fail(f"No such command {args[0]!r}.{hint}")
-        ctx.meta["gansynth_cli.typed"] = args[1:]
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

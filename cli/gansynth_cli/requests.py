@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -26,15 +26,12 @@ from gansynth_cli.common import FILE, FOLDER, PRINTING, Output, reader_of_pairs
 from gansynth_cli.help import (
     GroupedCommand,
     Models,
-    SettingOption,
     SettingsCommand,
     complete_keys,
     complete_names,
 )
 
 Q = TypeVar("Q", bound=Request)
-TYPED = "gansynth_cli.typed"
-"""Key of the words behind a command's name in its context's ``meta``."""
 UNSAID = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP, None)
 
 
@@ -68,7 +65,6 @@ def request_command(
         if quiet:
             typed["quiet"] = True
         request = model(**typed)
-        request.spelled([*_spelling(context, request)])
         terminal = {k: v for k, v in values.items() if k not in fields}
         said = [name for name, value in terminal.items() if _is_typed(context, name, value)]
         refuse_idle(said, dict(vars(request)) | terminal, needs, flag_of, flag_of)
@@ -95,38 +91,6 @@ def request_command(
         made = click.Command(None, **shared)
     made.request, made.show, made.settings = model, show, settings  # type: ignore[attr-defined]
     return made
-
-
-def _spelling(
-    context: click.Context, request: Request
-) -> Iterator[tuple[str, Any, Sequence[str]]]:
-    """Yield the fields of a request that were typed, the value, and the words for it."""
-    params = context.command.get_params(context)
-    flags = {flag: each for each in params for flag in (*each.opts, *each.secondary_opts)}
-    words = [*context.meta.get(TYPED, ())]
-    words = words[: words.index("--")] if "--" in words else words
-    while words:
-        word = words.pop(0)
-        flag, equals, text = word.partition("=")
-        param = flags.get(flag.replace("_", "-"))
-        typed, name = [word], "" if param is None else str(param.name)
-        if isinstance(param, click.Option) and not (param.is_flag or equals):
-            alone = param.flag_value is not None and (not words or words[0].startswith("-"))
-            typed += [] if alone else [words.pop(0)]
-            text = typed[-1]
-        if isinstance(param, SettingOption):
-            name, text = "set", f"{param.key}="
-        elif param is None:  # without a flag
-            text = word
-            name = next((n for n in request.given if str(getattr(request, n)) == word), "")
-        value = getattr(request, name, None)
-        if isinstance(value, Mapping):
-            key = text.partition("=")[0].strip()
-            value = {key: value.get(key)}
-        elif isinstance(value, tuple):
-            value = next((each for each in value if str(each) == text), None)
-        if name in request.given:
-            yield name, value, typed
 
 
 def _declared(option: Callable[[Any], Any]) -> Sequence[click.Parameter]:

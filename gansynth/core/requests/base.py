@@ -34,14 +34,14 @@ from typing import (
     get_type_hints,
 )
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, PrivateAttr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError
 from pydantic.fields import FieldInfo
 
 from gansynth.core.requests.wording import help_text, parts_of, speaking_python, words_of_python
 from gansynth.runtime.errors import UsageFault, brief, did_you_mean
 from gansynth.runtime.measuring import dry_run
 from gansynth.runtime.option_kinds import alternatives
-from gansynth.runtime.options import flag_of, idle, message_of
+from gansynth.runtime.options import FlagText, flag_of, idle, message_of
 from gansynth.runtime.serialise import to_json
 
 if TYPE_CHECKING:
@@ -215,7 +215,6 @@ class Request(BaseModel):
     """Field -> heading in the help."""
     quiet: bool = False
     """No progress; warnings stay."""
-    _spelling: Sequence[tuple[str, Any, Sequence[str]]] = PrivateAttr(())
 
     def __init__(self, /, *args: Any, **given: Any) -> None:
         values = dict(zip(type(self).positional(), args, strict=False)) | given
@@ -360,12 +359,7 @@ class Request(BaseModel):
         """Return a checked copy without some of the given fields, and with others changed."""
         fields = {name: getattr(self, name) for name in self.given if name not in without}
         fields.update(changes)
-        return type(self)(**fields).spelled(self._spelling)
-
-    def spelled(self, spelling: Sequence[tuple[str, Any, Sequence[str]]]) -> Self:
-        """Note how fields were typed: a field, its value (or one of several), and the words."""
-        self._spelling = spelling
-        return self
+        return type(self)(**fields)
 
     def refuse_beside(self, *allowed: str, message: str) -> None:
         """Refuse given fields but these; ``message`` has ``{}`` where the flag goes."""
@@ -377,19 +371,8 @@ class Request(BaseModel):
 
     @property
     def command_line(self) -> list[str]:
-        """The words after ``gansynth`` that a user types for it: as typed, if they were typed."""
-        left = {name: getattr(self, name) for name in self.given}
-        kept = list[str]()
-        for name, value, words in self._spelling:
-            if name in left and _holds(left[name], value):
-                left[name] = _others(left[name], value)
-                kept += words
-                if left[name] in EMPTY:
-                    del left[name]
-        first = {name: left.pop(name) for name in [*left] if self.opt(name).argument}
-        words = self.typed_as(first)
-        end = words.index("--") if "--" in words else len(words)
-        return [*words[:end], *kept, *self.typed_as(left)[1:], *words[end:]]
+        """The words after ``gansynth`` that a user types for it."""
+        return self.typed_as({name: getattr(self, name) for name in self.given})
 
     @classmethod
     def typed_as(cls, values: Mapping[str, Any]) -> list[str]:
@@ -408,6 +391,10 @@ class Request(BaseModel):
                 words += map(str, several)
             elif isinstance(value, bool) and not opt.word:
                 words.append(cls.shown(name, values))
+            elif isinstance(value, Mapping):
+                for key, text in value.items():  # by the setting's own flag, if it was typed so
+                    own = isinstance(text, FlagText)
+                    words += [flag_of(key), text] if own else [flag, f"{key}={text}"]
             else:
                 words += [part for each in several for part in (flag, text_of(each))]
         return [*words, *last]
@@ -421,20 +408,6 @@ class Request(BaseModel):
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Read the document of ``to_json``."""
         return cls(**document)
-
-
-def _holds(values: Any, part: Any) -> bool:
-    """Return whether a field has a value, or it among several."""
-    if isinstance(part, Mapping):
-        return part.items() <= dict(values).items()
-    return part in values if isinstance(values, tuple) else bool(part == values)
-
-
-def _others(values: Any, part: Any) -> Any:
-    """Return the other values of a field."""
-    if isinstance(part, Mapping):
-        return {key: value for key, value in values.items() if key not in part}
-    return tuple([v for v in values if v != part]) if isinstance(values, tuple) else None
 
 
 def _several(value: Any) -> Sequence[Any]:
