@@ -355,7 +355,6 @@ def _before_fit(
         scans = sum([len(each.train_ids) for each in others.scans])
         document |= {"unlabelled_scans": scans} if scans else {}
     document |= {"ratio": request.ratio, f"{session.host.unit}s": session.total}
-    document["settings"] = dict(request.set)
     return Augmented(session, document)
 
 
@@ -366,14 +365,14 @@ def _plan_all(
     session, document = planned.session, dict(planned.document)
     assert session is not None, "its data are prepared"
     begun = TrainingFolder(session.opened.output, 0, session.total)
-    settings = document.pop("settings")
-    request = request.replace(without=("out",), set=session.request.set)
+    settings = session.request.set
+    request = request.replace(without=("out",), set=settings)
     with measuring().within(0.5):  # the other half is the training's
         document.update(planned_fit(fit))
     document["harm"] = "printed by this plan once the generator is fitted"
     document.update(time_of(session, request, begun))
     document |= {} if before is None else before.planned(document.get("training_hours"))
-    return Augmented(session, document | {"settings": settings})
+    return Augmented(session, document | {"settings": dict(settings)})
 
 
 def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
