@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -182,7 +183,8 @@ def unprepared(toy_copy, monkeypatch) -> tuple[Path, tuple[str, ...]]:
     shutil.copytree(Path(toy_copy.root) / "nnUNet_raw", root / "nnUNet_raw")
     [data] = (root / "nnUNet_raw").iterdir()
     for file in sorted((data / "imagesTr").glob("p1_left_*")):
-        noise = np.random.default_rng(3).normal(100, 10, nib.load(file).shape)
+        image: Any = nib.load(file)
+        noise = np.random.default_rng(3).normal(100, 10, image.shape)
         save_nifti(Path("free") / file.name.replace("p1_left", "free"), noise)
     words = ("augment", f"nnunet:{toy_copy.dataset[7:10]}", "--root", str(root), "--ratio", "1:1")
     return data, (*words, "--unlabelled")
