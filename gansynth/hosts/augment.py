@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -190,7 +190,7 @@ def run_augment(
     control: bool = False,
     timed: bool = True,
 ) -> Augmented:
-    """Train, export, or plan it.
+    """Train, export, or plan it; stopped anywhere, a training says how it is resumed.
 
     Args:
         reporter: in place of the request's.
@@ -201,6 +201,14 @@ def run_augment(
         GansynthError: typed by cause; missing samples are in the result.
     """
     reporter = reporter or request.reporter
+    keeps = not request.dry_run and request.export is None
+    with telling(reporter.warn) if keeps else nullcontext():
+        return _augmented(request, reporter, control=control, timed=timed)
+
+
+def _augmented(
+    request: AugmentRequest, reporter: Reporter, *, control: bool, timed: bool
+) -> Augmented:
     hold_cases_in(request.cache_memory)
     if request.data is not None and ":" not in request.data:
         request = request.replace(data=find_kind(request.data, request.root))
@@ -493,8 +501,7 @@ def _train(session: Session, *, timed: bool) -> Augmented:
             device=request.device,
             reporter=reporter,
         )
-    with telling(reporter.warn):
-        result = session.start()
+    result = session.start()
     for warning in result.warnings:
         reporter.warn(warning)
     document = result.describe(request.mix)

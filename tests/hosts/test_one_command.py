@@ -210,3 +210,14 @@ def test_scans_of_held_out_people_are_refused_before_the_data_are_prepared(
     told = run_cli(*words, f"nifti:{data / 'imagesTr'}", "--lesion-free", *end)
     assert (told.exit_code, "leakage" in told.stderr) == (6, True), told.stderr
     assert not Path("unprepared/nnUNet_preprocessed").exists()
+
+
+def test_a_stop_before_the_training_says_how_it_goes_on(run_cli, monkeypatch):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    pictures(Path("scans"))
+    monkeypatch.setattr(api, "decide", stop)
+    stopped = run_cli("augment", "pictures:scans", "--quiet")
+    said = "warning: stopped; type the same command again to resume\n"
+    assert (stopped.exit_code, stopped.stderr) == (130, said)
