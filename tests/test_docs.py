@@ -144,16 +144,13 @@ def spoken() -> Iterator[tuple[str, str]]:
             yield from ((page.name, code) for code in re.findall(r"`([^`\n]+)`", text))
 
 
-TYPED = {"python.md", "measures.md"}
-"""Pages whose code newcomers' tests type, or that no test can run: it needs predictions."""
-
-
 def test_code_of_pages_is_run_by_a_test():
     tests = "".join(path.read_text("utf-8") for path in DOCS.parent.glob("tests/**/test_*.py"))
     unmarked, marks = [], list[str]()
     for page in DOCS.glob("*.md"):
         blocks = re.findall(r"^(.*)\n```python$", page.read_text("utf-8"), re.MULTILINE)
-        if page.name not in TYPED and not page.name.startswith("plugin_"):  # test_stranger.py
+        elsewhere = page.name == "python.md" or page.name.startswith("plugin_")
+        if not elsewhere:  # tests/newcomer, test_stranger.py
             unmarked += [page.name for above in blocks if not above.startswith("<!-- run: ")]
         marks += [above.split()[2] for above in blocks if above.startswith("<!-- run: ")]
     assert unmarked == []

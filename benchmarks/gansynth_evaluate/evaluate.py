@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ from gansynth.runtime.files import (
     sha256_file,
     write_json_atomic,
 )
-from gansynth.runtime.progress import clock_text
+from gansynth.runtime.progress import ProgressTask, clock_text
 from gansynth.runtime.signals import Interrupted, telling
 from gansynth.runtime.version import build
 from gansynth.sampling.evaluation_data import EvaluationData, folder_kind
@@ -111,24 +112,24 @@ def assess(
     document |= gathered.document_entries(comparison)
     if options.exported is not None:
         document["identity"] = _audited(options.exported, gathered)
-    work = _Parts(gathered, comparison, metrics, options, clock, document)
-    axes = comparison.real[0].image.ndim - 1
+    lasts = SECONDS[comparison.real[0].image.ndim - 1]
     left, stop = [part for part in PARTS if part in options.parts], 0
     seconds_left, begun = 0.0, time.perf_counter()
-    with comparison.reporter.task(sum(SECONDS[axes][p] for p in left), "evaluation") as bar:
+    with comparison.reporter.task(sum(lasts[p] for p in left), "evaluation") as bar:
+        work = _Parts(gathered, comparison, metrics, options, clock, document, bar, lasts)
         try:
             while left:
                 getattr(work, left[0])()
-                bar.advance(SECONDS[axes][left.pop(0)])
+                del left[0]
         except (KeyboardInterrupt, Interrupted) as stopped:
-            done = sum(SECONDS[axes][p] for p in options.parts if p not in left)
+            done = sum(lasts[p] for p in options.parts if p not in left)
             if not done:
                 raise
             if "maps" in left and "faithfulness" in options.parts:  # which its networks draw
                 left = [p for p in PARTS if p in (*left, "faithfulness")]
             pace = (work.finished_at - begun) / done
             stop = getattr(stopped, "number", signal.SIGINT)
-            seconds_left = pace * sum(SECONDS[axes][p] for p in left)
+            seconds_left = pace * sum(lasts[p] for p in left)
     _conclude(document, work.figures)
     document["seconds"] = {name: round(value, 2) for name, value in clock.seconds.items()}
     shown = options.pictures
@@ -153,6 +154,8 @@ class _Parts:
     options: EvaluationOptions
     clock: Timer
     document: dict[str, Any]
+    bar: ProgressTask
+    lasts: Mapping[str, int]  # each part, in units of the bar
     figures: Sequence[Estimate] = ()
     judges: FoldSegmenters | None = None
     pairs: Pairs = ()
@@ -161,7 +164,9 @@ class _Parts:
 
     def realism(self) -> None:
         options, comparison = self.options, self.comparison
-        figures, left_out, seconds = measure_realism(self.metrics, comparison, options.metrics)
+        figures, left_out, seconds = measure_realism(
+            self.metrics, comparison, options.metrics, partial(self._advance, "realism")
+        )
         found: dict[str, Any] = {"left_out": left_out}
         found["figures"] = [figure.to_json() for figure in figures]
         if not options.metrics:
@@ -175,6 +180,7 @@ class _Parts:
         with self.clock("faithfulness"):
             found, self.judges = _faithfulness(self.gathered, self.comparison)
         self._finish({"faithfulness": found})
+        self._advance("faithfulness")
 
     def memorisation(self) -> None:
         from gansynth_evaluate.memorisation import measure_memory
@@ -182,12 +188,17 @@ class _Parts:
         with self.clock("memorisation"):
             found, self.pairs = measure_memory(self.gathered, self.comparison)
         self._finish({"memorisation": found})
+        self._advance("memorisation")
 
     def maps(self) -> None:
         with self.clock("maps"):
             drawn = _maps(self.gathered, self.comparison, self.judges, self.options)
         self.pictures = drawn[1]
         self._finish({"maps": drawn[0]})
+        self._advance("maps")
+
+    def _advance(self, part: str, share: float = 1.0) -> None:
+        self.bar.advance(share * self.lasts[part])
 
     def _finish(self, found: Mapping[str, Any]) -> None:
         self.document |= found
@@ -308,9 +319,18 @@ def chosen_metrics(names: Sequence[str]) -> dict[str, Metric]:
 
 
 def measure_realism(
-    metrics: Mapping[str, Metric], comparison: Comparison, requested: Sequence[str] = ()
+    metrics: Mapping[str, Metric],
+    comparison: Comparison,
+    requested: Sequence[str],
+    advance: Callable[[float], object],
 ) -> tuple[list[Estimate], list[dict[str, str]], dict[str, float]]:
     """Figures of all metrics.
+
+    Args:
+        metrics: by name.
+        comparison: of the samples with real images.
+        requested: names of metrics that the user asked for.
+        advance: told after each metric which share of them it is.
 
     Returns:
         The figures; skipped metrics and why; seconds by metric.
@@ -333,6 +353,7 @@ def measure_realism(
                 left_out.append({"metric": name, "why": " ".join(str(error).split())})
             seconds[name] = time.perf_counter() - began
             bar.advance()
+            advance(1 / len(metrics))
     return figures, left_out, seconds
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -190,7 +190,7 @@ def run_augment(
     control: bool = False,
     timed: bool = True,
 ) -> Augmented:
-    """Train, export, or plan it.
+    """Train, export, or plan it; stopped anywhere, a training says how it is resumed.
 
     Args:
         reporter: in place of the request's.
@@ -201,6 +201,14 @@ def run_augment(
         GansynthError: typed by cause; missing samples are in the result.
     """
     reporter = reporter or request.reporter
+    keeps = not request.dry_run and request.export is None
+    with telling(reporter.warn) if keeps else nullcontext():
+        return _augmented(request, reporter, control=control, timed=timed)
+
+
+def _augmented(
+    request: AugmentRequest, reporter: Reporter, *, control: bool, timed: bool
+) -> Augmented:
     hold_cases_in(request.cache_memory)
     if request.data is not None and ":" not in request.data:
         request = request.replace(data=find_kind(request.data, request.root))
@@ -355,7 +363,6 @@ def _before_fit(
         scans = sum([len(each.train_ids) for each in others.scans])
         document |= {"unlabelled_scans": scans} if scans else {}
     document |= {"ratio": request.ratio, f"{session.host.unit}s": session.total}
-    document["settings"] = dict(request.set)
     return Augmented(session, document)
 
 
@@ -366,14 +373,14 @@ def _plan_all(
     session, document = planned.session, dict(planned.document)
     assert session is not None, "its data are prepared"
     begun = TrainingFolder(session.opened.output, 0, session.total)
-    settings = document.pop("settings")
-    request = request.replace(without=("out",), set=session.request.set)
+    settings = session.request.set
+    request = request.replace(without=("out",), set=settings)
     with measuring().within(0.5):  # the other half is the training's
         document.update(planned_fit(fit))
     document["harm"] = "printed by this plan once the generator is fitted"
     document.update(time_of(session, request, begun))
     document |= {} if before is None else before.planned(document.get("training_hours"))
-    return Augmented(session, document | {"settings": settings})
+    return Augmented(session, document | {"settings": dict(settings)})
 
 
 def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
@@ -494,8 +501,7 @@ def _train(session: Session, *, timed: bool) -> Augmented:
             device=request.device,
             reporter=reporter,
         )
-    with telling(reporter.warn):
-        result = session.start()
+    result = session.start()
     for warning in result.warnings:
         reporter.warn(warning)
     document = result.describe(request.mix)

@@ -29,7 +29,7 @@ from gansynth.imaging.box_contrast import ONE_WAY, contrasts
 from gansynth.imaging.lesion_grain import LEAST_VOXELS, tissue_around, value_limits
 from gansynth.metrics.comparison import EFFORTS, Comparison, Effort, Floats, Image, check_images
 from gansynth.metrics.distances import BANDS, radial_power
-from gansynth.metrics.lesions import LESION, PART, CountMetric
+from gansynth.metrics.lesions import COUNTED, LESION, MEAN, PART, SHARE, CountMetric
 from gansynth.report.numbers import joined
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.progress import Reporter
@@ -487,10 +487,14 @@ def _detail(comparison: Comparison) -> Iterator[dict[str, Any]]:
 
 def _lesion_rows(comparison: Comparison, *, added: bool) -> Iterator[dict[str, Any]]:
     """Yield what is said of lesions; ``added``: set beside real ones, so that there is advice."""
-    figures = CountMetric().figures(comparison)[:2]  # of all lesions; those by size have no limits
-    word = PART if PART in figures[0].name else LESION
-    advice = ("see --prevalence", f"see --lesions {'where=own' if word == PART else 'swap'}")
-    for figure, text, way_out in zip(figures, ("{:.0%}", "{:.1f}"), advice, strict=True):
+    figures = {figure.name: figure for figure in CountMetric().figures(comparison)}
+    word = PART if COUNTED[MEAN][0].format(PART) in figures else LESION
+    elsewhere = "where=own" if word == PART else "swap"
+    for of, text, way_out in (
+        (SHARE, "{:.0%}", "see --prevalence"),
+        (MEAN, "{:.1f}", f"see --lesions {elsewhere}"),
+    ):  # of all lesions; those by size have no limits
+        figure = figures[COUNTED[of][0].format(word)]
         values = [figure.value, figure.real]
         note = NOTES.get(figure.finding, "")
         more = (figure.difference or 0) > 0
@@ -498,7 +502,7 @@ def _lesion_rows(comparison: Comparison, *, added: bool) -> Iterator[dict[str, A
             note += f"; {way_out}"
         texts = [text.format(value) for value in values]
         row = _row(figure.name, values, texts, figure.finding, note)
-        row["needed"] = figure is figures[-1]  # more lesions an image raise false alarms
+        row["needed"] = of == MEAN  # more lesions an image raise false alarms
         yield row
     yield from _lesion_looks(comparison, word)
 

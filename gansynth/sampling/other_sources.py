@@ -71,13 +71,18 @@ class OtherSources:
         if self.base is not None:
             options.append("--label-source")
         for option, lineage in zip(options, self.lineages, strict=True):
-            door = Door(
-                option,
-                "Leave these cases out: name the others in a file of splits, "
-                f"{option}-read splits=FILE, with {option}-read fold=0; or move their files away",
-                f"{option}-read subjects='{{}}'".format,
-            )
-            compared = compared.joined(refuse_seen(lineage, held_out, door))
+            compared = compared.joined(refuse_shown(option, lineage, held_out))
         texts = [test_images_of(scans.request, own) for scans in self.scans]
         warnings = tuple([f"--unlabelled {text}" for text in texts if text])
         return compared.joined(Compared(warnings=warnings))
+
+
+def refuse_shown(option: str, shown: Lineage, held_out: HeldOut) -> Compared:
+    """Refuse a source, named by an option, that shows a held-out case; see ``refuse_seen``."""
+    door = Door(
+        option,
+        "Leave these cases out: name the others in a file of splits, "
+        f"{option}-read splits=FILE, with {option}-read fold=0; or move their files away",
+        f"{option}-read subjects='{{}}'".format,
+    )
+    return refuse_seen(shown, held_out, door)

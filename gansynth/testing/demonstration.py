@@ -286,7 +286,7 @@ def write_set(request: DemoRequest, kind: str, reporter: Reporter) -> dict[str, 
     made = _phantoms(kind, out / place, subjects, request.seed, options, reporter)
     model = f"model={made.with_name('modelConfig.cfg')}"
     then = {
-        "nnunet": ["prepare", f"nnunet:{DATASET}", "--root", f"{out / kind}", "--set=small=yes"],
+        "nnunet": ["prepare", f"nnunet:{DATASET}", "--root", f"{out / kind}", "--set", "small=yes"],
         "deepmedic": ["check", f"deepmedic:{made}", "--read", model],
         "yolo": ["check", f"yolo:{made}", "--subjects", "(sub-[0-9]+)_"],
     }.get(kind, ["check", f"nifti:{made}"])

@@ -225,7 +225,7 @@ UNET, LAST = "--set network=unet", "--set steps=40"
 def test_the_command_of_an_arm(arm, asked, settings):
     line = training_of(arm)
     head, _, tail = line.partition(" --seed 1001 ")
-    assert head == f"augment --target segmenter --data nifti:cases --fold 0 {asked} -o out"
+    assert head == f"augment nifti:cases --target segmenter --fold 0 {asked} -o out"
     assert tail == f"{UNET} {LAST} {settings}".strip() + " --set save_levels=yes"
 
 

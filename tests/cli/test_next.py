@@ -80,6 +80,15 @@ WAYS_OUT = {
 TYPED = re.compile(r"gansynth (?:cache|check|fit|import) .+?(?=; |, |\. | \[|$)")
 
 
+@pytest.mark.parametrize("epochs", ["--num-epochs 2", "--set num_epochs=2"])
+def test_the_next_command_is_spelled_as_it_was_typed(home, succeed, epochs):
+    typed = f"augment toy:3 --target toyhost --ratio 1:1 --generator toy {epochs}"
+    [line] = [x for x in succeed(*typed.split(), "--dry-run").stderr.splitlines() if "next:" in x]
+    name, data, *words = shlex.split(line)[2:]
+    assert [name, data] == typed.split()[:2]
+    assert sorted(words) == sorted(typed.split()[2:])
+
+
 @pytest.mark.parametrize("first", WAYS_OUT)
 def test_the_way_out_of_a_message_works_as_it_is_pasted(home, first, run_cli):
     run_cli("cache", "nifti:ill", "-o", "ill.h5", *READ)

@@ -3,19 +3,26 @@ of runs; and the page of docs.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gansynth.metrics import METRICS
-from gansynth_evaluate.evaluate import evaluate
+from gansynth.runtime.progress import NullReporter
+from gansynth_evaluate.evaluate import EvaluationOptions, assess, chosen_metrics, evaluate
 from gansynth_evaluate.summary import MEANT
 from tests.evaluation.gatherings import (
+    LITTLE,
     assessed,
     blurred,
+    compared,
     copies,
+    gathered,
     noise,
     shuffled,
     strangers,
@@ -132,6 +139,26 @@ def test_samples_of_cases_have_a_distance_to_these_and_without_networks_no_criti
 
 
 ROOT = Path(__file__).parents[2]
+
+
+class Moves(NullReporter):
+    """Keeps how far the tasks have come, by title."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, list[float]] = {}
+
+    @contextmanager
+    def task(self, total: int, title: str, done: float = 0) -> Iterator[Any]:
+        steps = self.of.setdefault(title, [])
+        yield SimpleNamespace(advance=lambda n=1, **_: steps.append(n / total))
+
+
+def test_the_outer_bar_has_an_eta_from_the_second_metric_on_and_ends_at_its_end():
+    found, moves = gathered(strangers()), Moves()
+    comparison = replace(compared(found), reporter=moves)
+    metrics = chosen_metrics(("spectrum", "histogram"))
+    assess(found, comparison, metrics, EvaluationOptions(("realism",), effort=LITTLE))
+    assert moves.of["evaluation"] == [0.5, 0.5]
 
 
 def test_the_page_has_every_metric():

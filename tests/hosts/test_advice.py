@@ -90,7 +90,7 @@ def test_a_rim_around_a_bleeding_is_not_drawn_and_the_command_that_tests_it_is_n
     planned = succeed("augment", *words, "--dry-run", "--json")
     assert json.loads(planned.stdout)["ratio"] == "1:0"
     assert "the nearest, oedema around a bleeding in CT slices)" in planned.stderr
-    assert "gansynth augment --data pictures:scans --subjects '(p\\d)_' --compare" in planned.stderr
+    assert "gansynth augment pictures:scans --subjects '(p\\d)_' --compare" in planned.stderr
 
 
 @pytest.mark.data

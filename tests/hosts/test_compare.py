@@ -88,6 +88,16 @@ def test_it_says_what_one_pair_proves_and_names_a_valid_plan(compared):
     assert {key: getattr(arm, key) for key in asked} == {**asked, "prevalence": "1"}
 
 
+def test_a_dry_run_of_finished_trainings_says_so_and_measures_nothing(compared, run, monkeypatch):
+    for slow in ("timed_sampler", "will_it_harm", "pace_of"):
+        monkeypatch.setattr(dry_run, slow, pytest.fail)
+    words = {**SEGMENTER, "generator": run, "bank_size": 4, "compare": True, **MIXED, **SHORT}
+    out = Path(compared["with"]["folder"]).parent
+    planned = gansynth.augment(**words, out=out, dry_run=True)
+    for arm in ("without", "with"):
+        assert planned[arm]["training"] == "is finished: nothing is trained again"
+
+
 def test_a_dry_run_says_how_good_the_host_is_without_samples(compared, run, monkeypatch):
     monkeypatch.setattr(evaluation_data, "DRAWN", 8)
     folder = Path(compared["without"]["folder"])

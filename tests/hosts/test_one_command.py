@@ -4,14 +4,17 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 import gansynth
 from gansynth.hosts import augment as api
 from gansynth.hosts.deciding import dry_run, timing
 from gansynth.runtime import measuring
-from tests.conftest import content
+from tests.conftest import content, save_nifti
 from tests.data.sets import pairs
 from tests.deepmedic_sets import toy_deepmedic
 from tests.flat_sets import pictures
@@ -169,20 +172,52 @@ def test_what_needs_no_generator_is_refused_before_one_is_fitted(run_cli, words,
     assert not Path("runs").exists()
 
 
-def test_scans_that_cannot_be_marked_are_refused_before_the_data_are_prepared(
-    run_cli, toy_copy, monkeypatch
-):
+@pytest.fixture
+def unprepared(toy_copy, monkeypatch) -> tuple[Path, tuple[str, ...]]:
+    """The folder of a raw data set of nnU-Net, and how it is augmented with scans of other people.
+
+    The scans are in ``free``.
+    """
     monkeypatch.delenv("nnUNet_preprocessed", raising=False)
     root = Path("unprepared")
     shutil.copytree(Path(toy_copy.root) / "nnUNet_raw", root / "nnUNet_raw")
     [data] = (root / "nnUNet_raw").iterdir()
-    scans = ("--ratio", "1:1", "--unlabelled", f"nifti:{data / 'imagesTr'}")
-    words = ("augment", f"nnunet:{toy_copy.dataset[7:10]}", "--root", root, *scans)
+    for file in sorted((data / "imagesTr").glob("p1_left_*")):
+        image: Any = nib.load(file)
+        noise = np.random.default_rng(3).normal(100, 10, image.shape)
+        save_nifti(Path("free") / file.name.replace("p1_left", "free"), noise)
+    words = ("augment", f"nnunet:{toy_copy.dataset[7:10]}", "--root", str(root), "--ratio", "1:1")
+    return data, (*words, "--unlabelled")
+
+
+def test_scans_that_cannot_be_marked_are_refused_before_the_data_are_prepared(run_cli, unprepared):
+    data, words = unprepared
     for end in ((), ("--dry-run",)):
-        assert "[hosts.sure-without-ignore-label]" in run_cli(*words, *end).stderr
+        assert "[hosts.sure-without-ignore-label]" in run_cli(*words, "nifti:free", *end).stderr
     about = json.loads((data / "dataset.json").read_text())
     about["labels"]["ignore"] = max(about["labels"].values()) + 1
     (data / "dataset.json").write_text(json.dumps(about))
-    told = run_cli(*words, "--dry-run")
+    told = run_cli(*words, "nifti:free", "--dry-run")
     assert (told.exit_code, "two trainings in all" in " ".join(told.stdout.split())) == (0, True)
-    assert not (root / "nnUNet_preprocessed").exists()
+    assert not Path("unprepared/nnUNet_preprocessed").exists()
+
+
+@pytest.mark.parametrize("end", [(), ("--dry-run",)])
+def test_scans_of_held_out_people_are_refused_before_the_data_are_prepared(
+    run_cli, unprepared, end
+):
+    data, words = unprepared
+    told = run_cli(*words, f"nifti:{data / 'imagesTr'}", "--lesion-free", *end)
+    assert (told.exit_code, "leakage" in told.stderr) == (6, True), told.stderr
+    assert not Path("unprepared/nnUNet_preprocessed").exists()
+
+
+def test_a_stop_before_the_training_says_how_it_goes_on(run_cli, monkeypatch):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    pictures(Path("scans"))
+    monkeypatch.setattr(api, "decide", stop)
+    stopped = run_cli("augment", "pictures:scans", "--quiet")
+    said = "warning: stopped; type the same command again to resume\n"
+    assert (stopped.exit_code, stopped.stderr) == (130, said)

@@ -41,7 +41,7 @@ from gansynth.core.requests.wording import help_text, parts_of, speaking_python,
 from gansynth.runtime.errors import UsageFault, brief, did_you_mean
 from gansynth.runtime.measuring import dry_run
 from gansynth.runtime.option_kinds import alternatives
-from gansynth.runtime.options import flag_of, idle, message_of
+from gansynth.runtime.options import FlagText, flag_of, idle, message_of
 from gansynth.runtime.serialise import to_json
 
 if TYPE_CHECKING:
@@ -391,6 +391,10 @@ class Request(BaseModel):
                 words += map(str, several)
             elif isinstance(value, bool) and not opt.word:
                 words.append(cls.shown(name, values))
+            elif isinstance(value, Mapping):
+                for key, text in value.items():  # by the setting's own flag, if it was typed so
+                    own = isinstance(text, FlagText)
+                    words += [flag_of(key), text] if own else [flag, f"{key}={text}"]
             else:
                 words += [part for each in several for part in (flag, text_of(each))]
         return [*words, *last]

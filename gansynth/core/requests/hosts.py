@@ -193,6 +193,15 @@ class AugmentRequest(
             given |= {"data": words[0], "options": words[1:]}
         super().__init__(*args, **given)
 
+    @classmethod
+    def typed_as(cls, values: Mapping[str, Any]) -> list[str]:
+        """Return the words after ``gansynth``; the data first, without a flag."""
+        data = values.get("data")
+        if data is None or not (names_data(data) or os.path.isdir(data)):
+            return super().typed_as(values)
+        name, *words = super().typed_as({k: v for k, v in values.items() if k != "data"})
+        return [name, data, *words]
+
     def check(self) -> None:
         """Refuse what cannot be parsed, and samples of no generator or bank."""
         super().check()

@@ -41,11 +41,13 @@ def plan_training(
 ) -> dict[str, Any]:
     """Return a dry run's report of what ``start`` would do, once ``check`` has passed.
 
+    Of a finished training no sample is drawn: nothing is asked of it any more.
+
     Args:
         hours: what ``time_of`` has measured.
     """
     request = session.request
-    sampler, each = _measured_sampler(session)
+    sampler, each = (None, 0.0) if folder.finished else _measured_sampler(session)
     plan = planned_data(session)
     plan |= {
         "generator": None if request.run is None else str(request.run),
@@ -77,8 +79,10 @@ def plan_training(
         "leakage": str(session.compared)
         if request.mix.synthetic
         else "none: no synthetic sample is drawn",
-        "will_it_harm": dict(will_it_harm(session, sampler), real_alone=real_alone(session)),
     }
+    if not folder.finished:
+        harm = will_it_harm(session, sampler)
+        plan["will_it_harm"] = dict(harm, real_alone=real_alone(session))
     return plan
 
 

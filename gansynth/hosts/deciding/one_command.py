@@ -26,9 +26,10 @@ from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest, PrepareRequest
 from gansynth.core.requests.sections import ReadSection
 from gansynth.core.run_folder import MANIFEST, RunFolder, read_manifest
-from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.source import CaseSource, SourceRequest, lineage_of
 from gansynth.data.connected_components import parts
 from gansynth.data.folds import unnamed_subjects
+from gansynth.data.held_out import held_out_of
 from gansynth.data.organs import evenly_chosen
 from gansynth.data.read_options import import_command
 from gansynth.fitting.command import run_fit
@@ -39,6 +40,7 @@ from gansynth.hosts.deciding.study_plan import subjects_of
 from gansynth.hosts.deciding.suggestion import Contents, contents_of
 from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth.runtime.progress import Reporter
+from gansynth.sampling.other_sources import refuse_shown
 from gansynth.sampling.run_source import open_source
 
 READING = tuple(name for name in ReadSection.words() if name != "synthetic_source")
@@ -68,7 +70,7 @@ def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
         GansynthError: data that cannot be used.
     """
     asked = SourceRequest.parse(str(request.data))
-    check_opens(request.samples, asked)
+    scans = check_opens(request.samples, asked)
     decided = _Decided(request, reporter)
     decided.choose(_target(asked))
     target = str(decided.value("target"))
@@ -77,7 +79,7 @@ def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
     for choice in framework(target).suited(request):
         if decided.choose(choice):
             preparation |= choice.prepare
-    source, prepare = _prepared(decided, preparation)
+    source, prepare = _prepared(decided, preparation, scans)
     found = contents_of(source)
     subjects = len(subjects_of(source))
     reporter.say(describe(source, found, subjects))
@@ -188,32 +190,41 @@ def _target(asked: SourceRequest) -> Choice:
     return Choice("target", target, why, way)
 
 
-def _prepared(decided: _Decided, preparation: Mapping[str, str]) -> tuple[CaseSource, str]:
-    """Return the prepared cases; in a dry run perhaps the raw ones, and the command to type."""
+def _prepared(
+    decided: _Decided, preparation: Mapping[str, str], scans: Sequence[CaseSource]
+) -> tuple[CaseSource, str]:
+    """Return the prepared cases; in a dry run perhaps the raw ones, and the command to type.
+
+    ``scans``: of ``--unlabelled``; those of held-out people are refused before anything is made.
+    """
     request, given = decided.request, decided.reading
     asked = SourceRequest.parse(str(request.data), **given)
     # Plans that are chosen, not typed, are made by the preparation's settings.
     named = [*("plans",) * bool(request.plans), "configuration", "subjects", "root"]
     words: dict[str, Any] = {key: given[key] for key in named if key in given}
     drawn = request.replace(ratio=request.ratio or "1:1")
-    scans, cls = unvouched(drawn, asked), framework(str(decided.value("target")))
+    bare, cls = unvouched(drawn, asked), framework(str(decided.value("target")))
     try:
         source = open_source(asked)
     except GansynthError:
         if asked.kind not in installed().hosts_with("prepare"):
             raise
     else:
-        if scans:
-            check_markable(drawn, cls, source, scans)
+        if bare:
+            check_markable(drawn, cls, source, bare)
         return source, ""
     raw = SourceRequest(f"{asked.kind}-raw", asked.where, root=asked.root)
-    raw = replace(raw, subjects=asked.subjects, fold=asked.fold)
-    if scans:
-        check_markable(drawn, cls, open_source(raw), scans)
+    cases = open_source(replace(raw, subjects=asked.subjects, fold=asked.fold))
+    if bare:
+        check_markable(drawn, cls, cases, bare)
+    if scans and drawn.mix.synthetic:
+        held_out = held_out_of(cases)
+        for each in scans:
+            refuse_shown("--unlabelled", lineage_of(each), held_out)
     prepare = PrepareRequest(data=str(request.data), quiet=request.quiet, set=preparation, **words)
     if request.dry_run:
         typed = shlex.join(["gansynth", *prepare.command_line])
-        return open_source(raw), typed
+        return cases, typed
     decided.reporter.say(f"{request.data}: is prepared first, as by gansynth prepare")
     installed().run("prepare", asked.kind, prepare, preparation)
     return open_source(asked), ""

@@ -52,6 +52,21 @@ def test_mm_are_those_along_the_files_own_axes(pair):
     assert own != measured(*ARRAYS, (2, 1, 3), **asked)
 
 
+def test_the_code_of_the_page_measures_what_a_target_has_predicted(pair, example):
+    source: Any = SimpleNamespace(
+        header=lambda case: CaseHeader("subject 1", (), ()),
+        schema=SimpleNamespace(ignore=None, foreground=(1, 2, 4)),
+    )
+    trials = SimpleNamespace(
+        predictions=lambda *_: of_volumes(source, {"case 1": pair}, "train it")
+    )
+    outcome = SimpleNamespace(folder=pair[0].parent)
+    found = example("measures", source=source, trials=trials, outcome=outcome)["found"]
+    own = measured(*ARRAYS, (1, 3, 2))
+    assert found.per_case["case 1"]["hd95/WT"] == pytest.approx(own["hd95"])
+    assert found.per_subject["subject 1"]["dice/WT"] == pytest.approx(own["dice"])
+
+
 EMPTY = np.zeros((12, 14, 10), np.int16)
 OTHER_GRID = "metrics.prediction-grid-differs"
 
