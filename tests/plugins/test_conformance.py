@@ -183,7 +183,6 @@ CONTRACTS: list[tuple[str, dict[str, Any], tuple[int, ...], int]] = [
     ("elastic", {"gamma": 0.4}, (2,), 0),
     ("elastic", {"contrast": 0.3}, (2,), 0),
     ("elastic", {"brightness": 0.5}, (2,), 0),
-    ("elastic", {"maps": "any"}, (2,), 0),
     ("dcgan", {"objective": "gan", "lr_generator": 2e-3, "condition": "class"}, (2,), 50),
     ("cpggan", {"stage_images": 48, "fade_images": 48, "condition": "class"}, (2,), 0),
 ]
