@@ -52,6 +52,9 @@ def read_plan(path: Path, data: str | None = None) -> BenchmarkPlan:
     changes: dict[str, Any] = {
         "data": placed_data(plan.data, path.parent if data is None else Path()),
         "arms": tuple([_placed_arm(arm, path.parent) for arm in plan.arms]),
+        "generators": {
+            name: _placed_generator(one, path.parent) for name, one in plan.generators.items()
+        },
     }
     for key in ("root", "subjects"):
         value = getattr(plan, key)
@@ -66,6 +69,12 @@ def _placed_arm(arm: ArmPlan, folder: Path) -> ArmPlan:
     if not arm.unlabelled:
         return arm
     return arm.replace(unlabelled=[placed_data(text, folder) for text in arm.unlabelled])
+
+
+def _placed_generator(generator: GeneratorPlan, folder: Path) -> GeneratorPlan:
+    if generator.target_scans is None:
+        return generator
+    return generator.replace(target_scans=placed_data(generator.target_scans, folder))
 
 
 def placed_data(text: str, folder: Path) -> str:

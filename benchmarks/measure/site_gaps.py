@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import machine, print_table, write
+from common import machine, write
 from scipy.ndimage import gaussian_filter, grey_dilation
 
-import gansynth
+from gansynth.core.requests.samples import CheckRequest
 from gansynth.core.schema import Case
 from gansynth.core.source import SourceRequest
+from gansynth.hosts.data_sets.data_commands import run_check
 from gansynth.metrics.site_gap import PARTS, Difference, SiteMeasures, chosen_cases, compared
 from gansynth.sampling.run_source import open_source
 
@@ -47,6 +48,7 @@ SETS: dict[str, SourceRequest] = {
     ),
     "hippocampi": SourceRequest("nifti", str(DATA / "msd_task04_hippocampus"), fold="all"),
 }
+PAGE = Path(__file__).resolve().parents[2] / "docs/sites.md"
 DEALS_CHANGED = 20  # of each change
 
 
@@ -185,10 +187,41 @@ def real(name: str, folder: Path) -> dict[str, Any]:
     data, words = REAL[name]
     if "sites" in words and words["sites"] is None:
         words = words | {"sites": str(institutions(folder))}
-    [gap] = gansynth.check(data, **words, quiet=True).site_gaps
+    [gap] = run_check(CheckRequest(data=data, **words, quiet=True)).site_gaps
     shown = [one for one in gap["differences"] if one["shown"]]
     kinds = sorted({one["kind"] for one in shown})
     return {"here": gap["here"], "there": gap["there"], "verdict": gap["verdict"], "kinds": kinds}
+
+
+def into_page(document: dict[str, Any]) -> str:
+    """Write both tables into the page on sites, and return them."""
+    changes = [change.name for change in CHANGES]
+    lines = [
+        f"| people dealt into two halves at random | nothing changed | {' | '.join(changes)} |",
+        f"| --- {'| --: ' * (1 + len(changes))}|",
+    ]
+    for name, row in document["sets"].items():
+        told = [f"{row[change]['told']:.0%}" for change in changes]
+        blank = f"{row['something is told of nothing']:.1%}"
+        lines.append(f"| {name} ({row['subjects']} people) | {blank} | {' | '.join(told)} |")
+    deals = next(iter(document["sets"].values()))["deals"]
+    lines += [
+        "",
+        f"Share of {deals} deals ({DEALS_CHANGED} of each change) in which a difference is told: of "
+        "anything, and of the kind that was planted in one half.",
+        "",
+        "| sites as they are | kinds that are told | the sentence |",
+        "| --- | --- | --- |",
+    ]
+    for name, row in document["real"].items():
+        lines.append(f"| {name} | {', '.join(row['kinds']) or 'none'} | {row['verdict']} |")
+    text = "\n".join(lines)
+    page = PAGE.read_text(encoding="utf-8")
+    before, _, after = page.partition("<!-- site_gaps -->")
+    after = after.partition("<!-- /site_gaps -->")[2]
+    whole = f"{before}<!-- site_gaps -->\n{text}\n<!-- /site_gaps -->{after}"
+    PAGE.write_text(whole, encoding="utf-8")
+    return text
 
 
 def main() -> None:
@@ -201,14 +234,7 @@ def main() -> None:
     sets = {name: of_set(name, args.deals) for name in SETS}
     document = {"benchmark": "site_gaps", "sets": sets, "real": pairs, "machine": machine()}
     write("site_gaps", document)
-    rows = [{"set": name, **{k: str(v) for k, v in row.items()}} for name, row in sets.items()]
-    print_table(rows)
-    print_table(
-        [
-            {"pair": name, "kinds": ", ".join(row["kinds"]), "told": row["verdict"]}
-            for name, row in pairs.items()
-        ]
-    )
+    print(into_page(document))
 
 
 if __name__ == "__main__":

@@ -175,6 +175,7 @@ ELSEWHERE = (
     "removal",
     "same_bits",
     "sampling",
+    "site_gaps",
     "shuffled",
     "asked_sizes",
     "lesion_sizes",

@@ -34,7 +34,7 @@ USUAL_REMEDIES: Mapping[Problem, str] = {
 
 
 @dataclass(frozen=True)
-class Capabilities(Document, strict=True, optional=("replays", "donors")):
+class Capabilities(Document, strict=True, optional=("replays", "donors", "scans")):
     """What a generator takes, draws and needs under its options.
 
     Attributes:
@@ -67,6 +67,7 @@ class Capabilities(Document, strict=True, optional=("replays", "donors")):
         donors: whether samples show the other case's image where a lesion is drawn; if not, the
             ``donor`` is the background there.
         rim_mm: how far beyond a lesion samples may differ from the background, mm; None: 1 voxel.
+        scans: whether it learns of unlabelled scans of another site (``observe_scans``).
     """
 
     takes: frozenset[Input] = frozenset({"labels"})
@@ -85,6 +86,7 @@ class Capabilities(Document, strict=True, optional=("replays", "donors")):
     remedies: Mapping[str, str] = field(default_factory=dict)
     donors: bool = True
     rim_mm: float | None = 3.0
+    scans: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "takes", frozenset(self.takes))

@@ -270,6 +270,13 @@ class Generator(ABC):
         """
         return {}
 
+    def observe_scans(self, scans: Iterable[Case]) -> dict[str, Any]:
+        """Return plain statistics of unlabelled scans of another site, as ``observe`` does.
+
+        Called after ``observe``, if its capabilities have ``scans``; keys differ from those there.
+        """
+        return {}
+
     def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 (optional)
         """Take what ``observe`` has returned, now or in an earlier process."""
 
@@ -329,9 +336,14 @@ def capabilities_of(cls: type[Generator], options: GeneratorOptions | None = Non
     return bare.capabilities
 
 
-def learn(generator: Generator, cases: Iterable[Case]) -> dict[str, Any]:
-    """Let a generator observe its training cases; return what it has learnt, as JSON."""
-    state: dict[str, Any] = json.loads(json.dumps(generator.observe(cases)))
+def learn(
+    generator: Generator, cases: Iterable[Case], scans: Iterable[Case] = ()
+) -> dict[str, Any]:
+    """Let a generator observe its training cases, and scans; return what it has learnt, as JSON."""
+    learnt = dict(generator.observe(cases))
+    if generator.capabilities.scans:
+        learnt |= generator.observe_scans(scans)
+    state: dict[str, Any] = json.loads(json.dumps(learnt))
     generator.load_state(state)
     return state
 

@@ -10,11 +10,12 @@ from typing import Any
 from gansynth.core.registry import installed
 from gansynth.core.requests.base import absolute, as_texts
 from gansynth.core.requests.sections import CaseData
+from gansynth.core.sample_request import read_other
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.listing import files_not_read, read_by, stem
 from gansynth.data.picture_files import SUFFIXES
 from gansynth.data.read_options import refuse_idle_read
-from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
+from gansynth.runtime.errors import DataFault, GansynthError, UsageFault, describe_error
 from gansynth.runtime.files import walk_all
 from gansynth.runtime.nifti import DICOM, holds_dicom
 
@@ -54,6 +55,19 @@ def find_kind(where: str, root: str | None = None) -> str:
     if len(kinds) != 1:
         raise _not_one(where, kinds)
     return f"{kinds[0]}:{where}"
+
+
+def read_named(
+    text: str | None, how: Mapping[str, str], option: str, root: str | None = None
+) -> dict[str, Any] | None:
+    """Return another source that an option names, as JSON of a ``SourceRequest``; None for none.
+
+    Raises UsageFault: it is neither KIND:WHERE nor a folder that one kind opens.
+    """
+    if text is None:
+        return None
+    with describe_error("--label-source", option):
+        return read_other(text if ":" in text else find_kind(text, root), how)
 
 
 def _not_one(where: str, kinds: Sequence[str]) -> GansynthError:

@@ -9,7 +9,7 @@ from typing import Any
 
 from gansynth.core.requests.base import absolute, function_of
 from gansynth.core.requests.fit import FitRequest
-from gansynth.data.kinds import source_of
+from gansynth.data.kinds import read_named, source_of
 from gansynth.fitting.composite_fit import fit_composite
 from gansynth.fitting.composite_spec import asked_for
 from gansynth.fitting.fit import fit as fit_one
@@ -43,6 +43,13 @@ def run_fit(request: FitRequest) -> FittedRun:
     parts = asked_for(request.generator, request.per_channel, request.per_class)
     folder, settings = Path(request.out), request.set
     arguments: dict[str, Any] = {"settings": settings, "edits": request.edit or None}
+    scans = read_named(request.target_scans, request.target_scans_read, "--target-scans")
+    if scans is not None and (parts is not None or request.recipe is not None):
+        raise UsageFault(
+            "fitting.target-scans-of-several-runs",
+            f"--target-scans {request.target_scans}: expected one generator, without --recipe, "
+            "--per-channel, --per-class or a chain's file; leave it or these out",
+        )
     begin: Callable[..., dict[str, Any]]
     if request.recipe is not None:
         recipe = _named_recipe(request.recipe, request.generator, parts is not None)
@@ -50,7 +57,8 @@ def run_fit(request: FitRequest) -> FittedRun:
         arguments |= {"others": request.extra_source, "others_read": request.extra_source_read}
         begin = partial(fit_recipe, plan_recipe(recipe, source, **arguments), folder)
     elif parts is None:
-        begin = partial(fit_one, request.generator, source, folder, typed=settings, **arguments)
+        arguments |= {"typed": settings, "target_scans": scans}
+        begin = partial(fit_one, request.generator, source, folder, **arguments)
     else:
         begin = partial(fit_composite, parts, source, folder, **arguments)
     reporter = request.reporter

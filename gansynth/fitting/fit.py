@@ -22,6 +22,7 @@ from gansynth.fitting.mode_collapse import report_diversity
 from gansynth.fitting.run_report import CURVES, write_run_report
 from gansynth.fitting.sample_grids import SampleGrid, final_sheets
 from gansynth.fitting.setup import FitJob, open_folder, refuse_full_disk, rehearse, resolve
+from gansynth.fitting.target_scans import TargetScans, check_given
 from gansynth.fitting.warm_start import ParentRun
 from gansynth.metrics.distances import spectrum_ratio
 from gansynth.runtime.child import keep_to_cores
@@ -52,6 +53,7 @@ def fit(
     device: str = "auto",
     memory: int | None = None,
     init_from: Path | None = None,
+    target_scans: Mapping[str, Any] | None = None,
     resume: bool = True,
     dry_run: bool = False,
     tensorboard: bool = False,
@@ -70,6 +72,7 @@ def fit(
         device: ``auto``, ``cpu``, ``cuda:0``.
         memory: most bytes to use; what is computed at once is halved until a step keeps to it.
         init_from: run with initial weights; its lineage is inherited.
+        target_scans: scans of another site, a ``SourceRequest`` as JSON.
         resume: False refuses a folder that already holds a run.
         dry_run: measure a few steps, write nothing.
         tensorboard: whether to log for TensorBoard, besides ``metrics.csv``.
@@ -103,6 +106,9 @@ def fit(
         _check_organs(job, reporter)
         if init_from is not None:
             job.parent_run = ParentRun.open(init_from)
+        if target_scans is not None:
+            job.target_scans = TargetScans.open(target_scans, job.generator, job.source)
+        check_given(job.target_scans, job.generator)
         refuse_full_disk(job, out)
         if dry_run:
             if not processes.is_main:

@@ -31,6 +31,7 @@ from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.data.held_out import recurring_people
 from gansynth.data.views import channel_numbers, needed
+from gansynth.fitting.target_scans import TargetScans
 from gansynth.fitting.warm_start import ParentRun, apply_warm_start, extend_lineage
 from gansynth.runtime.devices import pick_device, seeded
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
@@ -67,6 +68,7 @@ class FitJob:
         batches: training crops, of ``options.patch`` if that is given.
         crops: cases cut in the whole space, for previews and statistics.
         ancestor: the run with the initial weights, if any.
+        target_scans: scans of another site, if any.
         recipe: description of the recipe; empty without one.
         reason: why automatic options are as they are; empty without such.
         reading: how many training cases were read, as the first step.
@@ -83,6 +85,7 @@ class FitJob:
     crops: CaseBatches
     device: torch.device
     parent_run: ParentRun | None = None
+    target_scans: TargetScans | None = None
     recipe: str = ""
     reason: str = ""
     reading: Tally = field(default_factory=lambda: Tally(()))
@@ -106,6 +109,8 @@ class FitJob:
         }
         if self.parent_run is not None:
             config["init_from"] = self.parent_run.run_id
+        if self.target_scans is not None:
+            config["target_scans"] = dict(self.target_scans.asked)
         if self.recipe:
             config["recipe"] = self.recipe
         return config
@@ -334,7 +339,11 @@ def open_folder(job: FitJob, out: Path, resume: bool, reporter: Reporter) -> dic
         write_config(out, config)
         return manifest
     rng = np.random.default_rng(job.options.seed)
-    state = learn(job.generator, chain(job.observed(rng)))  # a bare generator shows its frame
+    scans: Iterable[Case] = ()
+    if job.target_scans is not None:
+        scans = job.target_scans.crops(job.space, job.options.seed)
+    # A bare generator shows its frame.
+    state = learn(job.generator, chain(job.observed(rng)), scans)
     manifest = new_manifest(job.generator.name, job.source, job.space, lineage, job.edits)
     manifest |= {
         "capabilities": job.generator.capabilities.to_json(),
@@ -360,6 +369,8 @@ def check_folder(
     lineage = _read_lineage(job, reporter)
     if job.parent_run is not None:
         lineage = extend_lineage(job.source, lineage, job.parent_run)
+    if job.target_scans is not None:
+        lineage = lineage.joined(job.target_scans.seen(job.source))
     if (out / MANIFEST).exists():
         manifest = read_manifest(out)
         before = _named_today(manifest["config"], job.generator)
@@ -417,7 +428,7 @@ def rehearse(job: FitJob, out: Path, resume: bool, reporter: Reporter) -> None:
     It reads all cases anyway; here they are read only to compare them with a run that is there.
     """
     check_lockable(out)
-    if (out / MANIFEST).exists() or _begun(out) or job.parent_run is not None:
+    if (out / MANIFEST).exists() or _begun(out) or job.parent_run is not None or job.target_scans:
         compared = partial(check_folder, job, out, resume, reporter)
         measuring().part("comparing all cases with those of the earlier run", compared, 0.5)
     else:
@@ -460,6 +471,7 @@ def same_run(
         ".diversity",
         "data.root",
         "data.where",
+        "target_scans.where",
         "recipe",
     )
     # As a config names them: the generator, the data, and what follows from both.

@@ -36,7 +36,8 @@ FEWEST = 5  # subjects of each site below which nothing is told
 LEVEL = 0.05  # of p after correction
 CLEAR = 0.7  # share of pairs, or 1 minus it, from which a difference is worth a line
 CELLS = 12  # along each axis of a body's box, in which its outline is compared
-OTHER_BODY = 0.6  # share of the sites' own likeness of outlines below which bodies are others
+OUTLINE = "outline of the body"
+OTHER_BODY = 0.6  # correlation of the sites' mean outlines below which bodies are others
 APART = 4  # voxels apart whose differences those of neighbours are compared with
 EVEN_STEPS = 1.5  # an axis with voxels longer than this, in the finest ones, shows no detail
 TURNED = 0.1  # least contrast at both sites, in deviations of the body, of which the sign counts
@@ -115,23 +116,18 @@ class SiteMeasures:
         self.rows.setdefault(subject, []).append(row)
         self.outlines.setdefault(subject, []).append(_outline(body))
 
-    def table(self, outline: Floats | None) -> dict[str, Measures]:
-        """Return each subject's means; ``outline``: the mean body that others' are compared with.
-
-        None: of the other subjects here.
-        """
+    def table(self) -> dict[str, Measures]:
+        """Return each subject's means."""
         found: dict[str, Measures] = {}
         for subject, rows in self.rows.items():
-            usual = self.outline(subject) if outline is None else outline
-            own = np.mean(self.outlines[subject], axis=0)
-            means = {name: _mean([row.get(name, np.nan) for row in rows]) for name in rows[0]}
-            found[subject] = {**means, "outline of the body": _correlation(own, usual)}
+            found[subject] = {
+                name: _mean([row.get(name, np.nan) for row in rows]) for name in rows[0]
+            }
         return found
 
-    def outline(self, without: str | None = None) -> Floats:
-        """Return the mean outline over subjects."""
-        others = [np.mean(of, axis=0) for name, of in self.outlines.items() if name != without]
-        return np.asarray(np.mean(others, axis=0), np.float64)
+    def outline(self, subject: str) -> Floats:
+        """Return the mean outline of a subject's bodies, (values,)."""
+        return np.asarray(np.mean(self.outlines[subject], axis=0), np.float64).ravel()
 
 
 def chosen_cases(subject_of: Mapping[str, str]) -> list[str]:
@@ -151,9 +147,10 @@ def chosen_cases(subject_of: Mapping[str, str]) -> list[str]:
 
 def compared(here: SiteMeasures, there: SiteMeasures) -> list[Difference]:
     """Compare all measures of two sites, clearest differences first."""
-    own, other = here.table(None), there.table(here.outline())
-    names = dict.fromkeys(name for table in (own, other) for row in table.values() for name in row)
-    all_of_them = [_difference(name, own.values(), other.values()) for name in names]
+    own, other = list(here.table().values()), list(there.table().values())
+    names = dict.fromkeys([name for row in (*own, *other) for name in row])
+    all_of_them = [_difference(name, own, other) for name in names]
+    all_of_them.append(_of_outlines(here, there))
     found = [one for one in all_of_them if one is not None]
     corrected = holm([one.p for one in found])
     differences = [replace(one, p=p) for one, p in zip(found, corrected, strict=True)]
@@ -290,13 +287,27 @@ def _difference(
     return Difference(name, kind, _quartiles(own), _quartiles(other), more, p)
 
 
+def _of_outlines(here: SiteMeasures, there: SiteMeasures) -> Difference | None:
+    """Compare bodies along the direction in which all people's outlines differ most.
+
+    It is found without the sites. How like one site's mean outline people are would not do: those
+    whom the mean is of are more like it by chance.
+    """
+    sides = [np.stack([site.outline(name) for name in site.rows]) for site in (here, there)]
+    every = np.concatenate(sides)
+    _, _, directions = np.linalg.svd(every - every.mean(axis=0), full_matrices=False)
+    scores = ((every - every.mean(axis=0)) @ directions[0]).round(6).tolist()
+    rows = [{OUTLINE: score} for score in scores]
+    found = _difference(OUTLINE, rows[: len(sides[0])], rows[len(sides[0]) :])
+    alike = _correlation(sides[0].mean(axis=0), sides[1].mean(axis=0))
+    return replace(found, kind="body") if found is not None and alike < OTHER_BODY else found
+
+
 def _kind(name: str, here: float, there: float) -> str:
     """Return the key of ``SAY`` that a measure belongs to."""
     if name.startswith("contrast of"):
         turned = here * there < 0 and min(abs(here), abs(there)) >= TURNED
         return "turned contrast" if turned else "contrast"
-    if name.startswith("outline of") and there < OTHER_BODY * here:
-        return "body"
     starts = {"size of": "size", "place of": "place", "cases with": "number"}
     starts |= dict.fromkeys(("outline of", "field of", "share of"), "field of view")
     for start, kind in starts.items():

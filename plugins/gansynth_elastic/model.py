@@ -6,8 +6,8 @@ image. Simard et al. 2003 (ICDAR); for segmenters of few cases Ronneberger et al
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +16,18 @@ from pydantic import Field
 from gansynth import (
     OUTSIDE,
     Capabilities,
+    Case,
     Condition,
     DataFault,
     FloatArray,
     Generator,
     GeneratorOptions,
     Sample,
+    organ_mask,
 )
 
 PIECES = 8  # of a random map
+RANKS = (0, 0.01, *np.linspace(0.05, 0.95, 19).round(2), 0.99, 1)  # of a scan's quantiles
 
 
 class ElasticOptions(GeneratorOptions):
@@ -57,10 +60,10 @@ class ElasticOptions(GeneratorOptions):
         description="gamma change of a channel within its range: exponents from "
         "exp(-gamma) to exp(gamma); 0: none",
     )
-    maps: Literal["none", "monotone", "any"] = Field(
+    maps: Literal["none", "monotone", "any", "scans"] = Field(
         "none",
-        description="random map of a channel's values within their range, of eight pieces; any: "
-        "bright may become dark",
+        description="how a channel's values are mapped: monotone or any, at random within their "
+        "range, in eight pieces; scans: onto those of one of --target-scans",
     )
 
 
@@ -69,11 +72,31 @@ class ElasticGenerator(Generator):
 
     name: ClassVar[str] = "elastic"
     Options: ClassVar[type[GeneratorOptions]] = ElasticOptions
-    # The edits of cgan3d, in its order: a seed then gives both the same shapes.
-    capabilities = Capabilities(
-        takes=frozenset({"labels", "image"}), edits=("elastic", "scale", "rotate")
-    )
     options: ElasticOptions
+    scans: npt.NDArray[np.float64] | None = None
+    """Quantiles at ``RANKS`` of each scan's channels over its body (scans, C, ranks)."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See ``Generator.capabilities``."""
+        # The edits of cgan3d, in its order: a seed then gives both the same shapes.
+        return Capabilities(
+            takes=frozenset({"labels", "image"}),
+            edits=("elastic", "scale", "rotate"),
+            scans=self.options.maps == "scans",
+        )
+
+    def observe_scans(self, scans: Iterable[Case]) -> dict[str, Any]:
+        """See ``Generator.observe_scans``: quantiles of their bodies."""
+        found = []
+        for scan in scans:
+            body = organ_mask(scan.image)
+            found.append([np.quantile(channel[body], RANKS).tolist() for channel in scan.image])
+        return {"scans": found}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See ``Generator.load_state``."""
+        self.scans = np.array(state["scans"], np.float64) if "scans" in state else None
 
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """See ``Generator.sample``; DataFault: a condition has no deformed image."""
@@ -97,8 +120,10 @@ class ElasticGenerator(Generator):
                 f"{self.name}: a condition has no image that was moved along with its labels, "
                 "expected one; make conditions with a ConditionSampler, moving=True",
             )
-        body = condition.labels != OUTSIDE
-        image = self._recoloured(condition.moved, body, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        image = self._recoloured(condition.moved, condition.labels != OUTSIDE, rng)
+        if self.scans is not None:
+            image = _matched(image, self.scans[rng.integers(len(self.scans))])
         return Sample(image, condition.labels.copy())
 
     def _recoloured(
@@ -106,7 +131,8 @@ class ElasticGenerator(Generator):
     ) -> FloatArray:
         """Return a copy; the values of each channel change at random in the body."""
         out, o = image.copy(), self.options
-        plain = not (o.brightness or o.contrast or o.gamma) and o.maps == "none"
+        random = o.maps in ("monotone", "any")
+        plain = not (o.brightness or o.contrast or o.gamma or random)
         if plain or not body.any():
             return out
         for channel in out:
@@ -115,7 +141,7 @@ class ElasticGenerator(Generator):
             low, reach = voxels.min(), np.ptp(voxels)
             if reach > 0:
                 voxels = low + reach * ((voxels - low) / reach) ** np.exp(power)
-                if o.maps != "none":
+                if random:
                     heights = _heights(rng, rising=o.maps == "monotone")
                     at = np.linspace(0, 1, len(heights))
                     voxels = low + reach * np.interp((voxels - low) / reach, at, heights)
@@ -129,3 +155,15 @@ def _heights(rng: np.random.Generator, *, rising: bool) -> npt.NDArray[np.float6
     heights = rng.uniform(size=PIECES + 1)
     heights = (heights - heights.min()) / np.ptp(heights)
     return np.sort(heights) if rising else heights
+
+
+def _matched(image: FloatArray, quantiles: npt.NDArray[np.float64]) -> FloatArray:
+    """Return an image (C, ...) whose body has a scan's values, (C, ranks), rank by rank.
+
+    Nyul et al. 2000, with one scan in place of a mean. What is not body keeps its values.
+    """
+    body, out = organ_mask(image), image.copy()
+    for channel, theirs in zip(out, quantiles, strict=True):
+        ours = np.maximum.accumulate(np.quantile(channel[body], RANKS))
+        channel[body] = np.interp(channel[body], ours, theirs)
+    return out

@@ -279,7 +279,7 @@ def test_our_own_plans_can_be_read(file, monkeypatch):
 PRESETS = (
     *("default", "none", "heavier", "again", "double", "elastic", "copy-paste", "coarse-paste"),
     *("parametric", "whole", "unedited", "interpolated", "dcgan", "cpggan"),
-    *("synthetic-only", "pretrain"),
+    *("synthetic-only", "pretrain", "random-maps", "target"),
 )
 
 

@@ -180,6 +180,7 @@ def test_a_random_map_keeps_the_range_of_values_and_their_order_only_if_it_is_mo
     for condition in map(sampler.draw, range(4)):
         [sample] = generator.sample([condition], [condition.latent_seed])
         body = condition.labels != OUTSIDE
+        assert condition.moved is not None
         for before, after in zip(condition.moved, sample.image, strict=True):
             assert np.ptp(after[body]) <= np.ptp(before[body]) * 1.0001
             order = np.argsort(before[body])

@@ -70,6 +70,10 @@ class FitRequest(EditSection, RecipeData, MemorySection):
     """Halve parts of batches, then training crops, until a measured step fits (16GB)."""
     init_from: Annotated[Folder | None, Opt(metavar="RUN")] = None
     """Start from another run's weights; its training cases count as seen."""
+    target_scans: Annotated[str | None, Opt(metavar="KIND:WHERE|FOLDER")] = None
+    """Unlabelled scans of the site where the host will be used; they count as seen."""
+    target_scans_read: Annotated[Values, Opt(example="fold=0", needs="target_scans")] = {}
+    """How to read --target-scans; keys as for --label-source-read. May be repeated."""
     per_channel: Annotated[str | None, Opt(metavar="[GROUPS]", alone="each")] = None
     """One model per image channel, or per group of them: T1,T2+FLAIR."""
     per_class: Annotated[str | None, Opt(metavar="[GROUPS]", alone="each")] = None

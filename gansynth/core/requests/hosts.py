@@ -199,8 +199,9 @@ class AugmentRequest(
         data = values.get("data")
         if data is None or not (names_data(data) or os.path.isdir(data)):
             return super().typed_as(values)
-        name, *words = super().typed_as({k: v for k, v in values.items() if k != "data"})
-        return [name, data, *words]
+        words = super().typed_as({k: v for k, v in values.items() if k != "data"})
+        words.insert(1, data)
+        return words
 
     def check(self) -> None:
         """Refuse what cannot be parsed, and samples of no generator or bank."""

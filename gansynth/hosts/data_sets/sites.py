@@ -8,16 +8,15 @@ from typing import Any
 
 from gansynth.conditions.condition_source import open_other
 from gansynth.core.requests.samples import CheckRequest
-from gansynth.core.sample_request import read_other
 from gansynth.core.source import CaseSource
 from gansynth.data.folds import cases_of_sites
 from gansynth.data.grid import same_spacing
-from gansynth.data.kinds import find_kind
+from gansynth.data.kinds import read_named
 from gansynth.metrics.site_gap import SAY, SiteMeasures, chosen_cases, compared, verdict
 from gansynth.runtime.errors import DataFault, UsageFault, describe_error
 from gansynth.runtime.progress import Reporter, counting
 
-LEAST = 2  # subjects of a site
+FEWEST_SUBJECTS = 2  # subjects of a site
 TOLD = 3  # measures of a kind that a line names
 
 
@@ -109,12 +108,13 @@ def _short(value: float) -> str:
 def _against(request: CheckRequest, source: CaseSource) -> Site:
     """Open the cases of ``--against`` as those that are checked are read."""
     text = str(request.against)
-    with describe_error("--label-source", "--against"):
-        named = text if ":" in text else find_kind(text, request.root)
-        asked = read_other(named, request.against_read)
-        assert asked is not None, "it is named"
-        with describe_error("--read ", "--against-read "):
-            other = open_other(asked, source, like=True)
+    asked = read_named(text, request.against_read, "--against", request.root)
+    assert asked is not None, "it is named"
+    with (
+        describe_error("--label-source", "--against"),
+        describe_error("--read ", "--against-read "),
+    ):
+        other = open_other(asked, source, like=True)
     own, others = source.schema, other.schema
     if (own.channels, own.axes) != (others.channels, others.axes):
         raise UsageFault(
@@ -152,11 +152,11 @@ def _others(site: Site, sites: Sequence[Site]) -> Site:
 def _checked(site: Site) -> Site:
     """Refuse a site of too few people."""
     subjects = len(set(site.subject_of.values()))
-    if subjects < LEAST:
+    if subjects < FEWEST_SUBJECTS:
         raise DataFault(
             "sites.too-few-subjects",
-            f"site {site.name!r} has {subjects} subject(s), expected {LEAST} or more; leave its "
-            "cases out, or count them to another site (--sites sites.csv)",
+            f"site {site.name!r} has {subjects} subject(s), expected {FEWEST_SUBJECTS} or more; "
+            "leave its cases out, or count them to another site (--sites sites.csv)",
         )
     return site
 
