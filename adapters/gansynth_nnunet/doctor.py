@@ -20,6 +20,7 @@ from gansynth_nnunet.launch import EXT_TRAINER, EXT_VARIABLE, TRAINER
 from gansynth_nnunet.workers import WORKERS, own_workers, workers
 
 LITTLE_SPACE = 5 * 2**30
+LOOK_UP_SECONDS = 180
 LOOK_UP = """
 import sys
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
@@ -107,9 +108,14 @@ def look_up_line() -> DoctorLine:
     name = f"nnUNetv2_train -tr {TRAINER}"
     command = [sys.executable, "-P", "-c", LOOK_UP, TRAINER]
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return DoctorLine("note", name, f"cannot be tried: {error}", "try it by hand")
+        ended = subprocess.run(
+            command, capture_output=True, text=True, timeout=LOOK_UP_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        found = f"not known: nnU-Net did not look it up within {LOOK_UP_SECONDS} s"
+        return DoctorLine("note", name, found, "on a machine that is less busy: gansynth doctor")
+    except OSError as error:
+        return DoctorLine("note", name, f"not known: {error}", "gansynth doctor --debug")
     if ended.returncode == 0:
         return DoctorLine("ok", name, "finds its trainer")
     last = (ended.stderr.strip().splitlines() or ["no output"])[-1]

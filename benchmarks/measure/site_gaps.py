@@ -207,8 +207,8 @@ def into_page(document: dict[str, Any]) -> str:
     deals = next(iter(document["sets"].values()))["deals"]
     lines += [
         "",
-        f"Share of {deals} deals ({DEALS_CHANGED} of each change) in which a difference is told: of "
-        "anything, and of the kind that was planted in one half.",
+        f"Share of {deals} deals ({DEALS_CHANGED} of each change) in which a difference is told: "
+        "of anything, and of the kind that was planted in one half.",
         "",
         "| sites as they are | kinds that are told | the sentence |",
         "| --- | --- | --- |",

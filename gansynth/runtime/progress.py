@@ -314,7 +314,7 @@ class _Plain(_Counted):
             left = pace * (self._total - self._done) - (elapsed - taken)
         parts = [f"{self._title}: {self._count} ({share:.0%})"]
         parts.append(f"elapsed {clock_text(elapsed)}")
-        if left > 0:
+        if left >= 1:  # units may be uneven, and one last long after its time
             parts.append(f"ETA {clock_text(left)}")
         if self._shown:
             parts.append(_values(self._shown))
