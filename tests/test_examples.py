@@ -8,7 +8,7 @@ import pytest
 from tests.house import ROOT
 from tests.testing.scaffold.test_stranger import LINES, Environment, code_lines
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.ci, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
