@@ -167,7 +167,8 @@ def test_an_image_along_other_axes_is_predicted_as_along_its_own(predicted):
     kit, out, *_ = predicted
     if kit.host == "yolo":
         pytest.skip("it predicts pictures")
-    own, turned = (nib.load(out / name) for name in ("Scan0.nii.gz", "Turned.nii.gz"))
+    own: Any = nib.load(out / "Scan0.nii.gz")
+    turned: Any = nib.load(out / "Turned.nii.gz")
     assert nib.aff2axcodes(turned.affine) == ("P", "I", "R")
     same = [nib.as_closest_canonical(each) for each in (own, turned)]
     assert np.allclose(same[0].affine, same[1].affine)
