@@ -196,7 +196,7 @@ def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Gen
     cls = installed().generator("cgan3d-labels")
     values = dict(PIX2PIX)
     values |= {
-        "style": {**PIX2PIX["style"], "dropout": options.own("dropout")},
+        "style": PIX2PIX["style"] | {"dropout": options.own("dropout")},
         "given": schema.channels,
         "width": width,
         "levels": levels,
