@@ -1,8 +1,9 @@
 """The quick tests on pretended machines, as users have them: threads, cores, processors, accounts.
 
 ``python -m tests.machines [NAME ...]`` runs them on those named, or on all, one after the other;
-``--turn NUMBER`` on the one whose turn it is, ``--list`` prints all. Before its tests, a machine is
-looked at from a child of a child process: a pretence that does not hold is an error.
+``--turn NUMBER`` a quarter of them on the one whose turn it is, ``--list`` prints all. Before its
+tests, a machine is looked at from a child of a child process: a pretence that does not hold is an
+error.
 """
 
 import argparse
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CORES = Path(__file__).with_name("pretended_cores")
 TESTS = ("-m", "not slow", "--dist", "loadfile", "--no-loadscope-reorder", "-q", "--progress")
 WORKERS = min(2, os.cpu_count() or 1)
+QUARTERS = 4
 NOBODY = 1000
 """Anybody but root."""
 
@@ -180,20 +182,28 @@ def run(name: str, tests: Sequence[str]) -> bool:
     return passed
 
 
+def in_turn(turn: int) -> tuple[str, list[str]]:
+    """A machine, and every fourth test file; all pairs of a machine and a quarter have a turn."""
+    rounds, place = divmod(turn, len(MACHINES))
+    files = sorted(path.relative_to(ROOT) for path in ROOT.glob("tests/**/test_*.py"))
+    return list(MACHINES)[place], list(map(str, files[rounds % QUARTERS :: QUARTERS]))
+
+
 def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.machines", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*MACHINES, []], metavar="NAME")
-    parser.add_argument("--turn", type=int, help="any number; the next one takes the next machine")
+    parser.add_argument("--turn", type=int, help="any number; the next one is the next machine's")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--tests", default="", help="words for pytest: files, -k, -x")
     asked = parser.parse_args(words)
     if asked.list:
         print("\n".join(f"{name:14} {machine.about}" for name, machine in MACHINES.items()))
         return 0
-    names = asked.names or list(MACHINES)
+    names, tests = asked.names or list(MACHINES), shlex.split(asked.tests)
     if asked.turn is not None:
-        names = [list(MACHINES)[asked.turn % len(MACHINES)]]
-    failed = [name for name in names if not run(name, shlex.split(asked.tests))]
+        name, files = in_turn(asked.turn)
+        names, tests = [name], [*files, *tests]
+    failed = [name for name in names if not run(name, tests)]
     print(f"-- {len(names) - len(failed)} of {len(names)} machines passed", *failed, flush=True)
     return 1 if failed else 0
 

@@ -30,6 +30,7 @@ sys.exit(pytest.main(["--collect-only", "-q", "-n", "0", "-p", "no:cacheprovider
 """
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_every_test_module_is_collected_without_any_extra():
     extras = metadata("gansynth").get_all("Provides-Extra", [])

@@ -1,4 +1,5 @@
 import ast
+import json
 import os
 import re
 import resource
@@ -10,6 +11,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -92,6 +94,23 @@ def test_nothing_tells_anybody_to_install_gansynth_from_an_index():
 )
 def test_a_file_names_the_version(file, line):
     assert line.format(gansynth.__version__) in (ROOT / file).read_text("utf-8")
+
+
+def test_who_cites_archives_or_packs_it_is_told_what_the_project_says_of_itself():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    archived = json.loads((ROOT / ".zenodo.json").read_text("utf-8"))
+    packed = (ROOT / "conda-recipe/meta.yaml").read_text("utf-8")
+    assert cited["authors"] == archived["creators"] == project["authors"]
+    assert cited["keywords"] == archived["keywords"] == project["keywords"]
+    assert cited["license"] == archived["license"] == project["license"]
+    assert f"  license: {project['license']}\n" in packed
+    assert f"    - python {project['requires-python']}\n" in packed
+    assert cited["title"] == archived["title"]
+    assert f"<p>{cited['abstract']}</p>" == archived["description"]
+    (told,) = re.findall(r"  description: \|\n(.*)\n  license:", packed, re.DOTALL)
+    assert " ".join(told.split()) == cited["abstract"]
+    assert f"  summary: {project['description'].partition(';')[0]}\n" in packed
 
 
 CONDA = {"blosc2": "python-blosc2", "matplotlib": "matplotlib-base", "torch": "pytorch"}

@@ -32,6 +32,7 @@ def page_of(tmp_path_factory):
         yield opened
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 @pytest.mark.extra("docs")
 @pytest.mark.parametrize("width", [360, 800, 1100, 1400])
@@ -44,6 +45,7 @@ def test_search_finds_without_a_server_at_every_width(page_of, width):
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 @pytest.mark.extra("docs")
 def test_colours_follow_the_system_while_the_page_is_open(page_of):
@@ -53,6 +55,7 @@ def test_colours_follow_the_system_while_the_page_is_open(page_of):
         page.wait_for_function(f"{SCHEME} === '{scheme}'")
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 @pytest.mark.extra("docs")
 def test_the_copy_button_leaves_comments_out(page_of):

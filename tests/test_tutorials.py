@@ -80,6 +80,7 @@ def form(text: str) -> list[str]:
     return NUMBER.sub("#", text).split()
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -99,6 +100,7 @@ def test_the_notebook_uses_what_there_is_and_shows_it():
     assert sum("image/png" in json.dumps(cell) for cell in cells) == 1
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_the_notebook_shows_what_it_shows(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

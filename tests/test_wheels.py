@@ -88,6 +88,7 @@ def wheels(tmp_path_factory) -> dict[str, Path]:
     return found
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_the_wheels_of_a_release_share_the_files_of_a_clones_wheel(wheels):
     from hatchling.builders.wheel import WheelBuilder
@@ -106,6 +107,7 @@ def core_alone(tmp_path_factory, wheels) -> Environment:
     return alone
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_the_core_alone_mixes_into_its_own_segmenter(core_alone):
     mixed = ("--data", "example:2d", "--generator", "run", "--ratio", "1:1", "--offline")
@@ -129,6 +131,7 @@ ABSENT = {
 """What is typed where gansynth-core is alone -> id, and what to install."""
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 @pytest.mark.parametrize("typed", ABSENT)
 def test_what_another_distribution_has_says_which(core_alone, typed):
@@ -139,6 +142,7 @@ def test_what_another_distribution_has_says_which(core_alone, typed):
     assert ("pip install nilearn" if part == "nilearn" else f"./wheels/{part} in the clone") in said
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_with_the_lab_the_core_prints_a_card_and_with_the_adapters_it_knows_nnunet(
     core_alone, wheels

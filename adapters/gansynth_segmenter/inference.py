@@ -35,6 +35,7 @@ from gansynth import (
 from gansynth.hosts.mixing.training_data import on_own_grid, padding_values
 from gansynth.metrics.segmentation.evaluation import RULE, levels_of
 from gansynth.runtime.files import path_inside, sha256_file
+from gansynth.runtime.version import check_format
 from gansynth.sampling.open_run import build_fitting, check_room, load_weights
 from gansynth.training.checkpoint import load_tensors
 from gansynth_segmenter.networks import build, probabilities
@@ -148,7 +149,7 @@ def load_segmenter(folder: Path | str, device: str = "auto") -> Segmenter:
 
     Raises:
         UsageFault: the folder holds no trained segmenter.
-        IntegrityFault: the weights are damaged, or are not those of the description.
+        IntegrityFault: a newer version made it, or the weights are damaged, or others.
         EnvironmentFault: the device does not exist.
     """
     folder = Path(folder)
@@ -160,6 +161,7 @@ def load_segmenter(folder: Path | str, device: str = "auto") -> Segmenter:
             "segmenter -o DIR",
         )
     document = read_json(path, hint="train it again")
+    check_format(path, None, None, document.get("gansynth"), "train it again")
     missing = [key for key in KEYS if key not in document]
     if missing:
         raise IntegrityFault(

@@ -514,14 +514,14 @@ def _origin(folder: Path, data: Mapping[str, Any], asked: SampleRequest) -> str:
 def with_earlier(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return a document with the measures of an earlier one that it has not made again.
 
-    Those of another ``origin`` are left out: they say nothing of these samples. ``kept`` names the
-    others, and how many samples they are of.
+    Those of another ``origin`` or format are left out: they say nothing of these samples. ``kept``
+    names the others, and how many samples they are of.
     """
     earlier: dict[str, Any] = {}
     with suppress(GansynthError):  # a file that is no report is replaced
         earlier = read_json(path) if path.is_file() else {}
     whole = dict(document, kept={})
-    if earlier.get("origin") != document["origin"]:
+    if any(earlier.get(key) != document[key] for key in ("origin", "version")):
         return whole
     rows = ("figures", "left_out")
     made = {row["metric"] for key in rows for row in document.get(key, ())}

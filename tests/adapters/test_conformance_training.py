@@ -125,37 +125,50 @@ def test_typed_again_it_trains_nothing_and_says_what_came_of_it(trained):
     assert content(kit.output) == before
 
 
-@pytest.mark.fault(29)
-def test_new_images_are_predicted_on_the_grid_of_their_files_and_named_as_they_are(
-    trained, run_json, refuse, tmp_path
-):
-    """Typed again, it predicts again, and removes what a killed one has left."""
-    kit, images, out = trained[0], tmp_path / "new", tmp_path / "predicted"
+@pytest.fixture(scope="module")
+def predicted(trained, tmp_path_factory) -> tuple[Kit, Path, dict[str, tuple[int, ...]], Any]:
+    """New images, those of ``Scan0`` once more along other axes, and what is predicted of them.
+
+    They are predicted twice; the first of both is killed, and leaves something.
+    """
+    kit, folder = trained[0], tmp_path_factory.mktemp("predicted")
+    images, out = folder / "new", folder / "predicted"
     shapes = kit.new_images(images)
-    words = ("predict", kit.output, images, "-o", out, "--device", "cpu")
-    for _ in range(2):
-        (out / f".scratch.tmp-{NOBODY}").mkdir(parents=True)
-        files = [Path(file) for file in run_json(*words)["files"]]
-        assert {file.name for file in files} == set(shapes)
-        for file in files:
-            assert file.suffix == ".txt" or read_volume(file).array.shape == shapes[file.name]
-        assert list(out.glob(".*")) == []
-    says = [f"{images}: holds Scan0", "take another one: -o"]
-    refuse("predict", kit.output, images, "-o", images, code=2, says=says, keep=[images])
-
-
-def test_an_image_along_other_axes_is_predicted_as_along_its_own(trained, run_json, tmp_path):
-    kit, images = trained[0], tmp_path / "new"
-    if kit.host == "yolo":
-        pytest.skip("it predicts pictures")
-    kit.new_images(images)
     for file in images.glob("Scan0*.nii.gz"):
         image: Any = nib.load(file)
         turns = ornt_transform(io_orientation(image.affine), axcodes2ornt("PIR"))
         nib.save(image.as_reoriented(turns), images / file.name.replace("Scan0", "Turned"))
-    words = ("predict", kit.output, images, "-o", tmp_path / "predicted", "--device", "cpu")
-    found: dict[str, Any] = {Path(file).name: nib.load(file) for file in run_json(*words)["files"]}
-    own, turned = found["Scan0.nii.gz"], found["Turned.nii.gz"]
+    words = ("predict", str(kit.output), str(images), "-o", str(out), "--device", "cpu", "--json")
+    with pytest.MonkeyPatch.context() as patch:
+        in_this_process(patch)
+        assert command(*words).exit_code == 0
+        (out / f".scratch.tmp-{NOBODY}").mkdir()
+        return kit, out, shapes, json.loads(command(*words).stdout)
+
+
+@pytest.mark.fault(29)
+def test_new_images_are_predicted_on_the_grid_of_their_files_and_named_as_they_are(
+    predicted, refuse
+):
+    """Typed again, it predicts again, and removes what a killed one has left."""
+    kit, out, shapes, said = predicted
+    files = {path.name: path for path in map(Path, said["files"])}
+    turned = {"Turned.nii.gz"} if kit.host != "yolo" else set()
+    assert set(files) == {*shapes, *turned}
+    for name, shape in shapes.items():
+        assert name.endswith(".txt") or read_volume(files[name]).array.shape == shape
+    assert list(out.glob(".*")) == []
+    images = out.with_name("new")
+    says = [f"{images}: holds Scan0", "take another one: -o"]
+    refuse("predict", kit.output, images, "-o", images, code=2, says=says, keep=[images])
+
+
+def test_an_image_along_other_axes_is_predicted_as_along_its_own(predicted):
+    kit, out, *_ = predicted
+    if kit.host == "yolo":
+        pytest.skip("it predicts pictures")
+    own: Any = nib.load(out / "Scan0.nii.gz")
+    turned: Any = nib.load(out / "Turned.nii.gz")
     assert nib.aff2axcodes(turned.affine) == ("P", "I", "R")
     same = [nib.as_closest_canonical(each) for each in (own, turned)]
     assert np.allclose(same[0].affine, same[1].affine)
@@ -177,6 +190,8 @@ def test_the_ignore_label_is_written_where_nnunets_probabilities_are_unsure(
     if kit.host != "nnunet":
         pytest.skip("tests/cli/test_unlabelled.py has the segmenter, which is the other that can")
     kit.new_images(images)
+    for file in images.glob("Scan1*"):
+        file.unlink()
     about = kit.output.parent / "dataset.json"
     document = json.loads(about.read_text())
     ignore = max(document["labels"].values()) + 1  # which has no channel in the network

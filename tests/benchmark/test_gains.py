@@ -74,11 +74,10 @@ def test_results_are_of_the_plan_and_their_looks_are_in_the_log(name):
 
 SCORED = [*(f"{name}/results" for name in PUBLISHED), "lgg_others/development"]
 LARGE = "figshare/results"  # takes as long as all others
+LATE = [pytest.mark.ci, pytest.mark.slow]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n == LARGE else n for n in SCORED]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=LATE) if n == LARGE else n for n in SCORED])
 def test_statistics_are_those_of_the_scores(name):
     document = json.loads((GAINS / f"{name}.json").read_text())
     again = json.loads(json.dumps(analysed(document)))

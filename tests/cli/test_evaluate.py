@@ -43,7 +43,9 @@ def test_evaluate_makes_only_the_parts_asked_for_and_tells_what_it_found(
     assert "data:image/png" in (folder / "report.html").read_text("utf-8")
 
 
-def test_measures_of_an_earlier_evaluation_stay_unless_they_are_of_other_samples(run, run_json):
+def test_measures_of_an_earlier_evaluation_stay_unless_of_other_samples_or_another_format(
+    run, run_json
+):
     def report() -> tuple[dict[str, Any], str]:
         written = json.loads((run / "evaluation" / "evaluation.json").read_text("utf-8"))
         return written, (run / "card.md").read_text("utf-8")
@@ -63,8 +65,11 @@ def test_measures_of_an_earlier_evaluation_stay_unless_they_are_of_other_samples
     newest, _ = report()
     assert newest["figures"] != first["figures"]
     assert list(newest["kept"]) == ["memorisation"]
-    run_json("evaluate", run, *CHEAP, "--edit", "rotate")
-    assert report()[0]["kept"] == {}
+    written = run / "evaluation" / "evaluation.json"
+    for version, edits in ((newest["version"], ("--edit", "rotate")), ("another", ())):
+        written.write_text(json.dumps(newest | {"version": version}))
+        run_json("evaluate", run, *CHEAP, "-n", 8, *edits)
+        assert report()[0]["kept"] == {}
 
 
 def test_the_seed_and_what_is_asked_of_samples_decide_what_is_found(run, run_json):

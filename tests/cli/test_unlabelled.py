@@ -15,6 +15,7 @@ import gansynth
 from gansynth.conditions.standing_out import LesionContrasts
 from gansynth.core.sample_request import MARKED
 from gansynth.runtime.yaml_text import read_yaml
+from tests.adapters.kits import in_this_process
 from tests.conditions.rooms import THREE, patients, pool_of
 from tests.data.sets import save as save_volume
 
@@ -35,6 +36,12 @@ def save(folder: Path, name: str, seed: int, *, lesion: bool, scale: float = 1.0
             (folder / part).mkdir(parents=True, exist_ok=True)
             pixels = Image.fromarray(array.clip(0, 255).astype(np.uint8))
             pixels.save(folder / part / f"{name}.png")
+
+
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch) -> None:
+    """No training has a process of its own."""
+    in_this_process(monkeypatch)
 
 
 @pytest.fixture(scope="module")

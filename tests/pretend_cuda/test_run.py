@@ -9,6 +9,7 @@ import pytest
 from tests.pretend_cuda.environment import PRETENDS, ROOT, environment
 
 marks = [
+    pytest.mark.ci,
     pytest.mark.slow,
     pytest.mark.skipif(PRETENDS, reason="this is such a process"),
     pytest.mark.timeout(1800),  # for all tests of a part; each has the usual limit there

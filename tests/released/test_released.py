@@ -22,6 +22,7 @@ import gansynth
 from gansynth.runtime.version import __version__, build, check_format
 from gansynth.sampling.filters.fitted import build_filters, folder_of
 from gansynth_cli.main import cli
+from gansynth_segmenter import load_segmenter
 from tests.expected import raises_fault
 from tests.flat_sets import pictures
 from tests.released.__main__ import DATA, HERE, RUN
@@ -143,6 +144,12 @@ def test_a_file_of_a_later_version_is_refused_in_one_line_with_both_and_the_way_
     assert "[version.format-differs]" in line
     assert f"made by gansynth {LATER}, read by gansynth {build()}; " in line
     assert f"use gansynth {LATER} or later" in line
+
+
+def test_a_segmenter_of_a_later_version_is_refused(tmp_path):
+    later(tmp_path / "segmenter.json", {})
+    with raises_fault("version.format-differs", names=LATER):
+        load_segmenter(tmp_path, "cpu")
 
 
 @pytest.mark.parametrize(

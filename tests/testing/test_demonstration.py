@@ -78,6 +78,7 @@ def check_demo(demo: Path, said: str) -> None:
     assert len(read_metrics(demo / "run" / "metrics.csv")["step"]) >= 3  # points of its curves
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_what_make_demo_makes_is_told_and_shown():
