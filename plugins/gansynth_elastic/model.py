@@ -23,10 +23,11 @@ from gansynth import (
     Generator,
     GeneratorOptions,
     Sample,
-    organ_mask,
 )
+from gansynth.core.body_mask import shown_body
 
 PIECES = 8  # of a random map
+STEPS = 16  # of our values' range: finer ones are no bends of a map
 RANKS = (0, 0.01, *np.linspace(0.05, 0.95, 19).round(2), 0.99, 1)  # of a scan's quantiles
 
 
@@ -90,7 +91,7 @@ class ElasticGenerator(Generator):
         """See ``Generator.observe_scans``: quantiles of their bodies."""
         found = []
         for scan in scans:
-            body = organ_mask(scan.image)
+            body = shown_body(scan.image)
             found.append([np.quantile(channel[body], RANKS).tolist() for channel in scan.image])
         return {"scans": found}
 
@@ -162,8 +163,26 @@ def _matched(image: FloatArray, quantiles: npt.NDArray[np.float64]) -> FloatArra
 
     Nyul et al. 2000, with one scan in place of a mean. What is not body keeps its values.
     """
-    body, out = organ_mask(image), image.copy()
+    body, out = shown_body(image), image.copy()
     for channel, theirs in zip(out, quantiles, strict=True):
-        ours = np.maximum.accumulate(np.quantile(channel[body], RANKS))
-        channel[body] = np.interp(channel[body], ours, theirs)
+        at, to = _knots(np.quantile(channel[body], RANKS), theirs)
+        channel[body] = np.interp(channel[body], at, to)
     return out
+
+
+def _knots(
+    ours: npt.NDArray[np.float64], theirs: npt.NDArray[np.float64]
+) -> tuple[list[float], list[float]]:
+    """Return where a map of values bends, and its values there.
+
+    Ranks at which ours hardly rise are one, since the map would make grain of what is saturated.
+    """
+    least = max(float(np.ptp(ours)) / STEPS, 1e-12)
+    groups: list[list[int]] = [[0]]
+    for rank in range(1, len(ours)):
+        if ours[rank] - ours[groups[-1][0]] < least:
+            groups[-1].append(rank)
+        else:
+            groups.append([rank])
+    means = [(float(ours[group].mean()), float(theirs[group].mean())) for group in groups]
+    return [at for at, _ in means], [to for _, to in means]
