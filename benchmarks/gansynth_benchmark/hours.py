@@ -190,13 +190,17 @@ def _answer(
     without = AugmentRequest(**{**words, "unlabelled": ()}, ratio="1:0").command_line
     if gains and not chance:
         best = max(gains, key=lambda each: each.gain)
-        if not best.arm.node.get("unlabelled"):
-            words["unlabelled"] = ()
+        arm = best.arm.node
+        # Trained as the arm was: in own cases, in scans that are vouched for, or on marked scans.
+        share = arm.get("self_train")
+        words["unlabelled"] = words.get("unlabelled", ()) if arm.get("unlabelled") else ()
+        words |= {"self_train": share} if share else {"lesion_free": bool(words["unlabelled"])}
         use = AugmentRequest(**words, ratio="1:1").command_line
-        generator = str(best.arm.node["generator"])
+        generator = str(arm["generator"])
         if generator != draft.rule.generator:
-            words.pop("unlabelled", None)
-            use = FitRequest(generator, **words, out=Path("runs", generator)).command_line
+            fitted = {"data": named, **shared(request)}
+            fitted.pop("unlabelled", None)
+            use = FitRequest(generator, **fitted, out=Path("runs", generator)).command_line
         return {"answer": f"with samples, those of {best.arm.key}: {_told(best)}", "use": use}
     if all(each.finding in (LOSS, SAME) for each in asked) and not chance:
         told = "; ".join([f"{each.arm.key}: {_told(each)}" for each in asked])
