@@ -6,7 +6,6 @@ distribution's name says what it needs: names, whose bounds the root has.
 """
 
 import re
-import runpy
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ from hatchling.builders.wheel import WheelBuilder
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 ROOT = Path(__file__).parents[1]
-SHARED = ("authors", "classifiers", "keywords", "license", "requires-python", "urls")
-CORE = "gansynth-core"
+SHARED = ("authors", "classifiers", "keywords", "license", "requires-python")
 
 
 def toml(*path: str) -> dict[str, Any]:
@@ -25,12 +23,9 @@ def toml(*path: str) -> dict[str, Any]:
     return tomllib.loads(ROOT.joinpath(*path).read_text(encoding="utf-8"))
 
 
-def distribution_of(package: str) -> str:
-    """Return the distribution that holds a package (``gansynth_nnunet``)."""
-    for name, part in toml("gansynth", "runtime", "parts.toml").items():
-        if package in part["packages"]:
-            return str(name)
-    return CORE
+def packages_of(distribution: str) -> list[str]:
+    """Return the packages of a distribution (``gansynth_nnunet``)."""
+    return list(toml("gansynth", "runtime", "parts.toml")[distribution]["packages"])
 
 
 def name_of(requirement: str) -> str:
@@ -45,12 +40,13 @@ class Metadata(MetadataHookInterface):
         """Fill in the fields that its ``pyproject.toml`` calls dynamic."""
         root = toml("pyproject.toml")["project"]
         name = metadata["name"]
-        version = runpy.run_path(str(ROOT / "gansynth" / "runtime" / "version.py"))["__version__"]
+        version = WheelBuilder(str(ROOT)).metadata.version
         bounds = {name_of(needed): needed for needed in root["dependencies"]}
         extras = root["optional-dependencies"]
+        packages = packages_of(name)
         points = {
-            group: {point: of for point, of in table.items() if self.holds(name, of)}
-            for group, table in root["entry-points"].items()
+            group: {n: of for n, of in table.items() if re.split("[.:]", of)[0] in packages}
+            for group, table in [*root["entry-points"].items(), ("scripts", root["scripts"])]
         }
         metadata |= {field: root[field] for field in SHARED if field in root}
         metadata["version"] = version
@@ -63,13 +59,8 @@ class Metadata(MetadataHookInterface):
         metadata["optional-dependencies"] = {
             extra: extras[extra] for extra in self.config["extras"]
         }
+        metadata["scripts"] = points.pop("scripts")
         metadata["entry-points"] = {group: table for group, table in points.items() if table}
-        if name == CORE:
-            metadata["scripts"] = root["scripts"]
-
-    def holds(self, name: str, reference: str) -> bool:
-        """Return whether the object of an entry point lies in a distribution."""
-        return distribution_of(re.split("[.:]", reference)[0]) == name
 
 
 class Files(BuildHookInterface):
@@ -77,7 +68,8 @@ class Files(BuildHookInterface):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Take them from the tree, as the root's wheel has them."""
+        packages = packages_of(self.metadata.name)
         for file in WheelBuilder(str(ROOT)).recurse_included_files():
             package = file.distribution_path.replace("\\", "/").partition("/")[0]
-            if distribution_of(package) == self.metadata.name:
+            if package in packages:
                 build_data["force_include"][file.path] = file.distribution_path

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from gansynth import CheckReport, DataFault, Finding, GansynthError, SourceRequest
 from gansynth.core.schema import Mask
 from gansynth.core.volumes import read_volume, read_volume_header
-from gansynth.data.check import check_volumes, in_order
+from gansynth.data.check import check_volumes
 from gansynth.data.grid import AFFINE_TOLERANCE, affine_difference, other_shape
 from gansynth_deepmedic.configs import (
     FORE_BACKGROUND,
@@ -66,7 +66,7 @@ def check_deepmedic(request: SourceRequest, progress: Callable[[int, int], None]
         except GansynthError as fault:
             findings.append(Finding.of(*about, fault))
     each = {(finding.level, finding.case, finding.message): finding for finding in findings}
-    return replace(report, findings=in_order(list(each.values())))
+    return report.with_findings(each.values())
 
 
 def _odd(listed: ListedCase) -> Iterator[str]:

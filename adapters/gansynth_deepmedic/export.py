@@ -28,7 +28,6 @@ from gansynth import (
     Writer,
     write_json_atomic,
 )
-from gansynth.bank.export import new_folder
 from gansynth_deepmedic.check import refuse_unusable, samplings_of
 from gansynth_deepmedic.insertion import HostCase, insert, misfit, position_of
 from gansynth_deepmedic.layout import (
@@ -77,7 +76,7 @@ class DeepMedicExport(DataSetExport):
                 "--content synthetic: synthetic cases of DeepMedic contain real training cases, "
                 "which such data would disclose; expected mixed. Leave --content out",
             )
-        return new_folder(name)
+        return self.new_folder(name)
 
     def check_order(self) -> None:
         super().check_order()

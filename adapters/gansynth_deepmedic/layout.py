@@ -20,6 +20,7 @@ from gansynth import (
     OUTSIDE,
     AugmentRequest,
     DataFault,
+    Placement,
     Reporter,
     Sample,
     Space,
@@ -28,7 +29,6 @@ from gansynth import (
     read_json,
     write_json_atomic,
 )
-from gansynth.core.resample import crop_pad
 from gansynth.core.volumes import read_volume, read_volume_header
 from gansynth.data.case_writer import stored_bytes
 from gansynth.runtime.files import replace_text, whole_folder
@@ -304,11 +304,11 @@ def _brought(source: DeepMedicSource, space: Space, case: HostCase) -> LoadedCas
     image, labels = back.image, back.labels
     assert labels is not None, "it had some"
     assert read.labels is not None, "as every case"
-    corner = [-first for first in space.frame_corner(case.shape)]
-    if corner:
-        inside = crop_pad(np.ones(labels.shape, np.bool_), corner, case.shape, False)
-        image = np.where(inside, crop_pad(image, corner, case.shape, 0), read.image)
-        labels = np.where(inside, crop_pad(labels, corner, case.shape, 0), read.labels)
+    middle = Placement(tuple([-first for first in space.frame_corner(case.shape)]))
+    if middle.corner:
+        inside = middle.cut(np.ones(labels.shape, np.bool_), case.shape, False)
+        image = np.where(inside, middle.cut(image, case.shape, 0), read.image)
+        labels = np.where(inside, middle.cut(labels, case.shape, 0), read.labels)
     files, drawn = real.image.copy(), real.labels.copy()
     for number, (scale, offset) in enumerate(case.units):
         if case.channels[number] != MISSING:

@@ -36,7 +36,6 @@ from gansynth import (
 from gansynth.hosts.contract.record import LOG
 from gansynth.runtime import child
 from gansynth.runtime.child import WARNING
-from gansynth.runtime.errors import traced_fault
 from gansynth.runtime.processes import ProcessResult, raise_if_failed, raise_if_stopped, run
 from gansynth_deepmedic.configs import TrainConfig
 from gansynth_deepmedic.hook import SCRIPT, TrainingOrder
@@ -291,12 +290,11 @@ def run_program(
     """Train by an order, to its end.
 
     Raises:
-        KeyboardInterrupt, SystemExit: a signal, which was passed on to the program.
+        Interrupted: a signal, which was passed on to the program.
         GansynthError: the training failed.
     """
     write_json_atomic(job.folder / ORDER, order.to_json())
-    if job.stop():
-        raise SystemExit(128 + job.stop())
+    raise_if_stopped(ProcessResult(0, "", job.stop()))
     log, file = ProgramLog(job, config), job.folder / LOG
     words = [*_start(program, "main(sys.argv[1])"), str(job.folder / ORDER), *PACKAGE_FOLDERS]
     ended = run(words, environ_of(), file, show=lambda line: log.look())
@@ -429,7 +427,7 @@ class ProgramLog:
         """
         if ended.code < 0:
             raise_if_failed(ended, f"{log}: the training")
-        fault = traced_fault(ended.output)
+        fault = GansynthError.traced(ended.output)
         if fault:
             return fault
         before, _, after = ended.output.rpartition("\nFinished.")  # then only its forks complain

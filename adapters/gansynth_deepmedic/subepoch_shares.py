@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gansynth import Ratio
-from gansynth.core.ratio import listed_counts, whole_parts
-from gansynth.hosts.mixing.epoch_plan import count_places
 from gansynth_deepmedic.configs import CASES, SEGMENTS
 
 MOST_REPEATS = 8  # most times that a real case is listed to reach R:S exactly
@@ -53,7 +51,7 @@ def share_on_disk(real: int, ratio: Ratio, cases: int, segments: int, batch: int
     if ratio.real == 0:
         taken, notes = _segments(cases, segments, batch, one_kind=True)
         return SubepochShare(cases, taken, 0, cases, notes=notes)
-    repeats, synthetic, even = listed_counts(real, ratio, MOST_REPEATS, int(ratio.p > 0))
+    repeats, synthetic, even = ratio.listed(real, MOST_REPEATS, int(ratio.p > 0))
     total = repeats * real + synthetic
     notes = ()
     if not even:
@@ -77,12 +75,12 @@ def share_on_the_fly(
 ) -> SubepochShare:
     """Return the share of a training on the fly."""
     total, why = cases, ""
-    listed = count_places(ratio, real)
+    listed = ratio.places(real)
     if listed < cases:
         total, why = listed, f"{real} real case(s) and their share of synthetic ones"
     dealt: tuple[int | None, int | None] = (None, None)
     notes: tuple[str, ...] = ()
-    parts = whole_parts(ratio)
+    parts = ratio.whole_parts()
     unit = sum(parts)
     if constant and unit <= MOST_TIMES * cases:
         count = max(1, (2 * total + unit) // (2 * unit)) * unit

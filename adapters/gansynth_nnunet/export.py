@@ -37,7 +37,6 @@ from gansynth import (
     write_json_atomic,
     write_volume,
 )
-from gansynth.core.ratio import listed_counts
 from gansynth.core.synthetic import KEY
 from gansynth.data.case_writer import ENDING, names_of
 from gansynth.runtime.files import folder_bytes
@@ -117,7 +116,7 @@ class NnunetExport(DataSetExport):
         if alone is not None:
             return 0, alone
         ratio, cases = self.request.mix.ratio, len(self.source.train_ids)
-        _, count, _ = listed_counts(cases, ratio, 1, least=0)
+        _, count, _ = ratio.listed(cases, 1, least=0)
         if count < 1:
             raise UsageFault(
                 "nnunet.export-without-synthetic-cases",

@@ -22,6 +22,7 @@ from pydantic import Field
 from gansynth import (
     AugmentRequest,
     EnvironmentFault,
+    GansynthError,
     HostOptions,
     Ratio,
     UsageFault,
@@ -29,7 +30,7 @@ from gansynth import (
 )
 from gansynth.hosts.contract.launch import TrainingHandover
 from gansynth.runtime import torchvision_compat
-from gansynth.runtime.errors import did_you_mean, traced_fault
+from gansynth.runtime.errors import did_you_mean
 from gansynth_nnunet.workers import WORKERS
 
 SUFFIX = "GANSynth"  # suffix of gansynth's trainers, behind the name of the extended variant
@@ -187,7 +188,7 @@ def run(arguments: Sequence[str]) -> None:
     try:
         run_training_entry()
     except (RuntimeError, ProcessRaisedException) as error:
-        fault = traced_fault(str(error))  # of a rank that died
+        fault = GansynthError.traced(str(error))  # of a rank that died
         if fault:
             raise fault from error
         if "workers are no longer alive" in str(error):

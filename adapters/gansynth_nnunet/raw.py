@@ -24,7 +24,7 @@ from gansynth import (
 )
 from gansynth.core.volumes import endings
 from gansynth.data.case_writer import NiftiWriter
-from gansynth.data.check import check_volumes, in_order
+from gansynth.data.check import check_volumes
 from gansynth.data.folds import absolute
 from gansynth.data.listing import channel_places
 from gansynth.hosts.contract.prediction import axes_of
@@ -75,7 +75,7 @@ def check_nnunet(request: SourceRequest, progress: Callable[[int, int], None]) -
     """List all faults of the raw data set of ``nnunet:ID`` or ``nnunet-raw:ID``."""
     report = check_raw(request, progress)
     root, name = NnunetRoot.of(request.where, request.root)
-    return replace(report, findings=in_order([*report.findings, *_check_arrays(root, name)]))
+    return report.with_findings([*report.findings, *_check_arrays(root, name)])
 
 
 def check_raw(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
@@ -95,7 +95,7 @@ def check_raw(request: SourceRequest, progress: Callable[[int, int], None]) -> C
     listing = raw.listing
     report = check_volumes(listing, request, options, progress)
     own = _check_set(root, raw, prepares=request.kind != "nnunet-raw")
-    return replace(report, name=name, findings=in_order([*report.findings, *own]))
+    return replace(report, name=name).with_findings([*report.findings, *own])
 
 
 def _check_set(root: NnunetRoot, raw: RawSet, prepares: bool) -> Iterator[Finding]:

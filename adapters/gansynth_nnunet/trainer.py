@@ -43,7 +43,6 @@ from gansynth import (
     write_json_atomic,
 )
 from gansynth.runtime.child import show
-from gansynth.runtime.errors import printed_fault
 from gansynth_nnunet.in_trainer import session_in
 from gansynth_nnunet.launch import (
     HOW_TO,
@@ -338,7 +337,7 @@ def follow(file: Path, rank: int) -> MixerConfig[str]:
     document = read_json(file)
     fault = document.get("fault")
     if fault:
-        raise printed_fault(fault["code"], fault["line"])
+        raise GansynthError.printed(fault["code"], fault["line"])
     plan = document["plan"]
     plan["stream"] = [rank, *plan["stream"][1:]]
     counter = plan["batch_counter"]

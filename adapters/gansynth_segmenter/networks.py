@@ -62,18 +62,17 @@ PIX2PIX: Mapping[str, Any] = {
         "up": "transposed",
         "skip": "concat",
         "g_stem": False,
+        "noise": False,
         "d_norm": "instance",
         "d_down": "strided4",
         "d_stem": False,
+        "texture_head": False,
     },
-    "noise": False,
     "spectral_norm": False,
-    "texture_head": False,
     "loss": "nonsaturating",
     "adversarial": 1.0,
     "feature_matching": 0.0,
     "dice": 0.0,
-    "beta2": 0.999,
 }
 """Options of cgan3d-labels that make it a segmenting pix2pix."""
 
@@ -197,6 +196,7 @@ def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Gen
     cls = installed().generator("cgan3d-labels")
     values = dict(PIX2PIX)
     values |= {
+        "style": {**PIX2PIX["style"], "dropout": options.own("dropout")},
         "given": schema.channels,
         "width": width,
         "levels": levels,
@@ -204,9 +204,8 @@ def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Gen
         "d_levels": min(4, levels),
         "lr_generator": rate,
         "lr_discriminator": rate,
-        "beta1": beta1,
+        "betas": (beta1, 0.999),
         "l1": options.l1,
-        "dropout": options.own("dropout"),
     }
     return cls(schema, size, cls.Options(**values))
 

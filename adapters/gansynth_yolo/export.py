@@ -22,8 +22,6 @@ from gansynth import (
     Writer,
     write_json_atomic,
 )
-from gansynth.bank.export import new_folder
-from gansynth.core.ratio import listed_counts, whole_parts
 from gansynth.sampling.png_writer import PictureOptions
 from gansynth_yolo.intake import YoloIntake
 from gansynth_yolo.mirror import check_path, names_of, parts, place
@@ -51,7 +49,7 @@ class YoloExport(DataSetExport):
     source: YoloSource
 
     def folder_for(self, name: str) -> Path:
-        folder, home = new_folder(name), Path(os.path.realpath(self.source.file.home))
+        folder, home = self.new_folder(name), Path(os.path.realpath(self.source.file.home))
         if Path(os.path.realpath(folder)).is_relative_to(home):
             raise UsageFault(
                 "yolo.export-inside-data-set",
@@ -156,9 +154,9 @@ class _ExportWriter(YoloWriter):
 
 def exact_counts(images: int, ratio: Ratio, *, nearest: bool = False) -> tuple[int, int]:
     """Return how often each real image is listed, and the synthetic images, for an exact R:S."""
-    repeats, count, even = listed_counts(images, ratio, MOST_REPEATS)
+    repeats, count, even = ratio.listed(images, MOST_REPEATS)
     if not even and not nearest:
-        parts = whole_parts(ratio)
+        parts = ratio.whole_parts()
         exact = Fraction(images * parts[1], parts[0])
         raise UsageFault(
             "yolo.export-repeats-too-often",

@@ -9,7 +9,6 @@ from typing import Any
 
 from gansynth import Mix, Trials, UsageFault, read_detections
 from gansynth.hosts.contract.record import read_sessions
-from gansynth.hosts.mixing.epoch_plan import count_places
 from gansynth.metrics.detection.measures import summary
 from gansynth.metrics.detection.record import file_of
 
@@ -27,7 +26,7 @@ class YoloTrials(Trials):
     ) -> list[dict[str, str]]:
         """Return the epochs of each mix that come nearest to the steps."""
         batch = int(settings.get("batch", "16"))
-        each = [max(1, count_places(ratio, cases) // batch) for ratio, _ in mixes]
+        each = [max(1, ratio.places(cases) // batch) for ratio, _ in mixes]
         return [{"epochs": str(max(1, round(steps / steps_each)))} for steps_each in each]
 
     def without_selection(

@@ -13,6 +13,7 @@ from typing import Any
 
 from gansynth.core.requests.base import function_of
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.signals import Interrupted, telling
 from gansynth_benchmark.estimate import estimate
 from gansynth_benchmark.hours import run_in_hours
 from gansynth_benchmark.jobs.graph import GraphReport
@@ -39,6 +40,13 @@ class Benchmarked:
 
 def measure(request: BenchmarkRequest) -> Benchmarked:
     """Run the missing jobs of a plan or a suite, and write results and report; or a new plan."""
+    keeps = request.new is None and not request.dry_run
+    anew = f"stopped; nothing is written, so {Interrupted.ANEW}"
+    with telling(request.reporter.warn, *(() if keeps else (anew,))):
+        return _measured(request)
+
+
+def _measured(request: BenchmarkRequest) -> Benchmarked:
     if request.new is not None:
         return Benchmarked(write_new(request))
     if request.hours is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -40,6 +41,7 @@ from gansynth.runtime.files import (
     write_json_atomic,
 )
 from gansynth.runtime.progress import clock_text
+from gansynth.runtime.signals import Interrupted, telling
 from gansynth.runtime.version import build
 from gansynth.sampling.evaluation_data import EvaluationData, folder_kind
 from gansynth.sampling.request_checks import read_real, read_request
@@ -91,7 +93,7 @@ class EvaluationResult:
     pictures: Mapping[str, bytes]
     pairs: Pairs
     strip: Mapping[str, Sequence[bytes]]
-    stop: BaseException | None = None  # by a signal, after some part was finished
+    stop: int = 0  # number of the signal that came after some part was finished
     left: Sequence[str] = ()  # parts that are not finished, then
     seconds_left: float = 0.0
 
@@ -111,24 +113,22 @@ def assess(
         document["identity"] = _audited(options.exported, gathered)
     work = _Parts(gathered, comparison, metrics, options, clock, document)
     axes = comparison.real[0].image.ndim - 1
-    left, stop = [part for part in PARTS if part in options.parts], None
+    left, stop = [part for part in PARTS if part in options.parts], 0
     seconds_left, begun = 0.0, time.perf_counter()
     with comparison.reporter.task(sum(SECONDS[axes][p] for p in left), "evaluation") as bar:
         try:
             while left:
                 getattr(work, left[0])()
                 bar.advance(SECONDS[axes][left.pop(0)])
-        except (KeyboardInterrupt, SystemExit) as signal:
+        except (KeyboardInterrupt, Interrupted) as stopped:
             done = sum(SECONDS[axes][p] for p in options.parts if p not in left)
             if not done:
-                comparison.reporter.say(
-                    "stopped; no part is finished, so typed again it begins anew"
-                )
                 raise
             if "maps" in left and "faithfulness" in options.parts:  # which its networks draw
                 left = [p for p in PARTS if p in (*left, "faithfulness")]
             pace = (work.finished_at - begun) / done
-            stop, seconds_left = signal, pace * sum(SECONDS[axes][p] for p in left)
+            stop = getattr(stopped, "number", signal.SIGINT)
+            seconds_left = pace * sum(SECONDS[axes][p] for p in left)
     _conclude(document, work.figures)
     document["seconds"] = {name: round(value, 2) for name, value in clock.seconds.items()}
     shown = options.pictures
@@ -439,19 +439,20 @@ def run_evaluation(request: EvaluateRequest) -> dict[str, Any]:
         refuse_unwritable(target)
     keep_to_cores(reporter.say)
     n, device = request.n, request.device
-    with clock("samples"):
-        gathered = open_evaluated(
-            folder,
-            real,
-            n,
-            asked,
-            device=device,
-            data=request.data,
-            root=request.root,
-            reporter=reporter,
-        )
-        comparison = gathered.comparison(n, asked.seed, options.effort, device, reporter)
-    assessed = assess(gathered, comparison, metrics, options, clock)
+    with telling(reporter.warn, f"stopped; no part is finished, so {Interrupted.ANEW}"):
+        with clock("samples"):
+            gathered = open_evaluated(
+                folder,
+                real,
+                n,
+                asked,
+                device=device,
+                data=request.data,
+                root=request.root,
+                reporter=reporter,
+            )
+            comparison = gathered.comparison(n, asked.seed, options.effort, device, reporter)
+        assessed = assess(gathered, comparison, metrics, options, clock)
     document = assessed.document
     document["origin"] = _origin(folder, document["data"], asked)
     whole = with_earlier(document, target / DOCUMENT)
@@ -468,14 +469,14 @@ def run_evaluation(request: EvaluateRequest) -> dict[str, Any]:
     )
     if gathered.kind == "run" and target == usual:
         write_run_report(RunFolder(folder), reporter)  # the measures go into its card
-    if assessed.stop is not None:
+    if assessed.stop:
         without = () if "realism" in assessed.left else ("metric",)
         rest = request.replace(without=without, only=assessed.left).command_line
         took = clock_text(assessed.seconds_left)
         reporter.say(f"stopped; the finished parts are in {files['report.html']}")
         reporter.say(f"the other parts take about {took} more: {', '.join(assessed.left)}")
         reporter.say(f"next: {shlex.join(['gansynth', *rest])}")
-        raise assessed.stop
+        raise Interrupted(assessed.stop, told=True)
     return dict(document, files=files)
 
 

@@ -52,13 +52,13 @@ PIX2PIX = {
         "d_stem": False,
         "d_down": "strided4",
         "d_norm": "instance",
+        "texture_head": False,
     },
     "d_levels": 4,
     "spectral_norm": False,
-    "texture_head": False,
 }
-TEXTURE = {"levels": 4, "d_levels": 3, "texture_head": True}
-STRIDED = TEXTURE | {"style": {"g_stem": False, "d_stem": False}, "texture_head": False}
+TEXTURE: dict[str, Any] = {"levels": 4, "d_levels": 3}
+STRIDED = TEXTURE | {"style": {"g_stem": False, "d_stem": False, "texture_head": False}}
 SHAPES: dict[str, dict[str, Any]] = {"pix2pix": PIX2PIX, "texture": TEXTURE, "strided": STRIDED}
 
 

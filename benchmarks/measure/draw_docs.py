@@ -7,8 +7,8 @@
     python draw_docs.py lesions FOLDER    # bench_lesion.py --data phantoms -o FOLDER
 
 ``WORK`` keeps phantoms and runs; a second call goes on from there. ``evaluate`` needs a run on
-phantoms (``bench_evaluate.py --sets phantoms --home HOME`` leaves some): its report shows real
-images. ``--chromium`` names the browser. ``draw_conditions.py`` draws the edits.
+phantoms, for its report shows real images. ``--chromium`` names the browser.
+``draw_conditions.py`` draws the edits.
 """
 
 from __future__ import annotations

@@ -69,32 +69,6 @@ def draws(doc: dict[str, Any]) -> list[str]:
     return rows
 
 
-def soak(doc: dict[str, Any]) -> list[str]:
-    """A training whose producer was killed again and again, or left alone."""
-    if not doc["kills"]:
-        grows = {name: found["mib_per_minute"] for name, found in doc["memory"].items()}
-        by_itself = doc["memory_without_synthetic_samples"]["trainer"]["mib_per_minute"]
-        return [
-            f"| {doc['minutes']:g} min of nnU-Net with a live bank: growth of the producer's "
-            "memory, MiB a minute; the trainer's; the trainer's without synthetic samples | "
-            f"{grows['producer']:.2f}; {grows['trainer']:.2f}; {by_itself:.2f} | "
-            f"< {doc['flat_below_mib_per_minute']:g} |"
-        ]
-    growth, alone = (
-        max(found["mib_per_minute"] for found in doc[key].values())
-        for key in ("memory", "memory_without_synthetic_samples")
-    )
-    left = len(doc["processes_left"]) + len(doc["bank_files_left"]) + len(doc["stale_files"])
-    until = median(doc["seconds_until_the_next_producer"])
-    return [
-        f"| {doc['minutes']:g} min of nnU-Net, producer killed {doc['kills']} times: seconds until "
-        f"the next one (median); fell back; processes and files left | {until:.0f}; "
-        f"{doc['drawn']['fell_back']} of {doc['drawn']['synthetic']}; {left} | 0 left |",
-        "| the same: fastest growth of one process's memory, MiB a minute; without synthetic "
-        f"samples | {growth:.1f}; {alone:.1f} | < {doc['flat_below_mib_per_minute']:g} |",
-    ]
-
-
 def interval(found: dict[str, float]) -> str:
     """A ratio with its interval."""
     return f"{found['ratio']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
@@ -114,27 +88,6 @@ def gan_step(doc: dict[str, Any]) -> list[str]:
     ]
 
 
-def equal_seconds(doc: dict[str, Any]) -> list[str]:
-    """Quality after so many seconds of training, each side."""
-    rows = []
-    for name, found in doc["results"].items():
-        for seconds, m in found.items():
-            spectrum, c2st = (
-                "{value:.2f} ({low:.2f} to {high:.2f})".format_map(m[k])
-                for k in ("spectrum", "c2st")
-            )
-            steps = f" after {seconds} s of one core, {m['steps']} steps" if seconds else ""
-            side = {"pair": "MONAI's pair", "real": "other people's real images"}.get(
-                name, f"cgan3d, {name}"
-            )
-            rows.append(
-                f"| equal seconds, {doc['data'].partition(':')[2]} {doc['kind']}, {side}{steps}: "
-                f"spectrum; recovery over real; C2ST | {spectrum}; "
-                f"{m['recovery']['synthetic_over_real']:.2f}; {c2st} | |"
-            )
-    return rows
-
-
 def growth(doc: dict[str, Any]) -> list[str]:
     """Exponents over voxels."""
     what = f"{doc['sizes'][0]}^3 to {doc['sizes'][-1]}^3, width {doc['width']}, {doc['dtype']}"
@@ -146,30 +99,6 @@ def growth(doc: dict[str, Any]) -> list[str]:
             f"| {ours:.2f}, {peer:.2f} | |"
         )
     return rows
-
-
-def realism(doc: dict[str, Any]) -> list[str]:
-    """Distances to real slices in spectrum and intensities."""
-    rows = []
-    for name, result in doc["results"].items():
-        for side, found in result["distances"].items():
-            cells = ", ".join(
-                f"{d['value']:.2f} ({d['low']:.2f} to {d['high']:.2f})" for d in found.values()
-            )
-            bar = "below noise and blurred mean" if side == "wgan-gp" else ""
-            rows.append(f"| realism, {name}, {side}: spectrum, histogram | {cells} | {bar} |")
-    return rows
-
-
-def detector(doc: dict[str, Any]) -> list[str]:
-    """A detector's epoch with samples over its epoch with as many real images."""
-    return [
-        f"| {r['detector']}, epoch with samples from a {side} bank / with as many real images "
-        f"({doc['images']} + {doc['images']}, {doc['workers']} workers) | {interval(found)} "
-        f"| <= {doc['bar']} |"
-        for r in doc["results"]
-        for side, found in r["over_stock"].items()
-    ]
 
 
 def lesion(doc: dict[str, Any]) -> list[str]:
@@ -194,16 +123,6 @@ def lesion(doc: dict[str, Any]) -> list[str]:
             f"a sample | {seam['in range']:.2f} ({seam['real in range']:.2f}); {seconds:.2f} | |"
         )
     return rows
-
-
-def deepmedic(doc: dict[str, Any]) -> list[str]:
-    """A subepoch of the real DeepMedic with synthetic cases over one without."""
-    words = {"draw": "drawing a subepoch", "train": "training on it", "whole": "the training"}
-    return [
-        f"| real DeepMedic, {words[key]}: at R:S from {doc['bank']} bank / stock "
-        f"| {interval(found)} | {'<= 1.05' if key == 'whole' else ''} |"
-        for key, found in doc["mixed_over_stock"].items()
-    ]
 
 
 def throttle(doc: dict[str, Any]) -> list[str]:
@@ -233,49 +152,32 @@ def loading(doc: dict[str, Any]) -> list[str]:
 
 
 MAKERS = {
-    "deepmedic": deepmedic,
-    "detector": detector,
     "draws": draws,
-    "equal_seconds": equal_seconds,
     "gan_step": gan_step,
     "growth": growth,
     "injection": injection,
     "lesion": lesion,
     "live": live,
     "loading": loading,
-    "realism": realism,
-    "soak": soak,
     "statistics": statistics,
     "throttle": throttle,
 }
 ELSEWHERE = (
     "advice",
     "cohort",
-    "evaluate.json",
-    "faults.json",
     "fuzz.json",
-    "grain_",
     "guard.json",
     "guard_only.json",
     "kills.json",
-    "signals.json",
-    "copies.json",
     "gpu_",
-    "label_places",
-    "wild.json",
     "newcomer.json",
     "papers_",
-    "places",
     "removal",
-    "process_faults",
-    "signals",
-    "profile_step",
     "same_bits",
     "sampling",
     "shuffled",
     "asked_sizes",
     "lesion_sizes",
-    "sizes",
     "start",
     "tissue",
 )
@@ -283,7 +185,6 @@ ELSEWHERE = (
 
 
 OLDER = (
-    "realism.json",
     "lesion_brats15.json",
     "gan_step_pix2pix_fp32_w32.json",
 )

@@ -35,7 +35,7 @@ from gansynth.runtime.errors import (
 )
 from gansynth.runtime.parts import refuse_absent
 from gansynth.runtime.progress import from_here, write_stderr
-from gansynth.runtime.signals import interrupt_outside_forks, on_sigterm
+from gansynth.runtime.signals import Interrupted, interrupt_outside_forks, on_sigterm
 from gansynth.runtime.system import HUNG_UP, nobody_reads, send_self
 from gansynth.runtime.version import __version__
 from gansynth_cli.early import raise_on_sigint
@@ -85,6 +85,8 @@ OF_NNUNET: Mapping[str, Mapping[str, str]] = {
     "augment": OF_DATA | {"-tr": "--trainer NAME"} | {word: f"-- {word}" for word in OF_TRAINING},
 }
 """Command -> option of nnU-Net's own commands -> what is typed for it."""
+STOPPED: Mapping[Any, str] = {EXIT_SIGINT: "interrupted", EXIT_SIGTERM: "terminated"}
+"""What is said of a signal where the work that it stops has told nothing itself."""
 GROUP = "gansynth.commands"
 """Entry points of packages with commands of their own: each is a table, command -> (``MODULE:NAME``
 of a ``click.Command``, a line)."""
@@ -232,7 +234,7 @@ def exit_code_of(run: Callable[[], Any], *, debug: bool = False) -> int:
             return EXIT_SIGPIPE
         raise
     except (click.Abort, KeyboardInterrupt):
-        return _report("interrupted", EXIT_SIGINT, debug)
+        return _report(STOPPED[EXIT_SIGINT], EXIT_SIGINT, debug)
     except click.exceptions.NoArgsIsHelpError as group:  # typed without a command
         click.echo(group.format_message())
         return EXIT_OK
@@ -325,7 +327,7 @@ def cli() -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, so that ``finally`` blocks run and child processes end.
+    """Turn SIGTERM into Interrupted, so that ``finally`` blocks run and child processes end.
 
     Schedulers signal a process more than once; the second signal must not end these blocks.
     SIGHUP acts as SIGTERM does: a training whose terminal is closed writes its checkpoint, too.
@@ -337,7 +339,7 @@ def _terminable() -> Iterator[None]:
         nonlocal stopping
         if not stopping:
             stopping = True
-            raise SystemExit(EXIT_SIGTERM)
+            raise Interrupted(number)
 
     def hang_up(number: int, frame: FrameType | None) -> None:
         nonlocal hung_up
@@ -349,10 +351,11 @@ def _terminable() -> Iterator[None]:
         signal.signal(HUNG_UP, hang_up)
     try:
         yield
-    except SystemExit as end:
-        if stopping:  # else work that heeds signals itself has told more
-            write_stderr("hung up" if hung_up else "terminated")
-        if hung_up and end.code == EXIT_SIGTERM:
+    except Interrupted as end:
+        hung_up = hung_up and end.number == signal.SIGTERM
+        if not end.told:
+            write_stderr("hung up" if hung_up else STOPPED.get(end.code, "stopped"))
+        if hung_up:
             raise SystemExit(EXIT_SIGHUP) from None
         raise
     finally:

@@ -93,6 +93,18 @@ class DataSetExport(ABC):
 
     # -- what a host defines ------------------------------------------------------------------
 
+    @staticmethod
+    def new_folder(name: str) -> Path:
+        """Return the absolute path of the folder that ``--export`` names."""
+        folder = Path(os.path.abspath(os.path.expanduser(name)))
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageFault(
+                "hosts.export-folder-exists",
+                f"--export {folder}: exists already, expected a new folder; choose another, or "
+                "remove it",
+            )
+        return folder
+
     @abstractmethod
     def folder_for(self, name: str) -> Path:
         """Return the new data set's folder."""
@@ -372,15 +384,3 @@ class DataSetExport(ABC):
         if self.content == "mixed":
             return self.folder / PROVENANCE
         return record_of(None if run is None else run.folder, self.folder)
-
-
-def new_folder(name: str) -> Path:
-    """Return the absolute path of the folder that ``--export`` names."""
-    folder = Path(os.path.abspath(os.path.expanduser(name)))
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageFault(
-            "hosts.export-folder-exists",
-            f"--export {folder}: exists already, expected a new folder; choose another, or remove "
-            "it",
-        )
-    return folder

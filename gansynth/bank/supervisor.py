@@ -34,7 +34,6 @@ from gansynth.runtime.errors import (
     EnvironmentFault,
     GansynthError,
     TrainingFault,
-    printed_fault,
 )
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.life import Life
@@ -207,7 +206,7 @@ class ProducerSupervisor:
             )
         made = f"with {len(list_samples(self._bank))} of {self.config.capacity} samples there"
         if code in FAULTS:
-            fault = printed_fault(code, self._last_words(1))
+            fault = GansynthError.printed(code, self._last_words(1))
             return fault.reworded(f"{fault} (producer ended {made}; log: {self.log})")
         if code < 0:
             return EnvironmentFault(

@@ -55,35 +55,40 @@ class Ratio:
     def __str__(self) -> str:
         return f"{self.real:g}:{self.synthetic:g}"
 
+    def whole_parts(self) -> tuple[int, int]:
+        """Reduce R:S to the smallest whole numbers, e.g. (1, 3) for 0.1:0.3; R at most 10^6."""
+        if self.real == 0:
+            return 0, 1
+        parts = (Fraction(self.synthetic) / Fraction(self.real)).limit_denominator(_PARTS)
+        return parts.denominator, parts.numerator
 
-def whole_parts(ratio: Ratio) -> tuple[int, int]:
-    """Reduce R:S to the smallest whole numbers, e.g. (1, 3) for 0.1:0.3; R at most ``_PARTS``."""
-    if ratio.real == 0:
-        return 0, 1
-    parts = (Fraction(ratio.synthetic) / Fraction(ratio.real)).limit_denominator(_PARTS)
-    return parts.denominator, parts.numerator
+    def places(self, real: int) -> int:
+        """Return the places of an epoch: every real case plus its synthetic share, rounded up.
 
+        Without real cases, R = 0, there are as many synthetic samples as there are real cases.
+        """
+        of, synthetic = self.whole_parts()
+        return real if of == 0 else real - (-real * synthetic // of)
 
-def listed_counts(real: int, ratio: Ratio, most: int, least: int = 1) -> tuple[int, int, bool]:
-    """Return how often to list real cases beside how many synthetic ones, nearest to R:S.
+    def listed(self, real: int, most: int, least: int = 1) -> tuple[int, int, bool]:
+        """Return how often to list real cases beside how many synthetic ones, nearest to R:S.
 
-    Args:
-        real: cases.
-        ratio: R:S; R is not 0.
-        most: times that a real case may be listed.
-        least: synthetic cases.
+        Args:
+            real: cases; R is not 0.
+            most: times that a real case may be listed.
+            least: synthetic cases.
 
-    Returns:
-        Times, synthetic cases, and whether they give R:S exactly.
-    """
-    parts = whole_parts(ratio)
-    per_real, share = Fraction(parts[1], parts[0]), Fraction(parts[1], sum(parts))
-    counts = []
-    for times in range(1, most + 1):
-        count = max(least, round(times * real * per_real))
-        counts.append((abs(Fraction(count, times * real + count) - share), times, count))
-    off, times, count = min(counts)
-    return times, count, off == 0
+        Returns:
+            Times, synthetic cases, and whether they give R:S exactly.
+        """
+        parts = self.whole_parts()
+        per_real, share = Fraction(parts[1], parts[0]), Fraction(parts[1], sum(parts))
+        counts = []
+        for times in range(1, most + 1):
+            count = max(least, round(times * real * per_real))
+            counts.append((abs(Fraction(count, times * real + count) - share), times, count))
+        off, times, count = min(counts)
+        return times, count, off == 0
 
 
 class SlotAllocator:

@@ -29,7 +29,7 @@ from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean
 from gansynth.runtime.options import OptionModel, read_settings
 from gansynth.runtime.parts import refuse_absent
 from gansynth.runtime.progress import RichReporter
-from gansynth.runtime.version import PARTS
+from gansynth.runtime.version import parts
 
 if TYPE_CHECKING:
     from gansynth.core.edit import Edit
@@ -66,7 +66,7 @@ class PluginOrigin:
     @property
     def ours(self) -> bool:
         """Whether gansynth itself consists of it."""
-        return self.distribution in PARTS
+        return self.distribution in parts()
 
     def __str__(self) -> str:
         return f"{self.distribution} {self.version}".strip()

@@ -7,14 +7,14 @@ int16, boxes half-open voxels ``min..., max...``. Needs numpy only, so that bank
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.runtime.errors import DataFault
+from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 from gansynth.runtime.serialise import Document
 
 FloatArray = npt.NDArray[np.float32]
@@ -88,6 +88,24 @@ class Schema(Document, optional=("classes", "box_classes"), strict=True):
     def foreground(self) -> tuple[int, ...]:
         """Label values above background."""
         return tuple(v for v in self.label_values if v > 0)
+
+    def lesion_values(self, names: Sequence[str] = ()) -> tuple[int, ...]:
+        """Return values by lesion name, all foreground if no name; UsageFault: none exists."""
+        labels = self.labels.items()
+        lesions = {name: value for name, value in labels if value in self.foreground}
+        if not lesions:
+            raise UsageFault(
+                "connected-components.no-foreground",
+                "lesions: labels have no foreground, expected lesion labels",
+            )
+        for name in names:
+            if name not in lesions:
+                raise UsageFault(
+                    "connected-components.lesion-label-unknown",
+                    f"lesions: {name!r} is no foreground label, expected one of "
+                    f"{', '.join(lesions)}.{did_you_mean(name, list(lesions))}",
+                )
+        return tuple(sorted(lesions[name] for name in names or lesions))
 
 
 @dataclass(frozen=True)

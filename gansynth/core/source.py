@@ -152,6 +152,7 @@ class CheckReport:
     ``request``: of the data that were checked; ``source``: opened, if they have no error.
     ``lineage_verified``: whether a run's record is that of the data; None if nobody asked.
     ``looked``: what is said of label maps' places; None if it was not asked.
+    ``site_gaps``: comparisons of sites, see ``gansynth.hosts.data_sets.sites``.
     """
 
     name: str
@@ -162,6 +163,12 @@ class CheckReport:
     source: CaseSource | None = None
     lineage_verified: bool | None = None
     looked: Looked | None = None
+    site_gaps: Sequence[Mapping[str, Any]] = ()
+
+    def with_findings(self, findings: Iterable[Finding]) -> CheckReport:
+        """Return a report of these in place of its findings: errors first, then by case."""
+        in_order = sorted(findings, key=lambda f: (f.level, f.case or ""))
+        return replace(self, findings=in_order)
 
 
 Check = Callable[[SourceRequest, Callable[[int, int], None]], CheckReport]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.foreground import ForegroundIndex
-from gansynth.core.resample import crop_edge, crop_pad, draw_corner, resample
+from gansynth.core.resample import T, crop_edge, crop_pad, draw_corner, resample
 from gansynth.core.schema import OUTSIDE, Boxes, Case, FloatArray, Sample, Schema
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.serialise import Document
@@ -32,6 +32,10 @@ class Placement(Document, strict=True):
 
     corner: tuple[int, ...] = ()
     slice_index: int | None = None
+
+    def cut(self, array: npt.NDArray[T], size: Sequence[int], fill: float) -> npt.NDArray[T]:
+        """Return the crop of an array (D, H, W); ``fill`` lies beyond it."""
+        return crop_pad(array, self.corner, size, fill)
 
 
 @dataclass(frozen=True)
@@ -198,12 +202,8 @@ class Space(Document, optional=("frame", "nearest", "typical"), strict=True):
             image = image[:, placement.slice_index]
             labels = None if labels is None else labels[placement.slice_index]
         if self.grid in ("crop", "slice"):
-            image = crop_pad(image, placement.corner, self.size, 0.0)
-            labels = (
-                None
-                if labels is None
-                else crop_pad(labels, placement.corner, self.size, self.pad_label)
-            )
+            image = placement.cut(image, self.size, 0.0)
+            labels = None if labels is None else placement.cut(labels, self.size, self.pad_label)
             boxes = None if boxes is None else cut_boxes(boxes, placement.corner, self.size)
         elif self.grid == "resample":
             boxes = None if boxes is None else scale_boxes(boxes, image.shape[1:], self.size)
@@ -225,14 +225,14 @@ class Space(Document, optional=("frame", "nearest", "typical"), strict=True):
     def cut_mask(self, mask: npt.NDArray[np.bool_], placement: Placement) -> npt.NDArray[np.bool_]:
         """Cut a mask (D, H, W) or (H, W) of a whole case where crops or slices are cut."""
         plane = mask if placement.slice_index is None else mask[placement.slice_index]
-        return crop_pad(plane, placement.corner, self.size, False)
+        return placement.cut(plane, self.size, False)
 
     def padding(self, shape: Sequence[int], placement: Placement) -> npt.NDArray[np.bool_] | None:
         """Return crop voxels beyond the case, bool of shape ``size``; None if there are none."""
         if self.grid not in ("crop", "slice"):
             return None
         inner = shape[1:] if self.grid == "slice" else shape
-        beyond = crop_pad(np.zeros(inner, np.bool_), placement.corner, self.size, True)
+        beyond = placement.cut(np.zeros(inner, np.bool_), self.size, True)
         return beyond if beyond.any() else None
 
     def clear_padding(self, sample: Sample, shape: Sequence[int], placement: Placement) -> Sample:

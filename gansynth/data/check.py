@@ -78,7 +78,8 @@ def check_volumes(
             progress(number, len(listing.entries))
     check.whole()
     looked = None if options.between is not None else check.chosen.looked()
-    return CheckReport(listing.name, len(listing.entries), in_order(check.findings), looked=looked)
+    report = CheckReport(listing.name, len(listing.entries), (), looked=looked)
+    return report.with_findings(check.findings)
 
 
 def _processes(entries: Sequence[CaseFiles]) -> int:
@@ -95,11 +96,6 @@ def _processes(entries: Sequence[CaseFiles]) -> int:
     with suppress(GansynthError):
         need = read_volume_header(largest).nbytes
     return processes_for(len(sizes), sum(sizes.values()), COPIES * need)
-
-
-def in_order(findings: list[Finding]) -> list[Finding]:
-    """Sort findings: errors first, then by case."""
-    return sorted(findings, key=lambda f: (f.level, f.case or ""))
 
 
 def few_cases(where: Path, count: int) -> Iterator[Finding]:

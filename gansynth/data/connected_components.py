@@ -16,7 +16,7 @@ import numpy.typing as npt
 from gansynth.core.geometry import Matrix, bounding_box, centroid, mask_of
 from gansynth.core.schema import Boxes, Case, LabelArray, Mask, Schema
 from gansynth.data.read_options import BoxesAsked
-from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
+from gansynth.runtime.errors import DataFault, UsageFault
 
 Numbered = npt.NDArray[np.int32]
 
@@ -272,21 +272,3 @@ def _with_nested(labels: LabelArray, chosen: Mask) -> Mask:
     out = chosen.copy()
     out[box] |= binary_fill_holes(chosen[box]) & (labels[box] > 0)
     return out
-
-
-def lesion_values(schema: Schema, names: Sequence[str]) -> tuple[int, ...]:
-    """Return label values by lesion name, all foreground if no name; UsageFault: none exists."""
-    lesions = {name: value for name, value in schema.labels.items() if value in schema.foreground}
-    if not lesions:
-        raise UsageFault(
-            "connected-components.no-foreground",
-            "lesions: labels have no foreground, expected lesion labels",
-        )
-    for name in names:
-        if name not in lesions:
-            raise UsageFault(
-                "connected-components.lesion-label-unknown",
-                f"lesions: {name!r} is no foreground label, expected one of {', '.join(lesions)}."
-                f"{did_you_mean(name, list(lesions))}",
-            )
-    return tuple(sorted(lesions[name] for name in names or lesions))

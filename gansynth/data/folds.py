@@ -24,7 +24,7 @@ from gansynth.core.lineage import guard_split
 from gansynth.core.source import CaseSource, Finding, FoldSplit, SourceRequest
 from gansynth.data.listing import SPLITS, SUBJECTS, VolumeSet
 from gansynth.data.read_options import OF_SPLITS, ReadOptions, VolumeOptions
-from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
+from gansynth.runtime.errors import DataFault, UsageFault, describe_error, did_you_mean
 from gansynth.runtime.files import disk_errors, read_json, replace_text, write_json_atomic
 from gansynth.runtime.measuring import measuring
 from gansynth.runtime.tables import cell, read_cell
@@ -44,8 +44,21 @@ def is_table(text: str) -> bool:
     return text.lower().endswith(".csv") or os.path.isfile(text)
 
 
-def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
+def read_sites(text: str, ids: Iterable[str]) -> dict[str, str]:
+    """Map cases to sites, by a CSV (columns ``case`` and ``site``) or an expression.
+
+    Raises UsageFault, DataFault: as of ``read_subjects``.
+    """
+    with describe_error("--subjects", "--sites"):
+        return read_subjects(text, ids, ("site",))
+
+
+def read_subjects(
+    text: str, ids: Iterable[str], columns: Sequence[str] = ("subject", "subject_group")
+) -> dict[str, str]:
     """Map cases to subjects, by a CSV or by a rule (``SubjectRule``), or each to itself (``EACH``).
+
+    ``columns``: of the CSV, of which the first that it has is read.
 
     Raises UsageFault: no such expression, or one without a group. Raises DataFault: a case has no
     subject or two, or the CSV lacks a column.
@@ -54,7 +67,7 @@ def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
     if text == EACH:
         return {case: case for case in ids}
     if is_table(text):
-        subjects = read_column(Path(text), "subject", "subject_group")
+        subjects = read_column(Path(text), *columns)
         where, hint = text, "add a line for each case"
     else:
         rule = SubjectRule.parse(text)
@@ -64,7 +77,7 @@ def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
     if missing:
         raise DataFault(
             "folds.cases-without-subject",
-            f"{where}: {len(missing)} case(s) have no subject, {missing[0]!r} first; expected one "
+            f"{where}: {len(missing)} case(s) have no {columns[0]}, {missing[0]!r} first; expected one "
             f"for each of {len(ids)}; {hint}",
         )
     return {case: subjects[case] for case in ids}

@@ -127,7 +127,7 @@ class _CompositeRun(Pipeline[PlannedPart]):
         if not step.classes:
             # Parts of a chain get no context when sampling: training cases must not determine it.
             can = capabilities_of(installed().generator(step.generator))
-            settings.update(as_texts(can.in_chain))
+            settings = as_texts(can.in_chain) | settings
         return fitting.fit(
             step.generator,
             replace(step.request, view=view),

@@ -35,7 +35,6 @@ from gansynth.runtime.errors import (
     FAULTS,
     EnvironmentFault,
     GansynthError,
-    printed_fault,
 )
 from gansynth.runtime.files import folder_bytes
 from gansynth.runtime.machine import free_memory
@@ -420,7 +419,7 @@ def _measure_in_own_process(
         report: dict[str, Any] = json.loads(last)
         return report
     if done.returncode in FAULTS and last:
-        raise printed_fault(done.returncode, last)
+        raise GansynthError.printed(done.returncode, last)
     words = ("OutOfMemory", "MemoryError", "allocate memory")  # of torch on CUDA, Python, the CPU
     if done.returncode == -9 or any(word in done.stderr for word in words):
         return {"memory_mib": None}

@@ -235,9 +235,10 @@ def _train(
                 raise SystemExit(fault.exit_code) from fault
             drawn = f". Drawn in {out / CURVES}" if (out / LOSSES).exists() else ""
             raise TrainingFault("fitting.training-failed", f"{fault}{drawn}") from fault
-        except Interrupted:
+        except Interrupted as stopped:
             after = f" after step {manifest['steps']}, which is checkpointed" * job.trains
             reporter.warn(f"{out}: stopped{after}; {Interrupted.RESUME}")
+            stopped.told = True
             raise
 
 

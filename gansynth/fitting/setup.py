@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from pydantic import ValidationError
 
 from gansynth.conditions.edit_chain import EditedLabelMaps, build_edits
 from gansynth.core.case_pool import CasePool, TrainingCases
@@ -360,7 +362,8 @@ def check_folder(
         lineage = extend_lineage(job.source, lineage, job.parent_run)
     if (out / MANIFEST).exists():
         manifest = read_manifest(out)
-        same_run(out, manifest, job.config(), lineage, job.source, resume)
+        before = _named_today(manifest["config"], job.generator)
+        same_run(out, manifest | {"config": before}, job.config(), lineage, job.source, resume)
         return lineage, manifest
     if _begun(out):
         raise IntegrityFault(
@@ -369,6 +372,13 @@ def check_folder(
             f"unknown; expected both or neither. Choose another: {elsewhere(out)}",
         )
     return lineage, None
+
+
+def _named_today(config: dict[str, Any], generator: Generator) -> dict[str, Any]:
+    """Return a run's settings with options as its generator names them now, if it knows them."""
+    with suppress(ValidationError):
+        return config | {"options": generator.Options(**config["options"]).model_dump(mode="json")}
+    return config
 
 
 def say_what_is_read(job: FitJob, reporter: Reporter) -> None:

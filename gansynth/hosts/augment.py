@@ -65,7 +65,7 @@ from gansynth.runtime.machine import hold_cases_in
 from gansynth.runtime.measuring import measuring
 from gansynth.runtime.options import put_setting
 from gansynth.runtime.progress import NullReporter, Reporter
-from gansynth.runtime.signals import Interrupted
+from gansynth.runtime.signals import telling
 from gansynth.sampling.filters.fitted import learn_ahead
 from gansynth.sampling.request_checks import GeneratorInfo, check_request, read_request
 from gansynth.sampling.run_source import open_resolved
@@ -494,11 +494,8 @@ def _train(session: Session, *, timed: bool) -> Augmented:
             device=request.device,
             reporter=reporter,
         )
-    try:
+    with telling(reporter.warn):
         result = session.start()
-    except (KeyboardInterrupt, SystemExit):
-        reporter.say(f"stopped; {Interrupted.RESUME}")
-        raise
     for warning in result.warnings:
         reporter.warn(warning)
     document = result.describe(request.mix)

@@ -66,6 +66,24 @@ class GansynthError(Exception):
         """Return the same error with another message."""
         return type(self)(self.id, message)
 
+    @staticmethod
+    def printed(exit_code: int, line: str) -> GansynthError:
+        """Return the error that a process printed as its ``line`` before it ended with a code."""
+        message, bracket, id = line.rstrip("]").rpartition(" [")
+        if not bracket or not re.fullmatch(ID, id):
+            message, id = line, UNNAMED
+        return FAULTS.get(exit_code, GansynthError)(id, message)
+
+    @staticmethod
+    def traced(text: str) -> GansynthError | None:
+        """Return the error of the last traceback in a process's output, or None; it has no id."""
+        traced = re.findall(rf"^{re.escape(__name__)}\.(\w+): (.+)$", text, re.MULTILINE)
+        kinds = {kind.__name__: kind for kind in FAULTS.values()}
+        if not traced or traced[-1][0] not in kinds:
+            return None
+        kind, message = traced[-1]
+        return kinds[kind](UNNAMED, message)
+
 
 class UsageFault(GansynthError):
     """A wrong option, configuration key or combination of them (exit 2)."""
@@ -102,24 +120,6 @@ FAULTS: Mapping[int, type[GansynthError]] = {
     for fault in (UsageFault, DataFault, EnvironmentFault, TrainingFault, IntegrityFault)
 }
 """Exit code -> its fault."""
-
-
-def printed_fault(exit_code: int, line: str) -> GansynthError:
-    """Return the error that a process printed as its ``line`` before it ended with a code."""
-    message, bracket, id = line.rstrip("]").rpartition(" [")
-    if not bracket or not re.fullmatch(ID, id):
-        message, id = line, UNNAMED
-    return FAULTS.get(exit_code, GansynthError)(id, message)
-
-
-def traced_fault(text: str) -> GansynthError | None:
-    """Return the error of the last traceback in a process's output, or None; it has no id there."""
-    traced = re.findall(rf"^{re.escape(__name__)}\.(\w+): (.+)$", text, re.MULTILINE)
-    kinds = {kind.__name__: kind for kind in FAULTS.values()}
-    if not traced or traced[-1][0] not in kinds:
-        return None
-    kind, message = traced[-1]
-    return kinds[kind](UNNAMED, message)
 
 
 @contextmanager

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from gansynth.runtime.errors import EnvironmentFault
-from gansynth.runtime.version import __version__
+from gansynth.runtime.version import __version__, parts
 
 
 def where_to_get(name: str) -> str:
@@ -46,5 +44,5 @@ def refuse_absent(what: str, name: str) -> None:
 @cache
 def _absent() -> Mapping[str, Any]:
     """Return the tables of the distributions whose packages are not there."""
-    parts = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-    return {part: table for part, table in parts.items() if find_spec(table["packages"][0]) is None}
+    tables = parts().items()
+    return {part: table for part, table in tables if find_spec(table["packages"][0]) is None}

@@ -26,10 +26,11 @@ from gansynth.runtime.errors import (
     EXIT_SIGINT,
     EXIT_SIGTERM,
     FAULTS,
+    GansynthError,
     TrainingFault,
-    printed_fault,
 )
 from gansynth.runtime.files import disk_errors
+from gansynth.runtime.signals import Interrupted
 from gansynth.runtime.system import KILLED, apart, ask_to_stop, belongs_to
 
 if TYPE_CHECKING:
@@ -100,25 +101,23 @@ def run(
 
 
 def raise_if_stopped(ended: ProcessResult) -> None:
-    """Raise KeyboardInterrupt, or SystemExit with 143, after a forwarded signal."""
-    if ended.stopped == signal.SIGINT:
-        raise KeyboardInterrupt
-    if ended.stopped == signal.SIGTERM:
-        raise SystemExit(EXIT_SIGTERM)
+    """Raise Interrupted after a forwarded signal."""
+    if ended.stopped:
+        raise Interrupted(ended.stopped)
 
 
 def raise_if_failed(ended: ProcessResult, name: str) -> None:
     """Raise this process's own error for a failed command, quoting its last line.
 
     Raises:
-        KeyboardInterrupt, SystemExit: as ``raise_if_stopped``.
+        Interrupted: as ``raise_if_stopped``.
         GansynthError: the command's own typed fault, or TrainingFault for any other failure.
     """
     raise_if_stopped(ended)
     if ended.code == 0:
         return
     if ended.code in FAULTS:
-        raise printed_fault(ended.code, ended.line)
+        raise GansynthError.printed(ended.code, ended.line)
     line = ended.last[-1] if ended.last else "no output"
     number = ended.code - 128 if ended.code in STOPPED else -ended.code
     ending = f"signal {_signal(number)}" if number > 0 else f"exit {ended.code}"

@@ -20,14 +20,35 @@ SAME_REQUEST = 1.0  # seconds within which signals count as one request
 
 
 class Interrupted(SystemExit):
-    """Raised to end a process on request; the exit code encodes the signal."""
+    """Raised to end a process on request; the exit code encodes the signal.
+
+    ``told``: the user was told what is kept, so the command says nothing more of the signal.
+    """
 
     RESUME = "type the same command again to resume"
-    """What every command that keeps its work says at its end."""
+    ANEW = "typed again it begins anew"
+    """What a command says at its end that keeps its work, or nothing."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, told: bool = False) -> None:
         super().__init__(128 + number)
-        self.number = number
+        self.number, self.told = number, told
+
+
+@contextmanager
+def telling(tell: Callable[[str], object], *kept: str) -> Iterator[None]:
+    """Tell, where a signal stops the block, what is ``kept``; one is told of once.
+
+    Raises:
+        Interrupted: after it, also for a KeyboardInterrupt.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted) as stop:
+        if getattr(stop, "told", False):
+            raise
+        for line in kept or (f"stopped; {Interrupted.RESUME}",):
+            tell(line)
+        raise Interrupted(getattr(stop, "number", signal.SIGINT), told=True) from None
 
 
 class StopRequest:

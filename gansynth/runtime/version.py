@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gansynth.runtime.errors import IntegrityFault
 
@@ -13,8 +13,14 @@ if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
 __version__ = "0.9.0"
-PARTS = ("gansynth", "gansynth-core", "gansynth-lab")
-"""The distributions of a release; in a checkout, the first holds all."""
+
+
+@cache
+def parts() -> dict[str, Any]:
+    """Return the tables of ``parts.toml``, by distribution."""
+    import tomllib
+
+    return tomllib.loads(Path(__file__).with_name("parts.toml").read_text(encoding="utf-8"))
 
 
 def installed_parts() -> list[Distribution]:
@@ -22,7 +28,7 @@ def installed_parts() -> list[Distribution]:
     from importlib.metadata import PackageNotFoundError, distribution
 
     found = []
-    for name in PARTS:
+    for name in parts():
         with suppress(PackageNotFoundError):
             found.append(distribution(name))
     return found

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth import OUTSIDE, Case, ChannelStatistics, FloatArray, LabelArray
+from gansynth import OUTSIDE, Case, ChannelStatistics, FloatArray, LabelArray, Placement
 from gansynth.core.body_mask import body_mask
-from gansynth.core.resample import crop_pad
 from gansynth.data.label_statistics import label_share
 from gansynth_cgan3d.options import CGAN3DOptions
 
@@ -33,8 +32,7 @@ def automatic(options: CGAN3DOptions, cases: Iterable[Case]) -> tuple[CGAN3DOpti
     chosen: dict[str, int | bool] = {}
     reasons = []
     if options.context is None:
-        shown = options.body or bool(options.given)
-        share = 1.0 if shown else label_share((case.image, case.labels) for case in crops)
+        share = 1.0 if options.given else label_share((case.image, case.labels) for case in crops)
         chosen["context"] = CLUSTERS if share < EXPLAINED else 0  # NaN: nothing in the body
         if chosen["context"]:
             reasons.append(
@@ -107,7 +105,7 @@ class ContextClusters:
             corner: the crop's first voxel in that case; negative where it begins beyond it.
         """
         size = case.image.shape[1:]
-        clusters = crop_pad(whole, corner, size, 0)
+        clusters = Placement(tuple(corner)).cut(whole, size, 0)
         inner = [slice(0, n) for n in size]
         for axis, (first, n, of_whole) in enumerate(zip(corner, size, whole.shape, strict=True)):
             low = 0 if first == 0 else max(-first, 0) + REACH

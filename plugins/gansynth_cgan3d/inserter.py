@@ -29,7 +29,6 @@ from gansynth import (
     paste_soft,
     rim_voxels,
 )
-from gansynth.data.connected_components import lesion_values
 from gansynth.imaging.blending import dress, fade, hole, steps_from
 from gansynth_cgan3d.options import CGAN3DLesionOptions
 
@@ -106,7 +105,7 @@ class LesionInserter:
 
     def __init__(self, schema: Schema, options: CGAN3DLesionOptions) -> None:
         self.schema, self.options = schema, options
-        self.values = lesion_values(schema, options.lesions)
+        self.values = schema.lesion_values(options.lesions)
         self.rim = rim_voxels(options.rim_mm, schema.spacing)
         self.statistics = LesionStatistics(self.values, len(schema.channels))
 

@@ -292,13 +292,13 @@ class CGAN(Generator):
             head=layers.g_head,
             stem=layers.g_stem,
             spectral=layers.g_spectral_norm,
-            noise=o.noise,
-            dropout=o.dropout,
+            noise=layers.noise,
+            dropout=layers.dropout,
             checkpointing=o.checkpointing,
         )
         ndim, strides = self.schema.ndim, self.strides[: o.levels - 1]
         cin, cout = len(self.condition_channels), len(self.target_channels)
-        shape = ndim, cin, cout, o.width, strides, self.output, o.max_width
+        shape = ndim, cin, cout, o.width, strides, self.output, o.layers.max_width
         return UNetGenerator(*shape, style=style)
 
     def new_discriminator(self) -> PatchDiscriminator:
@@ -311,7 +311,7 @@ class CGAN(Generator):
             o.d_width,
             self.strides[: o.d_levels - 1],
             spectral=o.spectral_norm,
-            texture_head=o.texture_head,
+            texture_head=layers.texture_head,
             norm=layers.d_norm,
             act=layers.d_activation,
             down=layers.d_down,
@@ -376,7 +376,7 @@ class CGAN(Generator):
             "discriminator": o.lr_discriminator,
             "perceptor": PERCEPTOR_RATE,
         }
-        return self.adam(parameters, rates[player], (o.beta1, o.beta2))
+        return self.adam(parameters, rates[player], o.betas)
 
     # -- training: the generator -----------------------------------------------------------------
 
@@ -385,9 +385,9 @@ class CGAN(Generator):
         o = self.options
         if not self.nets:
             return ()
-        turns = 2 if o.alternate else 1
+        turns = 2 if o.n_critic == "alternate" else 1
         # The generator is updated after the discriminator steps that it waits for.
-        pace = turns * o.n_critic
+        pace = 2 if o.n_critic == "alternate" else o.n_critic
         return [
             Phase("generator", self._generator, pace, pace - 1),
             Phase("discriminator", self._discriminator, turns, chance=self._chance()),

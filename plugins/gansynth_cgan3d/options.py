@@ -10,9 +10,11 @@ from pydantic import Field, model_validator
 from gansynth import GeneratorOptions, Needs
 from gansynth.nn.diff_augment import ChangeName
 from gansynth.nn.losses import ADVERSARIAL, AdversarialName
-from gansynth_cgan3d.styles import STYLES, Layers
+from gansynth_cgan3d.styles import Layers, as_named_today, layers_of
 
 Names = tuple[str, ...]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+BODY = r"body(:.+)?"
 
 
 class CGANOptions(GeneratorOptions):
@@ -25,12 +27,7 @@ class CGANOptions(GeneratorOptions):
     )
     # -- generator
     width: int = Field(16, ge=4, le=4096, description="generator features at its finest level")
-    max_width: int = Field(256, ge=4, le=16384, description="most generator features of any level")
     levels: int = Field(4, ge=1, le=7, description="resolutions of the generator's U-Net")
-    noise: bool = Field(True, description="noise at every level; off: one sample for a condition")
-    dropout: float = Field(
-        0, ge=0, lt=1, description="dropout of the coarse decoder levels, also when sampling"
-    )
     # -- discriminator
     d_width: int = Field(16, ge=4, le=4096, description="discriminator features at full resolution")
     d_levels: int = Field(3, ge=1, le=6, description="resolutions of the discriminator")
@@ -39,7 +36,6 @@ class CGANOptions(GeneratorOptions):
         description="spectral normalisation of the discriminator; of both networks with "
         "style=mmgan and doncenco",
     )
-    texture_head: bool = Field(True, description="a discriminator head for texture, five voxels")
     checkpointing: bool = Field(False, description="recompute features: less memory, more time")
     # -- losses
     loss: AdversarialName = Field("lsgan", description="the adversarial loss of both players")
@@ -54,12 +50,14 @@ class CGANOptions(GeneratorOptions):
         0.3, description="probability of each augmentation, or adaptive"
     )
     # -- training
-    n_critic: int = Field(1, ge=1, description="discriminator steps per generator step")
-    alternate: bool = Field(False, description="update one player per step, in turn")
+    n_critic: Annotated[int, Field(ge=1)] | Literal["alternate"] = Field(
+        1, description="discriminator steps per generator step; alternate: one player a step"
+    )
     lr_generator: float = Field(4e-4, gt=0, le=10, description="Adam's rate for the generator")
     lr_discriminator: float = Field(4e-4, gt=0, le=10, description="that for the discriminator")
-    beta1: float = Field(0.5, ge=0, lt=1, description="Adam's first moment decay")
-    beta2: float = Field(0.999, ge=0, lt=1, description="Adam's second moment decay")
+    betas: tuple[Decay, Decay] = Field(
+        (0.5, 0.999), description="Adam's decays of the first and the second moment"
+    )
     # -- sampling
     sample_tile: int = Field(
         0, ge=0, description="edge of sampling tiles; 0: of large volumes only"
@@ -68,25 +66,12 @@ class CGANOptions(GeneratorOptions):
     @property
     def layers(self) -> Layers:
         """Layers of both networks."""
-        if isinstance(self.style, Layers):
-            return self.style
-        chosen = STYLES[self.style]
-        return (
-            chosen if self.spectral_norm else chosen.model_copy(update={"g_spectral_norm": False})
-        )
+        return layers_of(self.style, spectral_norm=self.spectral_norm)
 
     @model_validator(mode="before")
     @classmethod
-    def _layers_by_name(cls, values: Any) -> Any:
-        """Read the options of a run from before styles, which have each layer's choice apart."""
-        if not isinstance(values, Mapping):
-            return values
-        layers = {key: value for key, value in values.items() if key in Layers.model_fields}
-        if not layers:
-            return values
-        others = {key: value for key, value in values.items() if key not in layers}
-        usual = Layers.model_validate(layers) == STYLES["own"]
-        return others | {"style": "own" if usual else layers}
+    def _of_earlier_runs(cls, values: Any) -> Any:
+        return as_named_today(values) if isinstance(values, Mapping) else values
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -97,11 +82,10 @@ class CGANOptions(GeneratorOptions):
 
     def conflicts(self) -> dict[str, bool]:
         """Return messages about options that contradict each other, and whether they do here."""
-        several, layers = self.n_critic > 1, self.layers
+        layers = self.layers
         joins = layers.skip == "concat" and layers.up != "transposed"
         no_origin = self.augment_p == "adaptive" and ADVERSARIAL[self.loss].midpoint is None
         return {
-            "alternate: updates each player in turn; use n_critic=1": self.alternate and several,
             "gp: penalises each sample alone; use another d_norm than batch": self.gp > 0
             and layers.d_norm == "batch",
             "augment_p=adaptive: needs logits with an origin, wgan has none": no_origin,
@@ -115,9 +99,7 @@ class CGAN3DOptions(CGANOptions):
 
     needs: ClassVar[Needs] = {
         "augment_p": "augment",
-        "l1_lowpass": "l1, l1_mask!=foreground",
-        "l1_mask": "l1",
-        "body_of": "body",
+        "l1_lowpass": "l1",
         "lesions": "local",
         "local_size": "local",
     }
@@ -125,28 +107,21 @@ class CGAN3DOptions(CGANOptions):
     output: Literal["linear", "tanh"] = Field(
         "linear", description="linear: unbounded z-scores; tanh: needs a recorded window"
     )
-    l1_lowpass: int = Field(4, ge=1, description="L1 compares means of cubes of this edge, voxels")
-    l1_mask: Literal["none", "foreground"] = Field(
-        "none", description="where L1 counts; foreground: voxel by voxel"
+    l1_lowpass: Annotated[int, Field(ge=1)] | Literal["foreground"] = Field(
+        4,
+        description="L1 compares means of cubes of this edge, voxels; foreground: single voxels, "
+        "there alone",
     )
     perceptual: float = Field(0, ge=0, description="weight of a loss by a segmenter of its own")
     pool: int = Field(0, ge=0, description="earlier samples kept for the discriminator")
-    context: int | None = Field(
-        None,
-        ge=0,
-        le=16,
-        description="intensity clusters of the background as condition; 0: none; default 4 where "
-        "labels explain less than 40 % of the training images' variance, else 0",
-    )
-    body: bool = Field(
-        False,
-        description="give the body (what differs from the even background) its own class, for "
-        "label maps of tumours alone",
-    )
-    body_of: str = Field(
-        "",
-        description="channel whose body is the condition of samples, of several models "
-        "(--per-channel), each trained with its own channel's body; empty: any channel",
+    context: Annotated[int, Field(ge=0, le=16)] | Annotated[str, Field(pattern=BODY)] | None = (
+        Field(
+            None,
+            description="intensity clusters of the background as condition; 0: none; default 4 "
+            "where labels explain less than 40 % of the training images' variance, else 0; body: "
+            "the body (what differs from the even background) has its own class, for label maps "
+            "of tumours alone; body:CHANNEL: with --per-channel, that channel's in samples",
+        )
     )
     fit_edits: Names = Field(
         (),
@@ -163,6 +138,16 @@ class CGAN3DOptions(CGANOptions):
     local_size: int = Field(24, ge=4, description="edge of the local discriminator's window")
     lesions: Names = Field((), description="labels of lesions, for local; none: all foreground")
 
+    @property
+    def clusters(self) -> int:
+        """Number of intensity clusters."""
+        return self.context if isinstance(self.context, int) else 0
+
+    @property
+    def body_of(self) -> str | None:
+        """Channel whose body is a condition of samples, empty for any; None: no body is."""
+        return self.context.partition(":")[2] if isinstance(self.context, str) else None
+
     def conflicts(self) -> dict[str, bool]:
         """See ``CGANOptions``."""
         given, edited, own_units = bool(self.given), bool(self.fit_edits), self.output == "tanh"
@@ -171,7 +156,6 @@ class CGAN3DOptions(CGANOptions):
             # A checkpoint holds the pool, and must not hold a patient's image.
             "pool: would store real images (given) in checkpoints; use pool=0": given
             and self.pool > 0,
-            "body: context shows the body already; use context=0": self.body and bool(self.context),
             "standardise: output=tanh has units; use linear": own_units and bool(self.standardise),
             f"{unlike} correspond; use feature_matching=0": edited and self.feature_matching > 0,
             "fit_edits: generates all channels from edited label maps; leave given out": edited

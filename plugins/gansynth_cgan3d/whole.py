@@ -32,7 +32,6 @@ from gansynth import (
     UsageFault,
     one_hot,
 )
-from gansynth.data.connected_components import lesion_values
 from gansynth.nn import losses
 from gansynth.nn.networks.perceptor import Perceptor
 from gansynth.runtime.devices import numbers_on
@@ -63,7 +62,7 @@ class CGAN3D(CGAN):
         o, takes = self.options, set[Input]({"labels"})
         if o.given:
             takes.add("channels")
-        if o.body or o.context:
+        if o.context:
             takes.add("context")
         shared = super().capabilities
         return replace(
@@ -71,8 +70,8 @@ class CGAN3D(CGAN):
             takes=frozenset(takes),
             channels=o.given,
             range=o.output,
-            follows=not o.body,  # clusters move with edited labels, the body does not
-            body_channel=o.body_of if o.body else None,
+            follows=o.body_of is None,  # clusters move with edited labels, the body does not
+            body_channel=o.body_of,
             in_chain={"context": 0},
             fit_edits=o.fit_edits,
             replays=shared.replays and not o.pool,
@@ -83,7 +82,7 @@ class CGAN3D(CGAN):
     def networks(self) -> dict[str, nn.Module]:
         """Return also a local discriminator, and a segmenter for a loss."""
         o, schema = self.options, self.schema
-        self.clusters, self.bodies = ContextClusters(o.context or 0), BodyChannel()
+        self.clusters, self.bodies = ContextClusters(o.clusters), BodyChannel()
         self.intensities = ChannelStatistics(len(schema.channels))
         self.given = numbers_of(o.given, schema)
         if not self.drawn:
@@ -108,7 +107,7 @@ class CGAN3D(CGAN):
     def judges(self) -> list[Discriminator]:
         """The discriminators, the global one first."""
         o = self.options
-        values = lesion_values(self.schema, o.lesions) if o.local else ()
+        values = self.schema.lesion_values(o.lesions) if o.local else ()
         names = [f"label:{value}" for value in values]
         return [*super().judges, *self.local_judges(names, o.local, o.local_size)]
 
@@ -116,8 +115,8 @@ class CGAN3D(CGAN):
     def discriminator_conditions(self) -> tuple[str, ...]:
         """``label:0``, ``body``, ``context:1``, ``given:T1``."""
         o = self.options
-        body = ["body"] if o.body else []
-        context = [f"context:{number + 1}" for number in range(o.context or 0)]
+        body = [] if o.body_of is None else ["body"]
+        context = [f"context:{number + 1}" for number in range(o.clusters)]
         return (
             *super().discriminator_conditions,
             *body,
@@ -158,19 +157,17 @@ class CGAN3D(CGAN):
 
     def context(self, case: Case) -> LabelArray | None:
         """Return background clusters or the body map, int16 (D, H, W); None for neither."""
-        if self.options.body:
+        if self.options.body_of is not None:
             return body_map(case, self.bodies)
-        return self.clusters.map(case) if self.options.context else None
+        return self.clusters.map(case) if self.options.clusters else None
 
     def whole_context(self, case: Case) -> Clusters | None:
         """Return clusters of all voxels; a body is not to be found from crop to crop."""
-        clustered = bool(self.options.context) and not self.options.body
-        return self.clusters.of_image(case.image) if clustered else None
+        return self.clusters.of_image(case.image) if self.options.clusters else None
 
     def whole_context_key(self) -> str:
         """Return the clusters' centres."""
-        clustered = bool(self.options.context) and not self.options.body
-        return json.dumps(self.clusters.to_json()) if clustered else ""
+        return json.dumps(self.clusters.to_json()) if self.options.clusters else ""
 
     def cut_context(self, case: Case, whole: Clusters, corner: Sequence[int]) -> LabelArray:
         """Return clusters of a crop's background, int16 (D, H, W)."""
@@ -184,7 +181,7 @@ class CGAN3D(CGAN):
     def inputs_of(self, conditions: Sequence[Condition]) -> ConditionInputs:
         """Return the same of samples; a missing context is empty."""
         labels, context, given = super().inputs_of(conditions).labels, None, None
-        if self.options.context or self.options.body:
+        if self.options.context:
             assert labels is not None
             blank = np.zeros(labels.shape[1:], np.int16)
             maps = [blank if c.context is None else c.context for c in conditions]
@@ -198,12 +195,12 @@ class CGAN3D(CGAN):
     ) -> list[Tensor]:
         """Return labels, body, context and given channels."""
         parts = super().condition_parts(inputs, part)
-        if self.options.body:
+        if self.options.body_of is not None:
             assert inputs.context is not None, "the batch has the body of context()"
             parts.append(self._split_off_body(parts[0], part(inputs.context)))
-        if self.options.context:
+        if self.options.clusters:
             assert inputs.context is not None, "the batch has the context of observe()'s clusters"
-            parts.append(one_hot(part(inputs.context), range(1, self.options.context + 1)))
+            parts.append(one_hot(part(inputs.context), range(1, self.options.clusters + 1)))
         if inputs.given is not None:
             units = self._units(self.given, inputs.given)
             given = part(inputs.given)
@@ -253,7 +250,7 @@ class CGAN3D(CGAN):
     def l1(self, step: TrainingStep, fake: Tensor, real: Tensor) -> Tensor:
         """Return L1 where it counts: in the foreground, or where conditions are equal."""
         alike, lowpass = self.alike(step), self.options.l1_lowpass
-        if self.options.l1_mask == "foreground":
+        if lowpass == "foreground":
             assert step.batch.labels is not None
             inside = step.batch.labels[:, None] > 0
             return losses.masked_l1(fake, real, inside if alike is None else inside & alike)

@@ -30,7 +30,7 @@ from gansynth import (
 )
 from gansynth.core.geometry import Matrix, mask_of
 from gansynth.core.schema import Mask
-from gansynth.data.connected_components import lesion_values, parts
+from gansynth.data.connected_components import parts
 from gansynth.imaging.lesion_grain import (
     AROUND,
     LEAST_VOXELS,
@@ -94,7 +94,7 @@ class Parametric(Generator):
 
     def networks(self) -> dict[str, nn.Module]:
         """Return none."""
-        self.values = lesion_values(self.schema, self.options.lesions)
+        self.values = self.schema.lesion_values(self.options.lesions)
         return {}
 
     def observe(self, cases: Iterable[Case]) -> dict[str, Any]:

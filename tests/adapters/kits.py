@@ -380,13 +380,12 @@ class DeepMedicKit(Kit):
         return ("--data", f"deepmedic:{other.train}"), says
 
     def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
-        from gansynth.hosts.mixing.epoch_plan import count_places
         from gansynth_deepmedic.hook import Subepochs
         from gansynth_deepmedic.layout import read_host
 
         intake: Any = self.intake()
         cases = [intake.source.host_case(case) for case in intake.source.train_ids]
-        size = count_places(plan.ratio, len(cases))
+        size = plan.ratio.places(len(cases))
         subepochs = Subepochs(plan, cases, size)
         for number in range(count):
             yield [lit(subepochs.load(number, place, read_host).image) for place in range(size)]

@@ -200,6 +200,26 @@ def test_a_new_plan_is_opened_as_it_stands_marks_what_is_required_and_is_never_o
     assert not (tmp_path / "few.yaml").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--new", "set"), "stopped; nothing is written, so typed again it begins anew"),
+        (("set", "--hours", "1"), "stopped; type the same command again to resume"),
+    ],
+)
+def test_a_stop_before_the_first_job_says_in_one_line_what_is_kept(
+    tmp_path, monkeypatch, words, said
+):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    pictures(tmp_path / "set")
+    monkeypatch.setattr("gansynth_benchmark.new_plan.decide", stop)
+    stopped = gansynth("benchmark", *words, "--quiet")
+    assert (stopped.exit_code, stopped.stderr) == (130, f"warning: {said}\n")
+
+
 @pytest.mark.slow
 def test_hours_end_in_a_sentence_and_a_command_and_typed_again_go_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -145,7 +145,7 @@ def test_a_stopped_evaluation_keeps_its_parts_and_the_command_it_names_makes_the
     kept = json.loads((folder / "evaluation.json").read_text("utf-8"))
     assert kept["figures"]
     assert "memorisation" not in kept
-    rest = re.search(r"about \d+:\d\d more: memorisation\nnext: gansynth (.*)", result.stderr)
+    rest = re.search(r"about \d+:\d\d more: memorisation\nnext: gansynth (.*)\n$", result.stderr)
     assert rest is not None, result.stderr
     assert run_cli(*shlex.split(rest[1])).exit_code == 0
     whole = json.loads((folder / "evaluation.json").read_text("utf-8"))

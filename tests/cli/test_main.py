@@ -166,10 +166,13 @@ def test_within_python_exceptions_pass_through():
 
 
 SLEEPY = """
-import sys, time, types, click, gansynth_cli.main as main
+import contextlib, sys, time, types, click, gansynth_cli.main as main
+from gansynth.runtime.progress import write_stderr
+from gansynth.runtime.signals import telling
 
 @click.command()
 def command():
+  with telling(write_stderr) if {tells} else contextlib.nullcontext():
     try:
         print("ready", flush=True)
         for _ in range(6000):  # a signal just before a sleep does not shorten it
@@ -186,6 +189,8 @@ sys.argv = ["gansynth", "sleepy"]
 main.main()
 """
 
+KEPT = "stopped; type the same command again to resume\n"
+
 
 @pytest.mark.fault(30)
 @pytest.mark.parametrize(
@@ -194,12 +199,15 @@ main.main()
         ([signal.SIGTERM] * 2, 143, "terminated\n"),
         ([signal.SIGINT], 130, "interrupted\n"),
         ([signal.SIGHUP] * 2, 129, "hung up\n"),
+        ([signal.SIGTERM] * 2, 143, KEPT),
+        ([signal.SIGINT], 130, KEPT),
+        ([signal.SIGHUP] * 2, 129, KEPT),
     ],
 )
-def test_a_signal_ends_it_with_its_code_and_a_word_after_cleaning_up(numbers, code, says):
+def test_a_signal_ends_it_with_its_code_and_one_line_after_cleaning_up(numbers, code, says):
     """Schedulers send SIGTERM more than once: the second does not end the cleaning up."""
     pipe = subprocess.PIPE
-    words = [sys.executable, "-c", SLEEPY]
+    words = [sys.executable, "-c", SLEEPY.replace("{tells}", str(says == KEPT))]
     with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"

@@ -3,7 +3,6 @@ of runs; and the page of docs.
 """
 
 import re
-import runpy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,11 +134,7 @@ def test_samples_of_cases_have_a_distance_to_these_and_without_networks_no_criti
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_pages_tables_are_those_of_the_results_and_have_every_metric():
-    measure = ROOT / "benchmarks" / "measure"
-    filled = runpy.run_path(str(measure / "table_evaluate.py"))["filled"]
-    tables = (measure / "results" / "evaluations.md").read_text(encoding="utf-8")
-    assert filled(tables) == tables, "run: python benchmarks/measure/table_evaluate.py"
+def test_the_page_has_every_metric():
     text = (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8")
     table = text.split("## Metrics")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (`.*?) \|", table, re.M)

@@ -341,7 +341,7 @@ TEXTS = {
     "draws-host-1.csv": 'settings,,"{""seed"": 0, ""batch"": 1}"\nreal,case_1,\n'
     f"synthetic,0-1,case_1,1,{'0' * 64}\n",
     "settings.txt": "steps=100\nbatch_size=2\nlr_generator=0.0002\nwidth=16\n"
-    "precision=auto\nbody=yes\nlevels=3\nbeta1=0.5\ncheckpoint_every=10",
+    "precision=auto\ncontext=body\nlevels=3\nbetas=0.5,0.9\ncheckpoint_every=10",
     "chain.yaml": """parts:
 - {name: whole, generator: cgan3d, set: {steps: 10, width: 4, lr_generator: 0.0002}, channels: [T1]}
 - {name: rest, generator: dcgan, set: {steps: 5}, channels: [T2, FLAIR], labels_by: whole}

@@ -111,7 +111,7 @@ def test_a_checkpoint_goes_from_one_device_to_the_other_and_back(device, tmp_pat
 def test_the_first_losses_are_those_of_the_cpu(device):
     """Noise comes from the device's own generator, so those without are compared: L1 of labels."""
     first = [
-        train(*cgan(noise=False), options(steps=1), device=where).losses["generator/l1"]
+        train(*cgan(style={"noise": False}), options(steps=1), device=where).losses["generator/l1"]
         for where in (torch.device("cpu"), device)
     ]
     assert first[0] == pytest.approx(first[1], rel=1e-2)

@@ -42,23 +42,36 @@ def losses_of(generator: CGAN3D) -> dict[str, float]:
 # -- styles ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layers", [{"up": "cubic", "d_norm": "group"}, {}], ids=["own", "usual"])
-def test_a_run_from_before_styles_draws_what_it_drew(layers, tmp_path):
-    """Its manifest has an option for each layer."""
-    run, data, tiny = tmp_path / "run", SourceRequest("unseen", "3"), toys.CGAN
+BEFORE = {"beta1": 0.1, "beta2": 0.9, "alternate": True, "l1_mask": "foreground", "body": True}
+TODAY = {"betas": "0.1,0.9", "n_critic": "alternate", "l1_lowpass": "foreground", "context": "body"}
+
+
+@pytest.mark.parametrize(
+    ("layers", "before", "today"),
+    [({"up": "cubic", "d_norm": "group", "noise": False}, BEFORE, TODAY), ({}, {}, {})],
+    ids=["own", "usual"],
+)
+def test_a_run_with_an_option_for_each_layer_is_the_run_it_was(layers, before, today, tmp_path):
+    """It has the options of before in its manifest, draws what it drew, and goes on."""
+    run, data = tmp_path / "run", SourceRequest("unseen", "2")
+    own = {**toys.CGAN, "style": layers or "own", **today}
     with offered("unseen", sources={"unseen": Toys}):
-        fit_toys("cgan3d", data, run, steps=1, style=layers or "own", **tiny)
-        before = drawn_by(run)
+        fit_toys("cgan3d", data, run, steps=1, **own)
+        drawn = drawn_by(run)
         path = run / "manifest.json"
         manifest = json.loads(path.read_text())
-        del manifest["options"]["style"], manifest["digest"]
-        manifest["options"] |= Layers.model_validate(layers).model_dump(mode="json")
+        for options in (manifest["options"], manifest["config"]["options"]):
+            for name in ("style", *today):
+                del options[name]
+            options |= Layers.model_validate(layers).model_dump(mode="json") | before
+        del manifest["digest"]
         path.write_text(json.dumps(manifest))
-        assert np.array_equal(drawn_by(run), before)
+        assert np.array_equal(drawn_by(run), drawn)
+        assert fit_toys("cgan3d", data, run, steps=2, **own)["steps"] == 2
 
 
 def drawn_by(run: Path) -> Any:
-    data = Toys(SourceRequest("unseen", "3"))
+    data = Toys(SourceRequest("unseen", "2"))
     (sample,) = Sampler(load_run(run, "cpu"), data, SampleRequest(seed=5)).draw(0, 1)
     return sample.image
 
@@ -92,7 +105,7 @@ def test_a_perfect_image_costs_nothing_whatever_the_changes(monkeypatch):
 
 
 def test_masked_l1_looks_at_the_foreground_only(monkeypatch):
-    generator = build(l1_mask="foreground")
+    generator = build(l1_lowpass="foreground")
     now = step(generator, cases(2))
     off = (now.batch.labels[:, None] <= 0).float()  # type: ignore[index]
     monkeypatch.setattr(generator, "_fakes", lambda now: now.batch.image + off)
@@ -158,7 +171,7 @@ def test_contexts_of_crops_are_cut_from_whole_cases_and_remain_what_they_were(si
         ({}, False, 0),
         ({"context": 2}, True, 2),
         ({"context": 0}, True, 0),
-        ({"body": True}, True, 0),
+        ({"context": "body"}, True, "body"),
         ({"given": ("T1",)}, True, 0),
     ],
 )

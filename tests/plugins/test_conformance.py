@@ -20,6 +20,7 @@ from gansynth.sampling.open_run import load_run
 from gansynth.testing import ToySource, check_generator
 from gansynth.testing._generator_checks import check_realness
 from gansynth.training.loop import FitOptions, train
+from gansynth_cgan3d.styles import STYLES
 from gansynth_evaluate.memorisation import discriminator_scores
 from tests.expected import raises_fault
 from tests.offered import offered
@@ -53,7 +54,7 @@ PLAIN = {**LESION, "residual": False, "standardise": False}
 CHANGES = ["brightness", "flip", "translation"]
 ADAPTIVE = {"augment": ["flip", "contrast"], "augment_p": "adaptive"}
 INSTANCE = {"n_critic": 2, "g_norm": "instance"}
-BATCH = {"d_norm": "batch"}  # layers of a run from before styles
+BATCH = {"d_norm": "batch", "texture_head": False}  # layers of a run from before styles
 GAN = {"objective": "gan", "d_norm": "instance", "g_norm": "instance"}
 WAYS: list[tuple[str, dict[str, Any], set[str]]] = [
     ("dcgan", {"objective": "gan"}, set()),
@@ -67,20 +68,16 @@ WAYS: list[tuple[str, dict[str, Any], set[str]]] = [
     ("cgan3d", {"loss": "hinge"}, set()),
     ("cgan3d", {"loss": "wgan", "gp": 10, "style": "pix2pix"}, {"discriminator/gp"}),
     ("cgan3d", {"n_critic": 2}, set()),
-    (
-        "cgan3d",
-        {"alternate": True, "style": "doncenco", "body": True, "texture_head": False},
-        set(),
-    ),
-    ("cgan3d", {"alternate": True, "style": BATCH, "texture_head": False}, set()),
-    ("cgan3d", {"perceptual": 1, "dropout": 0.5, "style": "unet3d"}, {"perceptor/cross_entropy"}),
-    ("cgan3d", {**ADAPTIVE, "l1_mask": "foreground", "style": "mmgan"}, set()),
+    ("cgan3d", {"n_critic": "alternate", "style": "doncenco", "context": "body"}, set()),
+    ("cgan3d", {"n_critic": "alternate", "style": BATCH}, set()),
+    ("cgan3d", {"perceptual": 1, "style": {"dropout": 0.5}}, {"perceptor/cross_entropy"}),
+    ("cgan3d", {**ADAPTIVE, "l1_lowpass": "foreground", "style": "unet3d"}, set()),
     ("cgan3d", {"gp": 1, "checkpointing": True}, {"discriminator/gp"}),
     ("cgan3d", {"context": 2, "local": 1.0, "lesions": ["lesion"], "local_size": 8}, set()),
     ("cgan3d", {"given": ["T1"], "feature_matching": 0}, set()),
     ("cgan3d-labels", {"given": ["T1"]}, {"generator/dice"}),
     ("cgan3d-lesion", {**PLAIN, "loss": "wgan", "gp": 10}, {"discriminator/local_gp"}),
-    ("cgan3d-lesion", {**LESION, "augment": ["flip", "cutout"], "alternate": True}, set()),
+    ("cgan3d-lesion", {**LESION, "augment": ["flip", "cutout"], "n_critic": "alternate"}, set()),
     ("cgan3d-lesion", {**PLAIN, "stage": "refine"}, {"generator/local_adversarial"}),
     ("cpggan", {"flips": "hv", "augment": CHANGES, "condition": "class"}, {"discriminator/drift"}),
     ("cpggan", {"mode": "roi", "roi_size": 8, "spp": True, "output": "tanh"}, {"generator/value"}),
@@ -195,8 +192,8 @@ SLOW_CONTRACTS: list[tuple[str, dict[str, Any], tuple[int, ...], int]] = [
     (
         "cgan3d",
         {
-            **{"width": 8, "d_width": 8, "style": "mmgan", "noise": False, "dropout": 0.2},
-            **{"output": "tanh", "pool": 4, "l1": 10, "lr_generator": 2e-3, "beta1": 0},
+            **{"width": 8, "d_width": 8, "style": {**dict(STYLES["mmgan"]), "dropout": 0.2}},
+            **{"output": "tanh", "pool": 4, "l1": 10, "lr_generator": 2e-3, "betas": (0, 0.999)},
         },
         (2,),
         40,
@@ -251,7 +248,6 @@ def test_generator_keeps_the_contract(kind, own, ndim, steps, request):
 @pytest.mark.parametrize(
     ("kind", "settings", "way_out"),
     [
-        ("cgan3d", {"alternate": "true", "n_critic": "2"}, "n_critic=1"),
         ("cgan3d", {"gp": "1", "style": "{d_norm: batch}"}, "another d_norm"),
         ("cgan3d", {"style": "{narrow: none}"}, "skip=concat"),
         ("cgan3d", {"style": "{narrow: none, skip: concat, up: transposed}"}, "not up=transposed"),
@@ -259,7 +255,7 @@ def test_generator_keeps_the_contract(kind, own, ndim, steps, request):
         ("cgan3d", {"pool": "2", "given": "T1"}, "pool=0"),
         ("cgan3d", {"augment": "flap"}, "'flip'"),
         ("cgan3d", {"standardise": "yes", "output": "tanh"}, "linear"),
-        ("cgan3d", {"body": "yes", "context": "2"}, "context=0"),
+        ("cgan3d", {"context": "bodies"}, "body:CHANNEL"),
         ("cgan3d", {"style": "isola"}, "own, pix2pix, mmgan, unet3d, doncenco"),
         ("cgan3d", {"fit_edits": "transplant"}, "feature_matching=0"),
         (

@@ -289,9 +289,9 @@ def test_a_recipe_is_told_and_learns_as_its_paper_says(asked):
     recipe, _, name = row[0].partition("/")
     kind, settings = settings_of(recipe, *name.split("/"))
     loop, own = options_of(settings, kind)
-    every = loop.model_dump() | own.model_dump() | own.layers.model_dump()
+    every = own.layers.model_dump() | loop.model_dump() | own.model_dump()
     assert every.items() >= options.items()
-    small = {"width": 4, "d_width": 4, "max_width": 8, "levels": 2, "d_levels": 2}
+    small = {"width": 4, "d_width": 4, "levels": 2, "d_levels": 2}
     gan = paper_data.build(settings, row[1], (16, 32, 32), kind, **small)
     target = tuple(c if ":" in c else f"image:{c}" for c in drawn)
     assert (gan.condition_channels, gan.target_channels) == (told, target)

@@ -107,7 +107,7 @@ except BaseException as error:
 
 @pytest.mark.parametrize(
     ("number", "expected"),
-    [(signal.SIGINT, ["KeyboardInterrupt"]), (signal.SIGTERM, ["SystemExit", "143"])],
+    [(signal.SIGINT, ["Interrupted", "130"]), (signal.SIGTERM, ["Interrupted", "143"])],
 )
 def test_a_signal_reaches_the_child_and_ends_us_too(tmp_path, number, expected):
     log = tmp_path / "log"

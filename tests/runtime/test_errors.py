@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from gansynth.runtime.errors import FAULTS, ID, DataFault, GansynthError, printed_fault
+from gansynth.runtime.errors import FAULTS, ID, DataFault, GansynthError
 from tests.errors_page import raised_errors
 
 
@@ -20,14 +20,14 @@ def test_every_error_of_the_code_has_an_id_of_one_exit_code():
 @pytest.mark.parametrize("kind", FAULTS.values())
 def test_an_error_printed_by_a_process_is_the_same_here(kind):
     error = kind("grid.odd-shape", "a.nii: shape [3] is odd,\n expected even")
-    again = printed_fault(error.exit_code, error.line)
+    again = GansynthError.printed(error.exit_code, error.line)
     assert (type(again), again.id) == (kind, error.id)
     assert str(again) == "a.nii: shape [3] is odd, expected even"
 
 
 @pytest.mark.parametrize("line", ["killed", "killed [by whom]", "a list [1.5]x", ""])
 def test_a_line_without_an_id_is_the_message(line):
-    error = printed_fault(3, line)
+    error = GansynthError.printed(3, line)
     assert (type(error), error.id, str(error)) == (DataFault, "process.failed", line)
 
 

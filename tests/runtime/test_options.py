@@ -227,8 +227,8 @@ FIT = {"steps": 2, "batch_size": 2, "precision": "fp32", "checkpoint_every": 9}
 IDLE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("dcgan", {}, {"clip": 1e-4, "augment_p": 0.1, "decay_from": 0.1}),
     ("dcgan", {"objective": "wgan"}, {"penalty": 1.0}),
-    ("cgan3d", {}, {"augment_p": 1.0, "body_of": "first", "lesions": "one", "local_size": 8}),
-    ("cgan3d", {"l1": 0}, {"l1_lowpass": 1, "l1_mask": "foreground"}),
+    ("cgan3d", {}, {"augment_p": 1.0, "lesions": "one", "local_size": 8}),
+    ("cgan3d", {"l1": 0}, {"l1_lowpass": "foreground"}),
     ("cgan3d-lesion", {"stage": "refine"}, {"residual": False}),
 ]
 

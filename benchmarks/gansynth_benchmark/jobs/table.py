@@ -63,12 +63,13 @@ class JobTable:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Leave the table as it is; after a signal print how to resume."""
         if self._live is not None:
             self._live.stop()
         self._live = self._console = None
-        if kind is not None and issubclass(kind, Interrupted):
+        if isinstance(error, Interrupted):
+            error.told = True
             standings = self._progress.standings if self._progress is not None else ()
             done = f"{_count(standings, *FINE)} of {len(standings)} jobs done"
             self._say(

@@ -17,7 +17,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from gansynth.hosts.deciding.trials import trials_of
-from gansynth.runtime.errors import printed_fault
+from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
 from gansynth.runtime.options import overlay
 from gansynth_benchmark.papers.commands import PaperCommands, bare, said
@@ -96,7 +96,7 @@ class PaperTableRun:
         done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
         if done.returncode != 0:
             message = f"{text}: ended with exit code {done.returncode}; see above"
-            raise printed_fault(done.returncode, message)
+            raise GansynthError.printed(done.returncode, message)
         self.ran.append(text)
         return done.stdout
 

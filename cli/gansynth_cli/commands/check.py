@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 def show(request: CheckRequest, checked: CheckReport, out: Output) -> None:
     """Print the findings, and raise if there are errors."""
+    from gansynth.hosts.data_sets.sites import gap_lines
     from gansynth.hosts.deciding.dry_run import harm_lines
 
     name, findings = checked.name, checked.findings
@@ -34,6 +35,8 @@ def show(request: CheckRequest, checked: CheckReport, out: Output) -> None:
         "warnings": warnings,
         "findings": [vars(finding) for finding in findings],
     }
+    if checked.site_gaps:
+        document["site_gaps"] = checked.site_gaps
     if checked.will_it_harm:
         document["will_it_harm"] = checked.will_it_harm
     if checked.lineage_verified is not None:
@@ -42,6 +45,7 @@ def show(request: CheckRequest, checked: CheckReport, out: Output) -> None:
     lines = table([(finding.level, finding.message) for finding in findings])
     if request.data:
         lines.append(verdict)
+    lines += gap_lines(checked.site_gaps)
     lines += harm_lines(document)
     if checked.lineage_verified:
         lines.append(f"{request.generator}: its training cases in {name} are as it records them")

@@ -103,6 +103,9 @@ class CheckRequest(ClassSection):
         "lesion_free": "generator, unlabelled",
         "self_train": "generator, unlabelled",
         "write_subjects": "data",
+        "sites": "data, !against",
+        "against": "data",
+        "against_read": "against",
     }
     data: Annotated[str | None, Opt(argument=True, metavar="KIND:WHERE|FOLDER")] = Field(
         default=None, kw_only=False
@@ -126,5 +129,11 @@ class CheckRequest(ClassSection):
     """Write the subject of each case, one for cases that look nearly identical, for --subjects."""
     read: Annotated[Values, Opt(example="spacing=1", heading="Data")] = {}
     """How to read the cases; gansynth options KIND lists the keys. May be repeated."""
+    sites: Annotated[str | None, Opt(heading="Sites")] = None
+    """Compare the sites of the cases: CSV (case,site) or regular expression with one group."""
+    against: Annotated[str | None, Opt(metavar="KIND:WHERE|FOLDER", heading="Sites")] = None
+    """Compare the cases with those of another site, with or without labels."""
+    against_read: Annotated[Values, Opt(example="fold=0", heading="Sites")] = {}
+    """How to read --against; keys as for --label-source-read. May be repeated."""
     root: Annotated[Root | None, Opt(heading="Data")] = None
     """Folder with the framework's own folders, instead of its environment variables."""

@@ -33,7 +33,6 @@ from gansynth.core.space import Space
 from gansynth.hosts.contract.job import Job
 from gansynth.hosts.contract.prediction import PredictJob
 from gansynth.hosts.contract.record import TrainingResult, mix_name, read_sessions
-from gansynth.hosts.mixing.epoch_plan import count_places
 from gansynth.metrics.segmentation.held_out_scores import METRICS
 from gansynth.metrics.segmentation.measures import Regions
 from gansynth.runtime.errors import UsageFault
@@ -258,7 +257,7 @@ class Framework(ABC):
     @property
     def samples_of_a_unit(self) -> int:
         """Places of a unit, real and synthetic."""
-        return self.round_size or count_places(self.request.mix.ratio, len(self.source.train_ids))
+        return self.round_size or self.request.mix.ratio.places(len(self.source.train_ids))
 
     @property
     def usual_samples(self) -> int | None:

@@ -44,7 +44,7 @@ def run_training_process(
         reporter: shows what the process sends with ``gansynth.runtime.child.show``.
 
     Raises:
-        KeyboardInterrupt, SystemExit: interrupted, once the process has ended.
+        Interrupted: by a signal, once the process has ended.
         GansynthError: its own typed fault, or TrainingFault for any other failure.
     """
     words, log = [sys.executable, "-m", module, *arguments], output / LOG

@@ -35,6 +35,7 @@ from gansynth.data.listing import files_not_read, read_by
 from gansynth.data.look_alikes import write_merged_subjects
 from gansynth.data.source_checks import check_data
 from gansynth.hosts.data_sets import doctor as checks
+from gansynth.hosts.data_sets.sites import site_gaps
 from gansynth.hosts.deciding.advice import advice_for, describe_source
 from gansynth.hosts.deciding.study_plan import subjects_of
 from gansynth.runtime.errors import GansynthError, UsageFault, describe_error
@@ -169,6 +170,7 @@ def run_check(request: CheckRequest) -> CheckReport:
             )
             if text:
                 reporter.warn(text)
+            report = replace(report, site_gaps=site_gaps(request, source, reporter))
     if generator is not None and request.verify_lineage:
         folder = RunFolder(Path(generator))
         with describe_error(*MOVED):

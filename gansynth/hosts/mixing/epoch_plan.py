@@ -16,7 +16,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.ratio import Ratio, whole_parts
 from gansynth.core.schedule import ScheduledMix
 from gansynth.hosts.mixing.mixer import MixerConfig
 
@@ -39,15 +38,6 @@ class EpochTable:
     def turn(self, place: int) -> int:
         """Return the number of a place's synthetic sample in the whole training, from 0."""
         return self.drawn + int(np.count_nonzero(self.synthetic[:place]))
-
-
-def count_places(ratio: Ratio, real: int) -> int:
-    """Return the places of an epoch: every real case plus its synthetic share, rounded up.
-
-    Without real cases, R = 0, there are as many synthetic samples as there are real cases.
-    """
-    of, synthetic = whole_parts(ratio)
-    return real if of == 0 else real - (-real * synthetic // of)
 
 
 @dataclass(frozen=True)
@@ -75,7 +65,7 @@ class EpochPlan:
         return cls(numbered, len(cases), count)
 
     def __len__(self) -> int:
-        return count_places(self.plan.ratio, self.real) if self.count is None else self.count
+        return self.plan.ratio.places(self.real) if self.count is None else self.count
 
     @property
     def _whole(self) -> bool:

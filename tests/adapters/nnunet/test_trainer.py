@@ -21,7 +21,7 @@ from gansynth.core.volumes import read_volume
 from gansynth.hosts.contract.record import TrainingResult, read_sessions
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.child import SHOWN_PREFIX, SHOWS, cpu_threads, torch_threads
-from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, traced_fault
+from gansynth.runtime.errors import EnvironmentFault, GansynthError, IntegrityFault
 from gansynth.runtime.files import read_json
 from gansynth_nnunet import launch
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
@@ -361,9 +361,9 @@ def test_a_fault_that_a_rank_died_of_is_told_from_what_its_parent_says():
         raise IntegrityFault("test.fault", "leakage: of cases")
     except IntegrityFault:
         told = "\n\n-- Process 1 terminated with the following error:\n" + traceback.format_exc()
-    fault = traced_fault(told)
+    fault = GansynthError.traced(told)
     assert (type(fault), str(fault)) == (IntegrityFault, "leakage: of cases")
-    assert traced_fault("ValueError: alone\n") is None
+    assert GansynthError.traced("ValueError: alone\n") is None
 
 
 def test_a_killed_loader_worker_is_one_line_that_says_how_to_go_on(monkeypatch):

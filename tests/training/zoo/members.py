@@ -56,7 +56,7 @@ class ADA(DCGAN):
 
 
 CGAN = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1, "spectral_norm": False}
-PIX2PIX = {**CGAN, "noise": False, "dropout": 0.5, "l1": 100, "l1_lowpass": 1}
+PIX2PIX = {**CGAN, "style": {"noise": False, "dropout": 0.5}, "l1": 100, "l1_lowpass": 1}
 MUTE = tuple(f"net/generator/{name}.bias" for name in ("down.0.0", "middle.0", "up.0"))
 NOISE = {"width": 4, "latent": 8, "n_critic": 2, "g_norm": "instance", "d_norm": "instance"}
 WGAN = {**NOISE, "objective": "wgan", "n_critic": 3, "clip": 0.05, "lr_discriminator": 5e-4}

@@ -1,0 +1,169 @@
+"""``gansynth check --sites`` and ``--against``: where sites differ, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gansynth.conditions.condition_source import open_other
+from gansynth.core.requests.samples import CheckRequest
+from gansynth.core.sample_request import read_other
+from gansynth.core.source import CaseSource
+from gansynth.data.folds import read_sites
+from gansynth.data.grid import same_spacing
+from gansynth.data.kinds import find_kind
+from gansynth.metrics.site_gap import SAY, SiteMeasures, chosen_cases, compared, verdict
+from gansynth.runtime.errors import DataFault, UsageFault, describe_error
+from gansynth.runtime.progress import Reporter, counting
+
+LEAST = 2  # subjects of a site
+
+
+@dataclass(frozen=True)
+class Site:
+    """Cases of one site, and whose they are."""
+
+    name: str
+    source: CaseSource
+    subject_of: Mapping[str, str]
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Its foreground, name -> value."""
+        return {name: value for name, value in self.source.schema.labels.items() if value > 0}
+
+
+def site_gaps(request: CheckRequest, source: CaseSource, reporter: Reporter) -> list[Any]:
+    """Compare the sites that ``--sites`` or ``--against`` names, as JSON: one entry a comparison.
+
+    Raises:
+        UsageFault: the other cases do not open, or have other channels or axes.
+        DataFault: a site has one subject, or a subject is of two sites.
+    """
+    if request.against is not None:
+        here, there = _site(source.name, source), _against(request, source)
+        return [_compared(here, there, reporter)]
+    if request.sites is None:
+        return []
+    sites = _sites(request.sites, source)
+    if len(sites) == 2:
+        return [_compared(*sites, reporter)]
+    return [_compared(_others(site, sites), site, reporter) for site in sites]
+
+
+def gap_lines(gaps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what is said of each comparison, to read."""
+    for gap in gaps:
+        here, there = gap["here"], gap["there"]
+        yield (
+            f"{here['name']} ({here['subjects']} subjects) against "
+            f"{there['name']} ({there['subjects']}): {gap['verdict']}"
+        )
+        if gap["spacing"]:
+            yield f"  voxels: {gap['spacing']}: resample to the same"
+        for one in gap["differences"]:
+            if one["shown"]:
+                yield (
+                    f"  {one['name']}: {one['here'][0]:.3g} against {one['there'][0]:.3g} (more in "
+                    f"{one['more']:.0%} of pairs): {SAY[one['kind']]}"
+                )
+
+
+def _compared(here: Site, there: Site, reporter: Reporter) -> dict[str, Any]:
+    """Measure two sites and compare them."""
+    shared = [name for name in here.labels if name in there.labels]
+    sides, chosen = [], [chosen_cases(site.subject_of) for site in (here, there)]
+    with counting(reporter, f"{here.name} against {there.name}") as progress:
+        done, total = 0, sum(map(len, chosen))
+        for site, cases in zip((here, there), chosen, strict=True):
+            labelled = {name: site.labels[name] for name in shared}
+            measures = SiteMeasures(site.source.schema, labelled)
+            for case in cases:
+                measures.add(site.source.load(case), site.subject_of[case])
+                done += 1
+                progress(done, total)
+            sides.append(measures)
+    found = compared(*sides)
+    spacings = [site.source.schema.spacing for site in (here, there)]
+    voxels = [" x ".join(f"{mm:g}" for mm in spacing) for spacing in spacings]
+    return {
+        "here": {"name": here.name, "subjects": len(sides[0].rows)},
+        "there": {"name": there.name, "subjects": len(sides[1].rows)},
+        "spacing": "" if same_spacing(*spacings) else f"{voxels[0]} against {voxels[1]}",
+        "verdict": verdict(found, labelled=bool(shared)),
+        "differences": [{**asdict(one), "part": one.part, "shown": one.shown} for one in found],
+    }
+
+
+def _against(request: CheckRequest, source: CaseSource) -> Site:
+    """Open the cases of ``--against`` as those that are checked are read."""
+    text = str(request.against)
+    with describe_error("--label-source", "--against"):
+        named = text if ":" in text else find_kind(text, request.root)
+        asked = read_other(named, request.against_read)
+        assert asked is not None, "it is named"
+        with describe_error("--read ", "--against-read "):
+            other = open_other(asked, source, like=True)
+    own, others = source.schema, other.schema
+    if (own.channels, own.axes) != (others.channels, others.axes):
+        raise UsageFault(
+            "sites.other-images",
+            f"--against {text}: channels {', '.join(others.channels)}, axes {others.axes}; "
+            f"expected {', '.join(own.channels)}, {own.axes}, as {source.name} has; name cases of "
+            "the same channels",
+        )
+    return _site(other.name, other)
+
+
+def _site(name: str, source: CaseSource) -> Site:
+    subjects = {case: source.header(case).subject for case in _cases(source)}
+    return _checked(Site(name, source, subjects))
+
+
+def _sites(text: str, source: CaseSource) -> list[Site]:
+    """Part a source's cases by ``--sites``."""
+    site_of = read_sites(text, _cases(source))
+    cases: dict[str, dict[str, str]] = {}
+    seen: dict[str, str] = {}
+    for case, name in site_of.items():
+        subject = source.header(case).subject
+        if seen.setdefault(subject, name) != name:
+            raise DataFault(
+                "sites.subject-of-two-sites",
+                f"--sites {text}: subject {subject!r} is of {seen[subject]!r} and {name!r}; "
+                "expected one site for all cases of a person; correct --sites or --subjects",
+            )
+        cases.setdefault(name, {})[case] = subject
+    if len(cases) < 2:
+        raise DataFault(
+            "sites.only-one",
+            f"--sites {text}: all cases are of site {next(iter(cases))!r}, expected two or more "
+            "sites; correct it, or name the other site's cases with --against KIND:WHERE",
+        )
+    return [_checked(Site(name, source, cases[name])) for name in sorted(cases)]
+
+
+def _others(site: Site, sites: Sequence[Site]) -> Site:
+    """Return all other sites as one."""
+    subjects: dict[str, str] = {}
+    for other in sites:
+        if other is not site:
+            subjects |= other.subject_of
+    return Site("the others", site.source, subjects)
+
+
+def _checked(site: Site) -> Site:
+    """Refuse a site of too few people."""
+    subjects = len(set(site.subject_of.values()))
+    if subjects < LEAST:
+        raise DataFault(
+            "sites.too-few-subjects",
+            f"site {site.name!r} has {subjects} subject(s), expected {LEAST} or more; leave its "
+            "cases out, or count them to another site (--sites sites.csv)",
+        )
+    return site
+
+
+def _cases(source: CaseSource) -> list[str]:
+    return [*source.train_ids, *source.held_out_ids]
