@@ -180,12 +180,12 @@ def _can_be_marked(decision: Decision, request: BenchmarkRequest) -> bool:
     asked, source = decision.request.replace(without=("lesion_free",), ratio="1:1"), decision.source
     try:
         scans = unvouched(asked, source.request)
-        check_markable(asked, framework(str(asked.target)), source, scans)
+        check_markable(asked, framework(str(asked.target)), source, scans, vow="")
         why = "" if scans else "the scans have label maps"
     except UsageFault as fault:
         why = str(fault)
     if why:
-        request.reporter.warn(f"no arm of self-training, which augment has instead of a vow: {why}")
+        request.reporter.warn(f"no arm of self-training: {why}")
     return not why
 
 

@@ -77,8 +77,8 @@ def read_subjects(
     if missing:
         raise DataFault(
             "folds.cases-without-subject",
-            f"{where}: {len(missing)} case(s) have no {columns[0]}, {missing[0]!r} first; expected one "
-            f"for each of {len(ids)}; {hint}",
+            f"{where}: {len(missing)} case(s) have no {columns[0]}, {missing[0]!r} first; expected "
+            f"one for each of {len(ids)}; {hint}",
         )
     return {case: subjects[case] for case in ids}
 

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Collection
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -226,7 +227,11 @@ def test_hours_end_in_a_sentence_and_a_command_and_typed_again_go_on(tmp_path, m
     for name, value in {"STEPS": 10, "FEWEST_STEPS": 10, "MOST_DRAWS": 3}.items():
         monkeypatch.setattr(f"gansynth_benchmark.hours.{name}", value)
     pictures(tmp_path / "set")
+    Path("normal").mkdir()
+    for number in range(8):
+        Image.fromarray(seen(1000 + number)).save(f"normal/n{number}.png")
     words = ("benchmark", "set", "--subjects", r"(p\d)_", "--executor", "here", "-o", "out")
+    words += ("--unlabelled", "pictures:normal", *IGNORING)
     first = gansynth(*words, "--hours", "0.001", "--json")
     told = json.loads(first.stdout)
     assert told["answer"].startswith("cannot tell, ")
@@ -234,28 +239,36 @@ def test_hours_end_in_a_sentence_and_a_command_and_typed_again_go_on(tmp_path, m
     trained = sorted(path.name for path in Path("out/jobs").iterdir())
     more = gansynth(*told["use"])
     plan = yaml.safe_load(Path("out/plan.yaml").read_text())
-    assert [*told["arms"]] == ["default", "again", "double", "parametric"]
+    assert [*told["arms"]][3:] == ["parametric", "parametric-unlabelled", "self-training"]
     assert (plan["draws"], plan["host"]["steps"]) == (3, 10)
     assert set(trained) < {path.name for path in Path("out/jobs").iterdir()}
     answer, following = more.stdout.splitlines()[-1], more.stderr.splitlines()[-1]
     assert answer.startswith(("with samples", "without samples", "cannot tell"))
     assert gansynth(*shlex.split(following)[2:], "--help").exit_code == 0
     # The same trainings with a truth that is planted in their scores: each ending is seen.
-    for effect, ending in ((20, "with samples, "), (-20, "without samples: ")):
-        plant(effect)
+    every, scans = tuple(told["arms"])[3:], ["--unlabelled", "pictures:normal"]
+    endings: list[tuple[float, tuple[str, ...], str, list[str]]] = [
+        (-20, every, "without samples: ", ["1:0"]),
+        (20, every[:1], "with samples, those of parametric: ", ["1:1"]),
+        (20, every[1:2], "with samples, those of parametric-u", ["1:1", *scans, "--lesion-free"]),
+        (20, every[2:], "with samples, those of self-", ["1:1", *scans, "--self-train", "1"]),
+    ]
+    for effect, arms, ending, last in endings:
+        plant(effect, arms)
         found = json.loads(gansynth(*words, "--hours", "0.001", "--json").stdout)
         assert found["answer"].startswith(ending), found["answer"]
-        assert found["use"][:3] == ["augment", "--data", "pictures:set"]
-        assert found["use"][-1] == {20: "1:1", -20: "1:0"}[effect]
+        use = ["--data", "pictures:set", "--subjects", r"(p\d)_", *IGNORING, "--ratio", *last]
+        assert found["use"] == ["augment", *use]
 
 
-def plant(points: float) -> None:
-    """Give trainings made-up scores, better by so many points of Dice with samples."""
+def plant(points: float, arms: Collection[str]) -> None:
+    """Give trainings made-up scores, better by so many points of Dice in some arms."""
+    by_key = {run["key"]: run["arm"] for run in read_json(Path("out/results.json"))["runs"]}
     for number, path in enumerate(sorted(Path("out/jobs").glob("*/result.json"))):
         result, rng = json.loads(path.read_text()), np.random.default_rng(number)
         document = result["document"]
         for values in document.get("at_thresholds", {}).get(DICE_AT_ALARMS, {}).values():
-            more = points * (document["told"]["ratio"] == "1:1") / 100
+            more = points * (by_key[path.parent.name] in arms) / 100
             values[:] = [0.5 + more + rng.normal(0, 0.001)] * len(values)
         path.write_text(json.dumps(result))
 
@@ -275,12 +288,19 @@ def boxes(folder: Path) -> SourceRequest:
 
 DRAWN = {"generator": "parametric"}
 ELSEWHERE = DRAWN | {"unlabelled": ["pictures:normal"]}
+IGNORING = ("--read", "labels=lesion:255,ignore:2")
 
 
 @pytest.mark.parametrize(
     ("data", "words", "arms", "target"),
     [
         (pictures, ("--unlabelled", "pictures:normal"), [DRAWN, ELSEWHERE], "segmenter"),
+        (
+            pictures,
+            ("--unlabelled", "pictures:normal", *IGNORING),
+            [DRAWN, ELSEWHERE, ELSEWHERE | {"self_train": 1}],
+            "segmenter",
+        ),
         (slices, (), [], "segmenter"),  # what they show is of one size, in one place
         (organs, (), [], "segmenter"),
         (organs, ("--generator", "cgan3d"), [{"generator": "cgan3d"}], "segmenter"),
