@@ -44,13 +44,13 @@ def test_the_methods_are_those_of_the_record_and_the_log_of_draws(trained, run_c
     assert {each.total() for each in drawn.values()} == {6}
     table = document["table"]
     assert f"fold 0 of pictures:{Path('own')}" in table["real cases"]
-    assert table["draws of real cases"].startswith(f"6 draws of {len(drawn['real'])} case(s)")
+    assert table["draws of real cases"].startswith(f"6 draws of {len(drawn['real'])} case")
     based = table["based on the training fold"]
-    assert based.startswith(f"6 draws of {len(drawn['synthetic'])} case(s)")
+    assert based.startswith(f"6 draws of {len(drawn['synthetic'])} case")
     assert table["generator"].startswith("parametric, run ")
     assert table["held-out cases"].startswith("none found: compared by ")
     assert table["seeds"] == "training 5, samples 5"
-    assert "50.0% of the samples drawn were synthetic" in document["paragraph"]
+    assert "50.0% were synthetic" in document["paragraph"]
     lines = run_cli("card", trained / "out", "--methods").stdout.splitlines()
     assert max(map(len, lines)) <= 80
 
