@@ -214,7 +214,8 @@ def _label_maps(session: Mapping[str, Any]) -> str:
     words.append(edits)
     if session.get("unlabelled"):
         scans = joined([_place(each) for each in session["unlabelled"]])
-        words.append(f"lesions also in scans of {scans} ({session.get('backgrounds')} of samples)")
+        share = session.get("backgrounds")
+        words.append(f"lesions also in unlabelled scans ({scans}; {share} of samples)")
     if session.get("self_train"):
         words.append(f"{session['self_train']} of samples are such scans with predicted labels")
     for key in ("lesions", "boxes", "prevalence"):
@@ -300,8 +301,9 @@ def _of_benchmark(document: Mapping[str, Any], file: Path) -> dict[str, Any]:
         told[f"arm {name}"] = f"{arm['title']}: {_arm(arm, own)}"
     used = dict.fromkeys(filter(None, [arm.get("generator") for arm in document["arms"].values()]))
     seeds = sorted({(run["draw"], run["seed"]) for run in done})
+    pairs = counted(len(seeds), "pair")
     told |= {
-        "draws and seeds": f"{counted(len(seeds), 'pair')}: draws {_range([d for d, _ in seeds])}, seeds "
+        "draws and seeds": f"{pairs}: draws {_range([d for d, _ in seeds])}, seeds "
         f"{_range([s for _, s in seeds])}",
         "generators": "; ".join([_settings(name, plan) for name in used]) or "none",
         "draws of cases": f"{UNKNOWN}: a benchmark does not keep the logs of draws",
@@ -332,9 +334,9 @@ def _arm(arm: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
     words = f"{real} real and {synthetic} synthetic draws a training"
     if arm.get("generator"):
         words += f" by {arm['generator']}, ratio {arm['ratio']}, {arm.get('schedule', 'constant')}"
-        scans = joined([f"'{each.rpartition('/')[2]}'" for each in arm.get("unlabelled") or ()])
+        scans = joined([each.rpartition("/")[2] for each in arm.get("unlabelled") or ()])
         marked = arm.get("self_train")
-        words += f", also in scans of {scans}" * bool(scans)
+        words += f", also in unlabelled scans ({scans})" * bool(scans)
         words += f"; {marked:.0%} of them such scans with predicted labels" if marked else ""
     missing = sum([run.get("fell_back") or 0 for run in runs])
     return words + (f"; {missing} samples missing" if missing else "")

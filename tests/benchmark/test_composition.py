@@ -74,7 +74,7 @@ def test_a_benchmark_tells_what_its_trainings_drew_and_a_fit_has_its_card(traine
     published = ROOT / "benchmarks" / "gains" / "lgg_unlabelled" / "development.json"
     table = json.loads(run_cli("card", published, "--methods", "--json").stdout)["table"]
     assert "1600 real and 1600 synthetic draws a training by parametric" in table["arm others"]
-    assert "also in scans of pictures:free" in table["arm others"]
+    assert "also in unlabelled scans (pictures:free)" in table["arm others"]
     assert "not recorded" in table["draws of cases"]
     (trained / "run" / "card.md").write_text("# Model card of run\n")
     assert run_cli("card", trained / "run").stdout == "# Model card of run\n"

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Collection
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -227,11 +228,7 @@ def test_hours_end_in_a_sentence_and_a_command_and_typed_again_go_on(tmp_path, m
     for name, value in {"STEPS": 10, "FEWEST_STEPS": 10, "MOST_DRAWS": 3}.items():
         monkeypatch.setattr(f"gansynth_benchmark.hours.{name}", value)
     pictures(tmp_path / "set")
-    Path("normal").mkdir()
-    for number in range(8):
-        Image.fromarray(seen(1000 + number)).save(f"normal/n{number}.png")
     words = ("benchmark", "set", "--subjects", r"(p\d)_", "--executor", "here", "-o", "out")
-    words += ("--unlabelled", "pictures:normal", *IGNORING)
     first = gansynth(*words, "--hours", "0.001", "--json")
     told = json.loads(first.stdout)
     assert told["answer"].startswith("cannot tell, ")
@@ -239,26 +236,67 @@ def test_hours_end_in_a_sentence_and_a_command_and_typed_again_go_on(tmp_path, m
     trained = sorted(path.name for path in Path("out/jobs").iterdir())
     more = gansynth(*told["use"])
     plan = yaml.safe_load(Path("out/plan.yaml").read_text())
-    assert [*told["arms"]][3:] == ["parametric", "parametric-unlabelled", "self-training"]
+    assert [*told["arms"]] == ["default", "again", "double", "parametric"]
     assert (plan["draws"], plan["host"]["steps"]) == (3, 10)
     assert set(trained) < {path.name for path in Path("out/jobs").iterdir()}
     answer, following = more.stdout.splitlines()[-1], more.stderr.splitlines()[-1]
     assert answer.startswith(("with samples", "without samples", "cannot tell"))
     assert gansynth(*shlex.split(following)[2:], "--help").exit_code == 0
     # The same trainings with a truth that is planted in their scores: each ending is seen.
-    every, scans = tuple(told["arms"])[3:], ["--unlabelled", "pictures:normal"]
-    endings: list[tuple[float, tuple[str, ...], str, list[str]]] = [
-        (-20, every, "without samples: ", ["1:0"]),
-        (20, every[:1], "with samples, those of parametric: ", ["1:1"]),
-        (20, every[1:2], "with samples, those of parametric-u", ["1:1", *scans, "--lesion-free"]),
-        (20, every[2:], "with samples, those of self-", ["1:1", *scans, "--self-train", "1"]),
-    ]
-    for effect, arms, ending, last in endings:
-        plant(effect, arms)
+    for effect, ending in ((20, "with samples, "), (-20, "without samples: ")):
+        plant(effect, ["parametric"])
         found = json.loads(gansynth(*words, "--hours", "0.001", "--json").stdout)
         assert found["answer"].startswith(ending), found["answer"]
-        use = ["--data", "pictures:set", "--subjects", r"(p\d)_", *IGNORING, "--ratio", *last]
-        assert found["use"] == ["augment", *use]
+        assert found["use"][:3] == ["augment", "--data", "pictures:set"]
+        assert found["use"][-1] == {20: "1:1", -20: "1:0"}[effect]
+
+
+@pytest.mark.slow
+def test_the_command_of_an_answer_in_hours_trains_as_the_arm_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"STEPS": 10, "FEWEST_STEPS": 10, "MOST_DRAWS": 1}.items():
+        monkeypatch.setattr(f"gansynth_benchmark.hours.{name}", value)
+    pictures(tmp_path / "set")
+    Path("normal").mkdir()
+    for number in range(8):
+        Image.fromarray(seen(1000 + number)).save(f"normal/n{number}.png")
+    words = ("benchmark", "set", "--subjects", r"(p\d)_", "--executor", "here", "-o", "out")
+    words += ("--unlabelled", "pictures:normal", *IGNORING, "--hours", "0.001", "--json")
+    first = gansynth(*words)
+    assert first.exit_code == 0, first.output
+    assert [*json.loads(first.stdout)["arms"]][3:] == [*TRAINED_AS]
+    repeat_draws(3)
+    for arm, last in TRAINED_AS.items():
+        gansynth(*words)  # names the trainings of all draws
+        plant(20, [arm])
+        found = json.loads(gansynth(*words).stdout)
+        assert found["answer"].startswith(f"with samples, those of {arm}: "), found["answer"]
+        use = ["--data", "pictures:set", "--subjects", r"(p\d)_", *IGNORING, "--ratio", "1:1"]
+        assert found["use"] == ["augment", *use, *last]
+
+
+TRAINED_AS = {
+    "parametric": [],
+    "parametric-unlabelled": ["--unlabelled", "pictures:normal", "--lesion-free"],
+    "self-training": ["--unlabelled", "pictures:normal", "--self-train", "1"],
+}
+
+
+def repeat_draws(number: int) -> None:
+    """Let the plan of ``out`` have more draws, whose results are those of its first one."""
+    file, jobs = Path("out/plan.yaml"), Path("out/jobs")
+    file.write_text(file.read_text().replace("draws: 1 ", f"draws: {number} "))
+    study = BenchmarkStudy(read_plan(file), "development", Path("out"))
+    for place in study.places():
+        same = replace(place, draw=0)
+        for spec, of in (
+            (study.train(place), study.train(same)),
+            (study.fit_of(place), study.fit_of(same)),
+        ):
+            if spec is not None and of is not None and not (jobs / spec.key).exists():
+                shutil.copytree(jobs / of.key, jobs / spec.key)
+                result = read_json(jobs / spec.key / "result.json") | {"key": spec.key}
+                (jobs / spec.key / "result.json").write_text(json.dumps(result))
 
 
 def plant(points: float, arms: Collection[str]) -> None:
