@@ -26,7 +26,14 @@ from gansynth import (
     write_json_atomic,
 )
 from gansynth.core.volumes import endings
-from gansynth.data.folds import at_most_folds, grouped_splits, read_subjects, table_text
+from gansynth.data.folds import (
+    at_most_folds,
+    cases_of_sites,
+    grouped_splits,
+    read_subjects,
+    splits_of_sites,
+    table_text,
+)
 from gansynth.data.listing import Collector, described
 from gansynth.runtime.errors import refuse_closed
 from gansynth.runtime.files import sha256_file, write_bytes_atomic
@@ -476,9 +483,13 @@ def make_splits(request: SplitsRequest) -> list[FoldSplit]:
     else:  # preprocessed elsewhere; only the preprocessed folder was copied here
         ids = sorted({path.stem for path in folder.glob("*/*.pkl")})
     subject_of = known_subjects(folder, ids, source.subjects)
-    subjects = len(set(subject_of.values()))
-    folds = request.folds if "folds" in request.given else at_most_folds(request.folds, subjects)
-    splits = grouped_splits(ids, subject_of, folds, request.seed)
+    if request.sites is not None:
+        splits = splits_of_sites(cases_of_sites(request.sites, subject_of))
+    else:
+        subjects = len(set(subject_of.values()))
+        usual = at_most_folds(request.folds, subjects)
+        folds = request.folds if "folds" in request.given else usual
+        splits = grouped_splits(ids, subject_of, folds, request.seed)
     typed = shlex.join(["gansynth", *request.replace(force=True).command_line])
     refusal = "" if request.force else f"Replace it, and keep it under another name: {typed}"
     write_splits(folder, splits, subject_of, refusal=refusal)

@@ -12,6 +12,7 @@ import numpy as np
 
 from gansynth.metrics.segmentation.measures import AT_ALARMS, BY_SIZE, OF_SIZES, measure_of
 from gansynth.metrics.statistics import RunValues, compare, holm, interval_of_mean
+from gansynth_benchmark.site_share import share_of_gap
 from gansynth_benchmark.worth import worth
 
 LEARNT = 0.3  # Dice (or another share) below which a host counts as untrained
@@ -41,6 +42,7 @@ def analysed(document: Mapping[str, Any]) -> dict[str, Any]:
         "baselines": _baselines(document, matrices),
         "means": _means(matrices),
         "worth": _worth(document, matrices),
+        "gaps": _gaps(document, matrices),
         "costs": _costs(document),
         "warnings": _warnings(document, matrices),
     }
@@ -203,6 +205,22 @@ def _worth(document: Mapping[str, Any], matrices: Matrices) -> list[dict[str, An
         row = worth(curve, runs, subjects, better=measure_of(key).better).to_json()
         row |= {"arm": arm, "n": n, "measure": key}
         rows.append(row)
+    return rows
+
+
+def _gaps(document: Mapping[str, Any], matrices: Matrices) -> list[dict[str, Any]]:
+    """Return what share of the gap to the target site each arm closes, on the primary measure."""
+    key, control = document["primary"], document["control"]
+    at_target = [arm for arm, node in document["arms"].items() if node.get("at_target")]
+    if not at_target:
+        return []
+    rows = []
+    for (arm, n, measure), runs in matrices.items():
+        source, best = matrices.get((control, n, key)), matrices.get((at_target[0], n, key))
+        if measure != key or arm in (control, *at_target) or source is None or best is None:
+            continue
+        row = share_of_gap(runs, source, best, better=measure_of(key).better).to_json()
+        rows.append({"arm": arm, "n": n, "measure": key, **row})
     return rows
 
 

@@ -35,6 +35,11 @@ CONTROLS: Mapping[str, Mapping[str, Any]] = {
         "what": "twice as many real subjects: the yardstick",
         "real": 2,
     },
+    "target": {
+        "title": "labels of the target site",
+        "what": "as many subjects of the site that is evaluated: the most that can be regained",
+        "at_target": True,
+    },
 }
 
 

@@ -179,6 +179,8 @@ class ArmPlan(AugmentRequest):
     """Augment more than the host usually does."""
     real: int = Field(default=1, ge=1)
     """Factor on the number of real training subjects."""
+    at_target: bool = False
+    """Train on as many subjects of split.target, with their labels."""
     again: bool = False
     """Train with other random numbers than arms without this."""
     tune: Texts = ()
@@ -210,7 +212,7 @@ class ArmPlan(AugmentRequest):
     def document(self) -> dict[str, Any]:
         """What is trained, without the defaults and without what only the study knows."""
         own = {"name", "title", "what", "generator", "heavier", "real"}
-        own |= {"again", "tune", "candidate"}
+        own |= {"again", "tune", "candidate", "at_target"}
         document = self.model_dump(mode="json", exclude_defaults=True, exclude=own)
         document["ratio"] = self.ratio
         return document
@@ -270,6 +272,10 @@ class SplitPlan(ClosedModel):
     fold: Words | None = Field(
         None, description="of the data: its held-out cases are sealed, the others are the pool"
     )
+    sites: Words | None = Field(
+        None, description="CSV (case,site) or expression, as --sites; the pool is of the others"
+    )
+    target: Words | None = Field(None, description="the site whose subjects are evaluated")
     seed: int = Field(0, ge=0, description="of the split and of the training subsets")
 
     @model_validator(mode="after")
@@ -278,6 +284,10 @@ class SplitPlan(ClosedModel):
             raise ValueError("expected sealed (a number of subjects), or fold")
         if self.fold is not None and self.pool is not None:
             raise ValueError("pool and fold: expected only one of them")
+        if (self.sites is None) != (self.target is None):
+            raise ValueError("sites and target: expected both or neither")
+        if self.fold is not None and self.sites is not None:
+            raise ValueError("sites and fold: expected only one of them")
         return self
 
 

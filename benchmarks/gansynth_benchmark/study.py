@@ -236,15 +236,16 @@ class BenchmarkStudy:
 
     # -- cases -----------------------------------------------------------------------------------
 
-    def training_cases(self, size: int, draw: int) -> tuple[str, ...]:
+    def training_cases(self, size: int, draw: int, *, at_target: bool = False) -> tuple[str, ...]:
         """Return the cases of a training subset, sorted."""
         least, largest = self.plan.sizes[0], largest_set(self.plan)
-        subjects = self.division.training_set(size, draw, least, largest)
+        subjects = self.division.training_set(size, draw, least, largest, at_target=at_target)
         return self.division.cases_of(subjects)
 
     def cases_of(self, place: TrainingPoint) -> tuple[str, ...]:
         """Return the training cases of a place, with the arm's factor on the subjects."""
-        return self.training_cases(place.n * self.plan.arm(place.arm).real, place.draw)
+        arm = self.plan.arm(place.arm)
+        return self.training_cases(place.n * arm.real, place.draw, at_target=arm.at_target)
 
     def _known(self, cases: Sequence[str]) -> list[list[str]]:
         """Return id, subject and SHA-256 of cases."""

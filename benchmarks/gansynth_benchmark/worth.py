@@ -56,7 +56,7 @@ def worth(
     """Value of an arm in extra real cases, by a curve: number of cases -> one measure."""
     _check(curve, n, better, confidence)
     sizes = sorted(curve)
-    each, dropped = _tables([arm] + [curve[size] for size in sizes])
+    each, dropped = shared_tables([arm] + [curve[size] for size in sizes])
     tables = np.stack(each) if better == "higher" else -np.stack(each)
     fit = _LearningCurve(np.array(sizes), tables[1:], tables[0], 1 - confidence)
     empty = not tables.size
@@ -159,8 +159,8 @@ def _monotone(heights: Floats) -> Floats:
     return np.asarray(isotonic_regression(heights), np.float64)
 
 
-def _tables(runs: Sequence[RunValues]) -> tuple[list[Floats], int]:
-    """Tables of shared repetitions and subjects, and the number of excluded subjects."""
+def shared_tables(runs: Sequence[RunValues]) -> tuple[list[Floats], int]:
+    """Return tables of shared repetitions and subjects, and the number of excluded subjects."""
     shared, named = list(runs[0].subjects), set(runs[0].subjects)
     for part in runs[1:]:
         shared = [name for name in shared if name in part.subjects]

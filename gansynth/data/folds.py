@@ -44,13 +44,34 @@ def is_table(text: str) -> bool:
     return text.lower().endswith(".csv") or os.path.isfile(text)
 
 
-def read_sites(text: str, ids: Iterable[str]) -> dict[str, str]:
-    """Map cases to sites, by a CSV (columns ``case`` and ``site``) or an expression.
+def cases_of_sites(text: str, subject_of: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return the cases of each site, both sorted, by a CSV (case,site) or an expression.
 
-    Raises UsageFault, DataFault: as of ``read_subjects``.
+    ``text``: as after ``--sites``; ``subject_of``: of each case.
+
+    Raises UsageFault, DataFault: as of ``read_subjects``. DataFault: a subject is of two sites, or
+    there are fewer than two.
     """
     with describe_error("--subjects", "--sites"):
-        return read_subjects(text, ids, ("site",))
+        site_of = read_subjects(text, subject_of, ("site",))
+    cases: dict[str, list[str]] = {}
+    seen: dict[str, str] = {}
+    for case in sorted(subject_of):
+        site, subject = site_of[case], subject_of[case]
+        if seen.setdefault(subject, site) != site:
+            raise DataFault(
+                "folds.subject-of-two-sites",
+                f"--sites {text}: subject {subject!r} is of {seen[subject]!r} and {site!r}; "
+                "expected one site for all cases of a person; correct --sites or --subjects",
+            )
+        cases.setdefault(site, []).append(case)
+    if len(cases) < 2:
+        raise DataFault(
+            "folds.only-one-site",
+            f"--sites {text}: all cases are of site {site!r}, expected two or more sites; correct "
+            "it, or name the other site's cases with gansynth check --against KIND:WHERE",
+        )
+    return {site: tuple(cases[site]) for site in sorted(cases)}
 
 
 def read_subjects(
@@ -279,6 +300,12 @@ def grouped_splits(
         fold_of[subject] = loads.index(min(loads))
         loads[fold_of[subject]] += counts[subject]
     return [_held_out({c: fold_of[subject_of[c]] for c in ids}, fold) for fold in range(folds)]
+
+
+def splits_of_sites(sites: Mapping[str, Sequence[str]]) -> list[FoldSplit]:
+    """Return a fold for each site, which holds out its cases."""
+    site_of = {case: site for site, cases in sites.items() for case in cases}
+    return [_held_out(dict(sorted(site_of.items())), site) for site in sites]
 
 
 def at_most_folds(folds: int, subjects: int) -> int:

@@ -13,7 +13,7 @@ Mann and Whitney's p, corrected for all measures (Holm 1979).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -120,7 +120,7 @@ class SiteMeasures:
 
         None: of the other subjects here.
         """
-        found = {}
+        found: dict[str, Measures] = {}
         for subject, rows in self.rows.items():
             usual = self.outline(subject) if outline is None else outline
             own = np.mean(self.outlines[subject], axis=0)
@@ -153,11 +153,10 @@ def compared(here: SiteMeasures, there: SiteMeasures) -> list[Difference]:
     """Compare all measures of two sites, clearest differences first."""
     own, other = here.table(None), there.table(here.outline())
     names = dict.fromkeys(name for table in (own, other) for row in table.values() for name in row)
-    tests = [_test(name, own.values(), other.values()) for name in names]
-    tests = [test for test in tests if test is not None]
-    differences = []
-    for test, p in zip(tests, holm([test.p for test in tests]), strict=True):
-        differences.append(Difference(test.name, test.kind, test.here, test.there, test.more, p))
+    all_of_them = [_difference(name, own.values(), other.values()) for name in names]
+    found = [one for one in all_of_them if one is not None]
+    corrected = holm([one.p for one in found])
+    differences = [replace(one, p=p) for one, p in zip(found, corrected, strict=True)]
     return sorted(differences, key=lambda one: (1.0 if one.p is None else one.p, one.name))
 
 
@@ -249,7 +248,7 @@ def _of_labels(
         if not mask.any():
             continue
         found[f"size of {name}"] = float(mask.sum() * np.prod(schema.spacing))
-        centre = frame.relative(np.argwhere(mask)).mean(axis=0)
+        centre = frame.relative(np.argwhere(mask).astype(np.float64)).mean(axis=0)
         found |= dict(zip(places, centre.tolist(), strict=True))
         box = bounding_box(mask, margin=int(FAR) + 1)
         away = distance_within(mask[box], (1.0,) * mask.ndim, FAR)
@@ -274,17 +273,9 @@ def _outline(body: Mask) -> Floats:
 # -- comparing -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Test:
-    name: str
-    kind: str
-    here: tuple[float, float, float]
-    there: tuple[float, float, float]
-    more: float
-    p: float | None
-
-
-def _test(name: str, here: Iterable[Measures], there: Iterable[Measures]) -> _Test | None:
+def _difference(
+    name: str, here: Iterable[Measures], there: Iterable[Measures]
+) -> Difference | None:
     """Compare a measure; None where a site does not show it, or nobody differs in it."""
     from scipy.stats import mannwhitneyu
 
@@ -292,10 +283,11 @@ def _test(name: str, here: Iterable[Measures], there: Iterable[Measures]) -> _Te
     if not (len(own) and len(other)) or np.ptp(np.concatenate([own, other])) == 0:
         return None
     told = min(len(own), len(other)) >= FEWEST
-    statistic, p = mannwhitneyu(other, own)
+    statistic, chance = mannwhitneyu(other, own)
     more = float(statistic) / (len(own) * len(other))
     kind = _kind(name, float(np.median(own)), float(np.median(other)))
-    return _Test(name, kind, _quartiles(own), _quartiles(other), more, float(p) if told else None)
+    p = float(chance) if told else None
+    return Difference(name, kind, _quartiles(own), _quartiles(other), more, p)
 
 
 def _kind(name: str, here: float, there: float) -> str:

@@ -10,10 +10,11 @@ import pytest
 
 from gansynth.core.generator import Generator
 from gansynth.metrics.segmentation.measures import DICE_AT_ALARMS, OF_SIZES
-from gansynth.metrics.statistics import holm
+from gansynth.metrics.statistics import RunValues, holm
 from gansynth_benchmark.analysis import analysed, matrices_of
 from gansynth_benchmark.report.study import ReportData
 from gansynth_benchmark.report.tables import by_size
+from gansynth_benchmark.site_share import share_of_gap
 from tests.offered import offered
 
 CASES = {"a1": "ann", "a2": "ann", "b1": "bob", "c1": "cat", "d1": "dan"}
@@ -147,6 +148,42 @@ def test_an_arm_that_differs_in_more_than_people_is_no_point_of_the_curve():
     runs = [*learning("default", 6, 12), *learning("gan", 6, times=2)]
     (row,) = analysed(curve_of(runs, gan={"real": 2}))["worth"]  # of as many people, nothing more
     assert row["cases"] is None or abs(row["cases"]) < 1.5
+
+
+@pytest.mark.parametrize("truth", [0.0, 0.5, 1.0])
+def test_the_share_of_the_gap_that_an_arm_closes_is_within_its_interval(truth):
+    within = 0
+    for seed in range(60):
+        rng = np.random.default_rng([seed, int(2 * truth)])
+        people, draws = rng.normal(0, 0.1, 12), rng.normal(0, 0.02, (8, 1))
+        tables = []
+        for level in (0.5, 0.7, 0.5 + 0.2 * truth):
+            own = rng.normal(0, 0.03, 12) + rng.normal(0, 0.02, (8, 1))
+            tables.append(level + people + draws + own + rng.normal(0, 0.02, (8, 12)))
+        names = tuple([f"s{number}" for number in range(12)])
+        control, target, arm = [RunValues(t, tuple(range(8)), (0,) * 8, names) for t in tables]
+        found = share_of_gap(arm, control, target)
+        assert found.low is not None
+        assert found.high is not None
+        within += found.low <= truth <= found.high
+    assert within >= 53  # of 60; 57 are expected, fewer than 53 in 2 of 100 such tests
+
+
+def test_an_arm_between_two_sites_has_its_share_of_the_gap():
+    levels = {"default": 0.6, "matched": 0.65, "target": 0.8}
+    arms = {"target": {"at_target": True}}
+    [row] = analysed(document(experiment(levels), arms=arms))["gaps"]
+    assert row["arm"] == "matched"
+    assert row["share"] == pytest.approx(0.25, abs=0.03)
+    assert row["low"] < 0.25 < row["high"]
+
+
+def test_where_labels_of_the_target_do_not_help_there_is_no_share_of_a_gap():
+    levels = {"default": 0.6, "matched": 0.65, "target": 0.6}
+    arms = {"target": {"at_target": True}}
+    [row] = analysed(document(experiment(levels), arms=arms))["gaps"]
+    assert row["share"] is None
+    assert "there may be no gap to close" in row["reason"]
 
 
 def test_costs_are_compared_with_those_of_the_control_at_the_same_size():

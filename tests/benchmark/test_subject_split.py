@@ -243,3 +243,39 @@ def test_a_dry_run_is_no_look_and_nothing_is_run_for_a_plan_that_is_refused(
         estimate(plan_of(), dry)
     with raises_fault("benchmark.sealed-subjects-already-accessed"):
         run_benchmark(plan_of(), asked)
+
+
+SITES: dict[str, Any] = {"sites": "^p(.)", "target": "0", "development": 3, "sealed": 3}
+"""Ten people of site 0, four of site 1."""
+
+
+def by_site(*arms: Any, **split: Any) -> SubjectSplit:
+    return dealt(sizes=[2, 4], arms=["default", *arms], split={**SITES, **split})
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_of_the_evaluated_site_nobody_trains_but_in_an_arm_that_asks_for_it(seed):
+    found = by_site("target", seed=seed)
+    people = {person[:3] for person in found.cases}
+    assert set(found.pool) == {person for person in people if person[1] == "1"}
+    sides = [found.development, found.sealed, found.target_pool]
+    assert sorted(person for side in sides for person in side) == sorted(people - set(found.pool))
+    assert list(map(len, sides)) == [3, 3, 4]
+    at_target = found.training_set(4, 0, 2, 4, at_target=True)
+    assert set(at_target) == set(found.target_pool)
+
+
+@pytest.mark.parametrize(
+    ("arms", "split", "fault"),
+    [
+        ((), {"target": "north"}, "benchmark.target-site-unknown"),
+        ((), {"sealed": 8}, "benchmark.too-few-subjects-to-evaluate"),
+        ((), {"target": "1", "sites": "^p(.)_", "sealed": 1}, "folds.cases-without-subject"),
+        ((), {"sites": "_(.)$", "target": "0"}, "folds.subject-of-two-sites"),
+        (("double",), {}, "benchmark.too-few-subjects-for-training"),
+        (("target",), {"sealed": 4}, "benchmark.too-few-subjects-of-target"),
+    ],
+)
+def test_sites_that_do_not_fit_a_plan_are_refused(arms, split, fault):
+    with raises_fault(fault):
+        by_site(*arms, **split)

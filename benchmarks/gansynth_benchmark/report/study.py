@@ -101,7 +101,7 @@ class ReportData:
         arm = {arm["name"]: arm for arm in self.plan["arms"]}[key]
         if arm.get("again"):
             return "again"
-        if (arm.get("real") or 1) > 1:
+        if (arm.get("real") or 1) > 1 or arm.get("at_target"):
             return "yardstick"
         if arm.get("tune"):
             learnt = any(self._kind(choice) == "gan" for choice in arm["tune"])
@@ -146,7 +146,7 @@ class ReportData:
     @cached_property
     def _entries(self) -> dict[tuple[str, str, int, str], Entry]:
         entries: dict[tuple[str, str, int, str], Entry] = {}
-        for part in ("comparisons", "means", "worth", "costs"):
+        for part in ("comparisons", "means", "worth", "gaps", "costs"):
             for entry in self.document.get(part, ()):
                 for name in {entry.get("measure", ""), ""}:
                     entries.setdefault((part, entry["arm"], entry["n"], name), entry)

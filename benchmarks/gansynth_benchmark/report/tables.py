@@ -244,6 +244,21 @@ def worth(study: ReportData) -> Table:
     return rows
 
 
+def gaps(study: ReportData) -> Table:
+    """Return the share of the gap to the target site that each arm closes."""
+    rows = Table()
+    for arm, n, entry in study.entries("gaps", study.others):
+        if entry:
+            share, low, high = [
+                number(entry[key], 2, sign=True) for key in ("share", "low", "high")
+            ]
+            row: dict[str, object] = {"arm": arm.title, "N": n, "share": share}
+            row["95 % CI"] = NOTHING if entry["share"] is None else f"{low} to {high}"
+            row |= {"the gap": study.show.difference(entry["gap"]), "note": entry["reason"]}
+            rows.append(row)
+    return rows
+
+
 # -- subjects, measures, costs ---------------------------------------------------------------------
 
 

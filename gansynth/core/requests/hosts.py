@@ -423,10 +423,13 @@ class SplitsRequest(Request):
 
     command: ClassVar[str] = "splits"
     settings: ClassVar[str] = ""
+    needs: ClassVar[Mapping[str, str]] = {"folds": "!sites", "seed": "!sites"}
     data: Annotated[str, Opt(argument=True, metavar="HOST:WHERE")] = Field(kw_only=False)
     """The data set."""
     subjects: str | None = None
     """CSV (case,subject), regular expression with one group, or each: every case is a subject."""
+    sites: str | None = None
+    """CSV (case,site) or regular expression with one group: each fold holds out one site."""
     folds: int = Field(default=5, ge=2)
     """Number of folds; by default not more than there are subjects."""
     seed: int = Field(default=0, ge=0)

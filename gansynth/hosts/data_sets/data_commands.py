@@ -35,7 +35,7 @@ from gansynth.data.listing import files_not_read, read_by
 from gansynth.data.look_alikes import write_merged_subjects
 from gansynth.data.source_checks import check_data
 from gansynth.hosts.data_sets import doctor as checks
-from gansynth.hosts.data_sets.sites import site_gaps
+from gansynth.hosts.data_sets.sites import Site, site_gap, sites_asked
 from gansynth.hosts.deciding.advice import advice_for, describe_source
 from gansynth.hosts.deciding.study_plan import subjects_of
 from gansynth.runtime.errors import GansynthError, UsageFault, describe_error
@@ -149,6 +149,7 @@ def run_check(request: CheckRequest) -> CheckReport:
             with counting(reporter, "subjects") as progress:
                 reporter.say(write_merged_subjects(table, everyone, progress))
             asked = replace(asked, subjects=str(table))
+        compared = _sites(request, asked)
         with counting(reporter, "check") as progress:
             report = replace(check_data(asked, progress), request=asked)
         if asked.kind not in installed().loaders["checks"]:
@@ -170,7 +171,8 @@ def run_check(request: CheckRequest) -> CheckReport:
             )
             if text:
                 reporter.warn(text)
-            report = replace(report, site_gaps=site_gaps(request, source, reporter))
+            gaps = [site_gap(*pair, reporter) for pair in compared]
+            report = replace(report, site_gaps=gaps)
     if generator is not None and request.verify_lineage:
         folder = RunFolder(Path(generator))
         with describe_error(*MOVED):
@@ -230,6 +232,14 @@ def _opened(request: SourceRequest) -> CaseSource | None:
         return None
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _sites(request: CheckRequest, data: SourceRequest) -> list[tuple[Site, Site]]:
+    """Return the sites that are compared; what does not fit is refused before files are read."""
+    if request.sites is None and request.against is None:
+        return []
+    source = _opened(data)
+    return [] if source is None else sites_asked(request, source)
 
 
 def _found_by_looking(

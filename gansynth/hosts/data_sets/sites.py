@@ -10,7 +10,7 @@ from gansynth.conditions.condition_source import open_other
 from gansynth.core.requests.samples import CheckRequest
 from gansynth.core.sample_request import read_other
 from gansynth.core.source import CaseSource
-from gansynth.data.folds import read_sites
+from gansynth.data.folds import cases_of_sites
 from gansynth.data.grid import same_spacing
 from gansynth.data.kinds import find_kind
 from gansynth.metrics.site_gap import SAY, SiteMeasures, chosen_cases, compared, verdict
@@ -18,6 +18,7 @@ from gansynth.runtime.errors import DataFault, UsageFault, describe_error
 from gansynth.runtime.progress import Reporter, counting
 
 LEAST = 2  # subjects of a site
+TOLD = 3  # measures of a kind that a line names
 
 
 @dataclass(frozen=True)
@@ -34,44 +35,27 @@ class Site:
         return {name: value for name, value in self.source.schema.labels.items() if value > 0}
 
 
-def site_gaps(request: CheckRequest, source: CaseSource, reporter: Reporter) -> list[Any]:
-    """Compare the sites that ``--sites`` or ``--against`` names, as JSON: one entry a comparison.
+def sites_asked(request: CheckRequest, source: CaseSource) -> list[tuple[Site, Site]]:
+    """Return the pairs of sites that ``--sites`` or ``--against`` asks to compare.
+
+    Of three sites or more, each is compared with all others together.
 
     Raises:
         UsageFault: the other cases do not open, or have other channels or axes.
         DataFault: a site has one subject, or a subject is of two sites.
     """
     if request.against is not None:
-        here, there = _site(source.name, source), _against(request, source)
-        return [_compared(here, there, reporter)]
+        return [(_site(source.name, source), _against(request, source))]
     if request.sites is None:
         return []
     sites = _sites(request.sites, source)
     if len(sites) == 2:
-        return [_compared(*sites, reporter)]
-    return [_compared(_others(site, sites), site, reporter) for site in sites]
+        return [(sites[0], sites[1])]
+    return [(_others(site, sites), site) for site in sites]
 
 
-def gap_lines(gaps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield what is said of each comparison, to read."""
-    for gap in gaps:
-        here, there = gap["here"], gap["there"]
-        yield (
-            f"{here['name']} ({here['subjects']} subjects) against "
-            f"{there['name']} ({there['subjects']}): {gap['verdict']}"
-        )
-        if gap["spacing"]:
-            yield f"  voxels: {gap['spacing']}: resample to the same"
-        for one in gap["differences"]:
-            if one["shown"]:
-                yield (
-                    f"  {one['name']}: {one['here'][0]:.3g} against {one['there'][0]:.3g} (more in "
-                    f"{one['more']:.0%} of pairs): {SAY[one['kind']]}"
-                )
-
-
-def _compared(here: Site, there: Site, reporter: Reporter) -> dict[str, Any]:
-    """Measure two sites and compare them."""
+def site_gap(here: Site, there: Site, reporter: Reporter) -> dict[str, Any]:
+    """Measure where two sites differ, as JSON."""
     shared = [name for name in here.labels if name in there.labels]
     sides, chosen = [], [chosen_cases(site.subject_of) for site in (here, there)]
     with counting(reporter, f"{here.name} against {there.name}") as progress:
@@ -94,6 +78,32 @@ def _compared(here: Site, there: Site, reporter: Reporter) -> dict[str, Any]:
         "verdict": verdict(found, labelled=bool(shared)),
         "differences": [{**asdict(one), "part": one.part, "shown": one.shown} for one in found],
     }
+
+
+def gap_lines(gaps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what is said of each comparison, to read: a line for each kind of difference."""
+    for gap in gaps:
+        here, there = gap["here"], gap["there"]
+        yield (
+            f"{here['name']} ({here['subjects']} subjects) against {there['name']} "
+            f"({there['subjects']}): {gap['verdict']}"
+        )
+        if gap["spacing"]:
+            yield f"  voxels {gap['spacing']}: resample to the same"
+        kinds: dict[str, list[str]] = {}
+        for one in gap["differences"]:
+            if one["shown"]:
+                told = f"{one['name']} {_short(one['here'][0])} to {_short(one['there'][0])}"
+                kinds.setdefault(one["kind"], []).append(told)
+        for kind, measures in kinds.items():
+            more = f", {len(measures) - TOLD} more" if len(measures) > TOLD else ""
+            yield f"  {kind}: {SAY[kind]} ({', '.join(measures[:TOLD])}{more})"
+    if gaps:
+        yield "what a difference costs, only a training tells (gansynth help sites)"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _against(request: CheckRequest, source: CaseSource) -> Site:
@@ -123,25 +133,11 @@ def _site(name: str, source: CaseSource) -> Site:
 
 def _sites(text: str, source: CaseSource) -> list[Site]:
     """Part a source's cases by ``--sites``."""
-    site_of = read_sites(text, _cases(source))
-    cases: dict[str, dict[str, str]] = {}
-    seen: dict[str, str] = {}
-    for case, name in site_of.items():
-        subject = source.header(case).subject
-        if seen.setdefault(subject, name) != name:
-            raise DataFault(
-                "sites.subject-of-two-sites",
-                f"--sites {text}: subject {subject!r} is of {seen[subject]!r} and {name!r}; "
-                "expected one site for all cases of a person; correct --sites or --subjects",
-            )
-        cases.setdefault(name, {})[case] = subject
-    if len(cases) < 2:
-        raise DataFault(
-            "sites.only-one",
-            f"--sites {text}: all cases are of site {next(iter(cases))!r}, expected two or more "
-            "sites; correct it, or name the other site's cases with --against KIND:WHERE",
-        )
-    return [_checked(Site(name, source, cases[name])) for name in sorted(cases)]
+    subject_of = {case: source.header(case).subject for case in _cases(source)}
+    return [
+        _checked(Site(name, source, {case: subject_of[case] for case in cases}))
+        for name, cases in cases_of_sites(text, subject_of).items()
+    ]
 
 
 def _others(site: Site, sites: Sequence[Site]) -> Site:

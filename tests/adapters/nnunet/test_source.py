@@ -129,6 +129,12 @@ def test_the_repair_of_a_split_that_parts_people_is_remembered_and_the_split_kep
     assert len(source.held_out_ids) == 2
 
 
+def test_a_fold_for_each_site_holds_out_its_cases(toy_copy):
+    told: dict[str, Any] = {"subjects": PEOPLE, "root": toy_copy.root, "force": True}
+    splits = make_splits(SplitsRequest(data="nnunet:501", sites="(p[12]|p3)", **told))
+    assert [{case[:2] for case in one["val"]} for one in splits] == [{"p1"}, {"p2"}, {"p3"}]
+
+
 NO_SPLIT = without("splits_final.json")
 PARTED = split([{"train": ["p1_left", "p2_left"], "val": ["p1_right"]}])
 TWICE = split([{"train": ["p1_left", "p2_left"], "val": ["p1_left"]}])
