@@ -260,8 +260,9 @@ def test_the_command_of_an_answer_in_hours_trains_as_the_arm_was(tmp_path, monke
     Path("normal").mkdir()
     for number in range(8):
         Image.fromarray(seen(1000 + number)).save(f"normal/n{number}.png")
-    words = ("benchmark", "set", "--subjects", r"(p\d)_", "--executor", "here", "-o", "out")
-    words += ("--unlabelled", "pictures:normal", *IGNORING, "--hours", "0.001", "--json")
+    scans = ("--unlabelled", "pictures:normal", *IGNORING)
+    asked = ("--executor", "here", "-o", "out", "--hours", "0.001", "--json")
+    words = ("benchmark", "set", "--subjects", r"(p\d)_", *scans, *asked)
     first = gansynth(*words)
     assert first.exit_code == 0, first.output
     assert [*json.loads(first.stdout)["arms"]][3:] == [*TRAINED_AS]
