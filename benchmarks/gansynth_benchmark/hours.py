@@ -230,7 +230,10 @@ def _told(place: ArmResult) -> str:
         return "nothing was finished"
     text = f"{place.show.title} {place.show.difference(difference)} {place.show.unit}"
     if low is None or high is None:
-        return f"{text}, of fewer than {REPETITIONS} training subsets: says nothing"
+        few = f"of fewer than {REPETITIONS} training subsets"
+        if place.node["draws"] >= REPETITIONS:
+            few = f"of {place.node['subjects']} test subjects, so few that any would be possible"
+        return f"{text}, {few}: says nothing"
     return f"{text} ({place.show.difference(low)} to {place.show.difference(high)})"
 
 
