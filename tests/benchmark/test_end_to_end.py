@@ -279,7 +279,7 @@ def test_the_command_of_an_answer_in_hours_trains_as_the_arm_was(tmp_path, monke
 TRAINED_AS = {
     "parametric": [],
     "parametric-unlabelled": ["--unlabelled", "pictures:normal", "--lesion-free"],
-    "self-training": ["--unlabelled", "pictures:normal", "--self-train", "1"],
+    "self-training": ["--unlabelled", "pictures:normal", "--self-train", "1.0"],
 }
 
 
@@ -308,7 +308,7 @@ def plant(points: float, arms: Collection[str]) -> None:
         document = result["document"]
         for values in document.get("at_thresholds", {}).get(DICE_AT_ALARMS, {}).values():
             more = points * (by_key[path.parent.name] in arms) / 100
-            values[:] = [0.5 + more + rng.normal(0, 0.0001)] * len(values)
+            values[:] = [0.5 + more + rng.normal(0, 1e-5)] * len(values)
         path.write_text(json.dumps(result))
 
 

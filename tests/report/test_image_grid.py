@@ -297,7 +297,8 @@ def test_the_body_around_a_samples_labels_is_that_of_the_real_image_of_its_place
     image, labels = np.zeros((1, 8, 16, 16), np.float32), np.zeros((8, 16, 16), np.int16)
     image[0, :, 4:12, 4:12], labels[3, 6:8, 6:8] = 1, 1
     noise = np.random.default_rng(0).random(image.shape, np.float32)
-    cells = [("real", Case("a", "a", image, labels)), ("drawn", Sample(noise, labels))]
+    real_one: Sample | Case = Case("a", "a", image, labels)
+    cells = [("real", real_one), ("drawn", Sample(noise, labels))]
     drawn = imread(write_figure(tmp_path / "f.png", cells, schema, beside=1, body=True))[..., :3]
     around = to_rgb(colour_of(len(schema.foreground)))
     body = np.isclose(drawn, around, atol=1 / 255).all(-1)[2 * LINE :].sum(1)
