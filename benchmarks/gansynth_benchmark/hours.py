@@ -186,8 +186,8 @@ def _answer(
     chance = [each for each in places if each.arm.kind == "again" and each.finding in (GAIN, LOSS)]
     asked = [each for each in places if each.arm.node.get("generator")]
     gains = [each for each in asked if each.finding is GAIN]
-    title, words = study.show.title, {"data": named, **shared(request)}
-    without = AugmentRequest(**{**words, "unlabelled": ()}, ratio="1:0").command_line
+    title, words = study.show.title, shared(request) | {"data": named}
+    without = AugmentRequest(**(words | {"unlabelled": (), "ratio": "1:0"})).command_line
     if gains and not chance:
         best = max(gains, key=lambda each: each.gain)
         arm = best.arm.node
@@ -198,9 +198,9 @@ def _answer(
         use = AugmentRequest(**words, ratio="1:1").command_line
         generator = str(arm["generator"])
         if generator != draft.rule.generator:
-            fitted = {"data": named, **shared(request)}
+            fitted = shared(request) | {"data": named, "out": Path("runs", generator)}
             fitted.pop("unlabelled", None)
-            use = FitRequest(generator, **fitted, out=Path("runs", generator)).command_line
+            use = FitRequest(generator, **fitted).command_line
         return {"answer": f"with samples, those of {best.arm.key}: {_told(best)}", "use": use}
     if all(each.finding in (LOSS, SAME) for each in asked) and not chance:
         told = "; ".join([f"{each.arm.key}: {_told(each)}" for each in asked])
