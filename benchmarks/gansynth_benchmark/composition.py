@@ -24,6 +24,7 @@ from gansynth.runtime.files import read_json
 from gansynth_benchmark.requests import CardRequest
 from gansynth_benchmark.running import RESULTS, read_results
 from gansynth_cli.common import WIDTH, table
+from gansynth_cli.results import counted
 
 CITATION = (
     "The gansynth authors. gansynth: synthetic lesions and images of one training fold for "
@@ -136,7 +137,7 @@ def _cases(session: Mapping[str, Any], own: Mapping[str, str]) -> str:
     people = len(set(own.values()))
     reading = ", ".join([str(source[k]) for k in ("configuration", "plans") if source.get(k)])
     return (
-        f"{len(own)} case(s) of {people} subject(s), the training cases of fold "
+        f"{counted(len(own), 'case')} of {counted(people, 'subject')}, the training cases of fold "
         f"{source.get('fold')} of {data}{f' ({reading})' if reading else ''}"
     )
 
@@ -163,9 +164,11 @@ def _often(drawn: Mapping[str, int], there: int, whole: bool) -> str:
         return "" if whole else UNKNOWN
     times = sorted(drawn.values())
     often = f"{_range(times)} times each, median {median(times):g}"
+    if times[0] == times[-1]:
+        often = f"{counted(times[0], 'time')} each"
     never = f"; {there - len(drawn)} never" if there > len(drawn) else ""
     part = "" if whole else f"; draws of some sessions are {UNKNOWN}"
-    return f"{sum(times)} draws of {len(drawn)} case(s), {often}{never}{part}"
+    return f"{sum(times)} draws of {counted(len(drawn), 'case')}, {often}{never}{part}"
 
 
 def _samples(sessions: Sequence[Mapping[str, Any]], result: record.TrainingResult) -> str:
@@ -175,8 +178,8 @@ def _samples(sessions: Sequence[Mapping[str, Any]], result: record.TrainingResul
     counts = [session["drawn"] for session in sessions]
     if len(counts) == 1:  # others have banks of their own, which begin alike
         distinct, most = counts[0]["distinct_synthetic"], counts[0]["most_draws"]
-        words += f" of {distinct} different samples, at most {most} of one"
-    missing = f"; {result.fell_back} missing, real cases took their place"
+        words += f" of {distinct} different samples, each at most {counted(most, 'time')}"
+    missing = f"; {result.fell_back} missing, replaced by real cases"
     return words + (missing if result.fell_back else "")
 
 
@@ -200,7 +203,8 @@ def _generator(session: Mapping[str, Any]) -> str:
         return f"{words}, manifest {digest}; another run is in its folder, so its fit is unknown"
     cases = len((manifest.get("lineage") or {}).get("cases", ()))
     seed = (manifest.get("config", {}).get("fit") or {}).get("seed", UNKNOWN)
-    return f"{words}: fitted on {cases} cases, {manifest.get('steps')} steps, seed {seed}"
+    fitted = f"fitted on {cases} cases, {manifest.get('steps')} steps, seed {seed}"
+    return f"{words} ({fitted})"
 
 
 def _label_maps(session: Mapping[str, Any]) -> str:
@@ -208,11 +212,13 @@ def _label_maps(session: Mapping[str, Any]) -> str:
     if not session.get("generator"):
         return ""
     of = session.get("label_source")
-    words = [f"those of {_place(of)}" if of else "those of the generator's training cases"]
-    words.append(f"edits {joined(session['edits'])}" if session.get("edits") else "usual edits")
+    words = [f"of {_place(of)}" if of else "of the generator's training cases"]
+    edits = f"edits {joined(session['edits'])}" if session.get("edits") else "default edits"
+    words.append(edits)
     if session.get("unlabelled"):
         scans = joined([_place(each) for each in session["unlabelled"]])
-        words.append(f"lesions also in scans of {scans} ({session.get('backgrounds')} of samples)")
+        share = session.get("backgrounds")
+        words.append(f"lesions also in unlabelled scans ({scans}; {share} of samples)")
     if session.get("self_train"):
         words.append(f"{session['self_train']} of samples are such scans with predicted labels")
     for key in ("lesions", "boxes", "prevalence"):
@@ -220,7 +226,7 @@ def _label_maps(session: Mapping[str, Any]) -> str:
             words.append(f"{key} {session[key]}")
     filters = session.get("filters") or ["default"]
     words.append(f"filter {joined(filters)}")
-    return "; ".join(words) + "; whose lesion lies in which sample is not in the log"
+    return "; ".join(words) + "; the log does not record whose lesion is in which sample"
 
 
 def _place(request: Mapping[str, Any]) -> str:
@@ -230,7 +236,8 @@ def _place(request: Mapping[str, Any]) -> str:
 def _measured(metrics: Mapping[str, Any]) -> str:
     if "subjects" not in metrics:
         return UNKNOWN
-    return f"{metrics['subjects']} real held-out subject(s), {metrics['cases']} case(s)"
+    cases, people = counted(metrics["cases"], "real case"), metrics["subjects"]
+    return f"{cases} of {counted(people, 'held-out subject')}"
 
 
 def _paragraph(
@@ -243,24 +250,25 @@ def _paragraph(
     real = f"{len(own)} real cases of {len(set(own.values()))} subjects" if own else "real cases"
     fold = (session.get("source") or {}).get("fold")
     sentences = [
-        f"{session['target']} was trained on {real} (training cases of fold {fold}) for "
+        f"The {session['target']} was trained on {real} (the training cases of fold {fold}) for "
         f"{session['epochs'][1]} {session['counted_in']}."
     ]
     if result.drawn_synthetic:
         based = [f"{len(c)} of the {n} cases of {name}" for name, (c, n) in sources.items()]
         sentences += [
-            f"{result.realised:.1%} of the samples drawn were synthetic (real to synthetic "
-            f"{session['ratio']}, schedule {session['schedule']}): {told['synthetic samples']}, "
-            f"by {told['generator']}.",
-            f"They were based on {joined(based)}." if based else "",
+            f"Of the samples it was shown, {result.realised:.1%} were synthetic (real:synthetic "
+            f"{session['ratio']}, {session['schedule']} schedule): {told['synthetic samples']}. "
+            f"They were generated by {told['generator']}.",
+            f"These samples were based on {joined(based)}." if based else "",
         ]
     else:
-        sentences.append("No synthetic sample was drawn.")
+        sentences.append("It was shown no synthetic samples.")
     sentences.append(
-        f"Samples and held-out cases were compared before training: {session['guard']}."
+        "Before training, the cases seen by the generator were compared with the held-out cases "
+        f"({session['guard']})."
         if session.get("guard")
-        else "Training would have been refused if a held-out case had been found among what the "
-        f"generator had seen; what was compared is {UNKNOWN}."
+        else "Training is refused if the generator has seen a held-out case; what was compared is "
+        f"{UNKNOWN}."
     )
     return " ".join(filter(None, sentences))
 
@@ -280,13 +288,14 @@ def _of_benchmark(document: Mapping[str, Any], file: Path) -> dict[str, Any]:
     data, plan, machine = document["data"], document["plan"], document.get("machine") or {}
     trained = f"{len(done)} of {len(document['runs'])} trainings finished"
     host = f"{document['host']['title']}, {document['host']['steps']} steps"
-    design = f"N = {joined(map(str, document['sizes']))} subjects, {document['draws']} draw(s) x "
-    design += f"{document['seeds']} seed(s)"
+    design = f"{counted(document['draws'], 'random subset')} of "
+    design += f"{joined(map(str, document['sizes']))} subjects, "
+    design += f"{counted(document['seeds'], 'training')} on each"
     told = {
         "framework": host,
         "finished": trained,
         "real cases": f"{design}, drawn from {data['pool']} subjects of {data['name']}; which "
-        f"cases each training had is {UNKNOWN} in {file.name}",
+        f"cases each training used is {UNKNOWN} in {file.name}",
         "test": f"{data['test_subjects']} subjects, {data['test_cases']} cases, "
         f"{document['look']['split']} split",
     }
@@ -295,11 +304,12 @@ def _of_benchmark(document: Mapping[str, Any], file: Path) -> dict[str, Any]:
         told[f"arm {name}"] = f"{arm['title']}: {_arm(arm, own)}"
     used = dict.fromkeys(filter(None, [arm.get("generator") for arm in document["arms"].values()]))
     seeds = sorted({(run["draw"], run["seed"]) for run in done})
+    pairs = counted(len(seeds), "pair")
     told |= {
-        "draws and seeds": f"{len(seeds)} pairs, draws {_range([d for d, _ in seeds])}, seeds "
+        "draws and seeds": f"{pairs}: draws {_range([d for d, _ in seeds])}, seeds "
         f"{_range([s for _, s in seeds])}",
         "generators": "; ".join([_settings(name, plan) for name in used]) or "none",
-        "draws of cases": f"{UNKNOWN}: logs of draws are not kept with a benchmark",
+        "draws of cases": f"{UNKNOWN}: a benchmark does not keep the logs of draws",
         "held-out cases": f"the guard's words are {UNKNOWN}; a training it refuses has no result",
         "gansynth": f"{document['gansynth']}, plan {document['plan_hash']}",
         "versions": ", ".join([f"{k} {machine[k]}" for k in ("python", "torch") if k in machine]),
@@ -307,10 +317,10 @@ def _of_benchmark(document: Mapping[str, Any], file: Path) -> dict[str, Any]:
     synthetic = [arm for arm in document["arms"].values() if arm.get("generator")]
     look = document["look"]
     paragraph = (
-        f"{host}, was trained on {design}, once for each of {len(document['arms'])} arms, "
-        f"{len(synthetic)} of them with synthetic samples ({trained}). All were judged on "
-        f"{data['test_subjects']} other subjects with {data['test_cases']} cases ({look['split']} "
-        f"split, look {look['number']}). {document['verdict']['sentence']}"
+        f"The {host}, was trained in {len(document['arms'])} arms, {len(synthetic)} of them with "
+        f"synthetic samples, on {design} ({trained}). All networks were evaluated on "
+        f"{data['test_cases']} cases of {data['test_subjects']} other subjects ({look['split']} "
+        f"split, access {look['number']}). {document['verdict']['sentence']}"
     )
     return {"paragraph": paragraph, "table": told}
 
@@ -327,9 +337,10 @@ def _arm(arm: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
     words = f"{real} real and {synthetic} synthetic draws a training"
     if arm.get("generator"):
         words += f" by {arm['generator']}, ratio {arm['ratio']}, {arm.get('schedule', 'constant')}"
-        if arm.get("unlabelled"):
-            scans = joined([each.rpartition("/")[2] for each in arm["unlabelled"]])
-            words += f", also in scans of {scans}"
+        scans = joined([each.rpartition("/")[2] for each in arm.get("unlabelled") or ()])
+        marked = arm.get("self_train")
+        words += f", also in unlabelled scans ({scans})" * bool(scans)
+        words += f"; {marked:.0%} of them such scans with predicted labels" if marked else ""
     missing = sum([run.get("fell_back") or 0 for run in runs])
     return words + (f"; {missing} samples missing" if missing else "")
 

@@ -138,8 +138,9 @@ class _Probe:
         if found is None:
             return []
         seconds, size, start = found
-        # One with samples waits for another process, which draws the first ones.
-        return [(seconds + start * bool(spec.needs), size) for spec in specs]
+        # One with samples waits for another process, which draws the first ones. Self-training has
+        # a training before it.
+        return [(seconds * _trainings(spec) + start * bool(spec.needs), size) for spec in specs]
 
     def _told(self, spec: ComputationSpec) -> tuple[float, float, float] | None:
         """Return seconds and bytes of a job, and the seconds in which its process starts.
@@ -207,6 +208,10 @@ def learning(fits: Sequence[ComputationSpec]) -> list[ComputationSpec]:
     plugins = {key: registry.generator(each["generator"]) for key, each in generators.items()}
     trained = [fit for fit in fits if capabilities_of(plugins[fit.key]).trains]
     return sorted(trained, key=lambda fit: "steps" not in generators[fit.key].get("set", {}))
+
+
+def _trainings(spec: ComputationSpec) -> int:
+    return 2 if spec.document.get("augment", {}).get("self_train") else 1
 
 
 def _tuning(plan: BenchmarkPlan, sizes: Mapping[str, Sequence[Size]]) -> Size:

@@ -88,7 +88,7 @@ class _Sized:
         if path.exists():
             plan = read_plan(path)
             same = draft.text(steps=plan.host.steps, draws=plan.draws, seeds=1)
-            if path.read_text("utf-8") != f"{same}\n":
+            if _asked_for(path.read_text("utf-8")) != _asked_for(same):
                 raise UsageFault(
                     "benchmark.hours-of-another-plan",
                     f"{path}: is not the plan of this command; take another folder, -o DIR, or go "
@@ -166,6 +166,11 @@ class _Sized:
         return draws
 
 
+def _asked_for(plan: str) -> list[str]:
+    """Return the lines of a plan, whichever version wrote it."""
+    return [line for line in plan.splitlines() if not line.startswith("gansynth:")]
+
+
 def _of_a_draw(told: Mapping[str, Any], draws: int) -> float | None:
     """Return the seconds of a draw by an estimate of a plan; None if a training's are not known."""
     if told["jobs"][TRAIN]["seconds_each"] is None:
@@ -186,17 +191,21 @@ def _answer(
     chance = [each for each in places if each.arm.kind == "again" and each.finding in (GAIN, LOSS)]
     asked = [each for each in places if each.arm.node.get("generator")]
     gains = [each for each in asked if each.finding is GAIN]
-    title, words = study.show.title, {"data": named, **shared(request)}
-    without = AugmentRequest(**{**words, "unlabelled": ()}, ratio="1:0").command_line
+    title, words = study.show.title, shared(request) | {"data": named}
+    without = AugmentRequest(**(words | {"unlabelled": (), "ratio": "1:0"})).command_line
     if gains and not chance:
         best = max(gains, key=lambda each: each.gain)
-        if not best.arm.node.get("unlabelled"):
-            words["unlabelled"] = ()
+        arm = best.arm.node
+        # Trained as the arm was: in own cases, in scans that are vouched for, or on marked scans.
+        share = arm.get("self_train")
+        words["unlabelled"] = words.get("unlabelled", ()) if arm.get("unlabelled") else ()
+        words |= {"self_train": share} if share else {"lesion_free": bool(words["unlabelled"])}
         use = AugmentRequest(**words, ratio="1:1").command_line
-        generator = str(best.arm.node["generator"])
+        generator = str(arm["generator"])
         if generator != draft.rule.generator:
-            words.pop("unlabelled", None)
-            use = FitRequest(generator, **words, out=Path("runs", generator)).command_line
+            fitted = shared(request) | {"data": named, "out": Path("runs", generator)}
+            fitted.pop("unlabelled", None)
+            use = FitRequest(generator, **fitted).command_line
         return {"answer": f"with samples, those of {best.arm.key}: {_told(best)}", "use": use}
     if all(each.finding in (LOSS, SAME) for each in asked) and not chance:
         told = "; ".join([f"{each.arm.key}: {_told(each)}" for each in asked])
@@ -226,7 +235,10 @@ def _told(place: ArmResult) -> str:
         return "nothing was finished"
     text = f"{place.show.title} {place.show.difference(difference)} {place.show.unit}"
     if low is None or high is None:
-        return f"{text}, of fewer than {REPETITIONS} training subsets: says nothing"
+        few = f"of fewer than {REPETITIONS} training subsets"
+        if place.node["draws"] >= REPETITIONS:
+            few = f"of {place.node['subjects']} test subjects, so few that any would be possible"
+        return f"{text}, {few}: says nothing"
     return f"{text} ({place.show.difference(low)} to {place.show.difference(high)})"
 
 

@@ -14,6 +14,7 @@ from gansynth.core.registry import installed
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.data.kinds import find_kind
 from gansynth.hosts.contract.host import framework
+from gansynth.hosts.deciding.first_training import check_markable, unvouched
 from gansynth.hosts.deciding.one_command import READING, Decision, decide
 from gansynth.hosts.deciding.study_plan import FEWEST_SUBJECTS, plan_text, subjects_of
 from gansynth.hosts.deciding.suggestion import Rule
@@ -24,6 +25,8 @@ from gansynth_benchmark.plan_file import read_plan
 from gansynth_benchmark.requests import BenchmarkRequest
 from gansynth_benchmark.study import BenchmarkStudy
 from gansynth_benchmark.subject_split import DEVELOPMENT
+
+SELF_TRAINING = "self-training"  # name of the arm
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ def write_new(request: BenchmarkRequest) -> dict[str, Any]:
 def _arms(decision: Decision, request: BenchmarkRequest, folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the arms with samples: of lesions' generator, if there are any, and of the asked one.
 
-    The first one that can draws into the unlabelled scans, too.
+    The first one that can draws into the unlabelled scans, too. Its rival is self-training on them.
     """
     # Whether samples help lesions is what a plan asks, also where augment would draw none.
     chosen = [decision.found.rule.generator] if decision.found.kind == "lesions" else []
@@ -164,8 +167,26 @@ def _arms(decision: Decision, request: BenchmarkRequest, folder: Path) -> Iterat
         yield arm
         if into and _takes_lesions(name):
             scans = [_placed(text, folder) for text in into]
-            yield arm | {"name": f"{name}-unlabelled", "unlabelled": scans}
+            elsewhere = arm | {"name": f"{name}-unlabelled", "unlabelled": scans}
+            yield elsewhere
+            if _can_be_marked(decision, request):
+                own = {"name": SELF_TRAINING, "unlabelled": list(scans), "self_train": 1}
+                yield elsewhere | own
             into = []
+
+
+def _can_be_marked(decision: Decision, request: BenchmarkRequest) -> bool:
+    """Return whether a first training can mark the unlabelled scans; if not, it is said why."""
+    asked, source = decision.request.replace(without=("lesion_free",), ratio="1:1"), decision.source
+    try:
+        scans = unvouched(asked, source.request)
+        check_markable(asked, framework(str(asked.target)), source, scans, vow="")
+        why = "" if scans else "the scans have label maps"
+    except UsageFault as fault:
+        why = str(fault)
+    if why:
+        request.reporter.warn(f"no arm of self-training: {why}")
+    return not why
 
 
 def _takes_lesions(generator: str) -> bool:

@@ -69,7 +69,8 @@ class NewPlanSection(Request):
     root: Annotated[Root | None, Opt(needs="new or hours")] = None
     """Folder with the framework's own folders, instead of its environment variables."""
     unlabelled: Annotated[Texts, Opt(metavar="KIND:WHERE", needs="new or hours")] = ()
-    """Lesion-free scans of other people: an arm also draws lesions into them. May be repeated."""
+    """Scans of other people: an arm draws lesions into them, as if they had none, and another one
+    takes them with labels that a first training gives them. May be repeated."""
     generator: Annotated[
         str | None, Opt(metavar="NAME", names=("generators",), needs="new or hours")
     ] = None

@@ -165,7 +165,8 @@ def execute(request: FitRequest | AugmentRequest) -> tuple[float, Mapping[str, A
     if isinstance(request, FitRequest):
         document: Mapping[str, Any] = run_fit(request).report
     else:
-        if request.unlabelled:  # who writes a plan vouches for its scans, or gives them label maps
+        # Who writes a plan vouches for its scans, unless a first training is to mark them.
+        if request.unlabelled and not request.self_train:
             request = request.replace(lesion_free=True)
         done = run_augment(request)
         done.refuse_missing()

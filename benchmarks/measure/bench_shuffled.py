@@ -9,9 +9,9 @@ shown at 5 %, with its 95 % interval (Wilson), and what it is without Holm's cor
 Then studies of an arm against itself: plans with two seeds a draw hold two trainings of one arm on
 the same cases, which differ by chance alone. Studies of some draws and seeds are dealt from such
 pairs, with random signs. Printed: the share in which a difference is shown, and (in brackets) in
-which it would be if the test did not ask for three trainings.
+which it would be if the test did not ask for three trainings, by plan and of all.
 
-    python benchmarks/measure/bench_shuffled.py [--shuffles 1000]
+    python benchmarks/measure/bench_shuffled.py [--shuffles 1000] [--only shuffled|itself]
 """
 
 from __future__ import annotations
@@ -144,40 +144,57 @@ def of_nothing(name: str, studies: int) -> dict[str, Any]:
     return found
 
 
-def main() -> None:
-    """Shuffle every plan, then compare arms with themselves."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shuffles", type=int, default=1000)
-    args = parser.parse_args()
+def shuffle_plans(shuffles: int) -> None:
+    """Deal the trainings of every plan to its arms at random."""
     results = {}
     for name in PLANS:
         control, arms = by_arm(name)
         rows, subjects = blocks(arms), arms[control].subjects
         rng = np.random.default_rng(0)
         shown = without = 0
-        for _ in range(args.shuffles):
+        for _ in range(shuffles):
             found = p_values(shuffled(rows, rng), control, subjects)
             shown += min(holm(found)) < LEVEL
             without += min(found) < LEVEL
-        interval = binomtest(shown, args.shuffles).proportion_ci(method="wilson")
+        interval = binomtest(shown, shuffles).proportion_ci(method="wilson")
         results[name] = {
             "arms": len(rows),
             "draws": len(rows[control]),
             "subjects": len(subjects),
-            "shown": shown / args.shuffles,
+            "shown": shown / shuffles,
             "low": float(interval.low),
             "high": float(interval.high),
-            "without_holm": without / args.shuffles,
+            "without_holm": without / shuffles,
         }
     titles = ["plan", "arms", "draws", "people", "shown", "from", "to", "without Holm"]
     print_table([titles, *[[name, *row.values()] for name, row in results.items()]])
-    blank = {name: of_nothing(name, args.shuffles) for name in TWICE}
-    lines = [["draws x seeds", *TWICE]]
+    write("shuffled", {"shuffles": shuffles, "results": results})
+
+
+def compare_with_itself(studies: int) -> None:
+    """Compare arms with themselves, in as many studies of each plan."""
+    blank = {name: of_nothing(name, studies // len(TWICE)) for name in TWICE}
+    lines = [["draws x seeds", *TWICE, "all"]]
+    whole = {}
     for size in blank[TWICE[0]]:
         cells = [blank[name][size] for name in TWICE]
-        lines.append([size, *[f"{each['shown']:.3f} ({each['untold']:.3f})" for each in cells]])
+        whole[size] = {key: float(np.mean([each[key] for each in cells])) for key in cells[0]}
+        told = [f"{each['shown']:.3f} ({each['untold']:.3f})" for each in (*cells, whole[size])]
+        lines.append([size, *told])
     print_table(lines)
-    write("shuffled", {"shuffles": args.shuffles, "results": results, "against_itself": blank})
+    write("against_itself", {"studies": studies, "plans": blank, "all": whole})
+
+
+def main() -> None:
+    """Shuffle every plan, then compare arms with themselves."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shuffles", type=int, default=1000)
+    parser.add_argument("--only", choices=("shuffled", "itself"))
+    args = parser.parse_args()
+    if args.only != "itself":
+        shuffle_plans(args.shuffles)
+    if args.only != "shuffled":
+        compare_with_itself(args.shuffles)
 
 
 if __name__ == "__main__":

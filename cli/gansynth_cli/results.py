@@ -257,6 +257,7 @@ def lines_of_samples(
     took = "" if each is None else f", {each:.2g} s each"
     reject_reasons = f"; {report['rejected']} would be rejected" if report.get("rejected") else ""
     yield f"{counted(report['samples'], 'sample')} in {report['folder']}{took}{reject_reasons}"
+    yield from _as_asked(report)
     for key in PATHS:
         path = report.get(key)
         if path:
@@ -268,6 +269,23 @@ def lines_of_samples(
         yield from _then_longer(run)
         return
     yield then("evaluate", run, *(("--exported", report["folder"]) if shared else ()))
+
+
+def _as_asked(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how many lesions are of the size asked for, and how many samples show any."""
+    sizes, showing = report.get("sizes"), report.get("showing")
+    if sizes:
+        yield (
+            f"size as asked, within 25 %: {sizes['near']} of {sizes['asked']} lesions (median "
+            f"{sizes['median_ratio']:.2g} times as many voxels)"
+        )
+    if showing:
+        shown, count = showing["samples"], report["samples"]
+        share = f", {shown / count:.0%}".replace("%", " %") if count else ""
+        yield (
+            f"with a lesion: {shown} of {counted(count, 'sample')}{share}; asked for "
+            f"{100 * showing['asked']:.3g} %"
+        )
 
 
 def _then_longer(folder: Path) -> Iterator[Hint]:

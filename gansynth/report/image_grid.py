@@ -134,7 +134,8 @@ def write_figure(
         planes: of a volume: 1, the slice with most foreground, or 3, also those across it.
         beside: cells that begin again after so many are of one place, and volumes of one shape
             among them are shown in the same planes. None: each in its own.
-        body: what differs from the background is a class of the label maps.
+        body: what differs from the background is a class of the label maps; of samples, in the
+            real image of their place.
     """
     items = [item for _, item in cells]
     labelled = not [item for item in items if item.labels is None]
@@ -151,7 +152,7 @@ def write_figure(
         rows: list[list[Picture | None]] = []
         for plane, flat in zip(shown, flats, strict=True):
             edge = times * max(flat.shape)
-            around = shown_body(item.image) if body else None
+            around = shown_body(_real_of(item, same).image) if body else None
             row: list[Picture | None] = []
             if labelled:
                 row.append(_label_panel(_all_labels(item), plane, schema, edge, around))
@@ -174,6 +175,13 @@ def _shared(item: Sample | Case, others: Sequence[Sample | Case]) -> LabelArray 
         return item.labels
     common = np.logical_and.reduce(maps)
     return np.asarray(common if common.any() else np.logical_or.reduce(maps), np.int16)
+
+
+def _real_of(item: Sample | Case, others: Sequence[Sample | Case]) -> Sample | Case:
+    """Return the first real image of an item's shape among others, else the item."""
+    shape = item.image.shape
+    real = [each for each in others if isinstance(each, Case) and each.image.shape == shape]
+    return real[0] if real else item
 
 
 def write_overlays(

@@ -508,7 +508,7 @@ def _lesion_rows(comparison: Comparison, *, added: bool) -> Iterator[dict[str, A
 
 
 def _lesion_looks(comparison: Comparison, word: str) -> Iterator[dict[str, Any]]:
-    """Yield the size of lesions and, by channel, the share that is darker than what is around."""
+    """Yield the size of lesions and, by channel, their contrast and the share that is darker."""
     each: list[list[Image]] = [list(comparison.samples), list(comparison.real)]
     unlabelled = [image for side in each for image in side if image.labels is None]
     of = _in_boxes if unlabelled else _in_labels
@@ -527,6 +527,9 @@ def _lesion_looks(comparison: Comparison, word: str) -> Iterator[dict[str, Any]]
         columns = [side[np.isfinite(side[:, number]), number] for side in sides]
         if not all(map(len, columns)):
             continue
+        steps = [np.quantile(column, (0.5, 0.1, 0.9)).tolist() for column in columns]
+        texts = ["median {:+.2g} (10 to 90%: {:+.2g} to {:+.2g})".format(*step) for step in steps]
+        yield _row(f"contrast of {word}s in {channel}", steps, texts, NO_LIMIT)
         darker = [float((column < 0).mean()) for column in columns]
         finding = _same_way(*darker, people=people)
         name = f"{word}s darker than their surroundings in {channel}"

@@ -249,6 +249,7 @@ class _Drawn:
         self.reject_reasons = Counter[str]()
         self.first: list[Sample] = []
         self.achieved = list[float]()  # voxels of lesions over those that were asked for
+        self.showing = 0  # samples with a lesion, or a box
 
     def items(self) -> Iterator[Item]:
         """Yield them."""
@@ -271,27 +272,34 @@ class _Drawn:
                         continue
                     self.written += 1
                     self.achieved += _achieved(facts)
+                    self.showing += _shows(sample)
                     name = f"sample-{facts['index']:04d}"
                     yield Item(name, sample.image, sample.labels, sample.boxes, facts=facts)
 
     def counts(self) -> dict[str, Any]:
         """Return what became of the samples, for the user and for the record."""
-        return {
+        counts: dict[str, Any] = {
             "samples": self.written,
             "rejected": self.reject_reasons.total(),
             "reject_reasons": dict(self.reject_reasons),
         }
+        if self.achieved:
+            near = sum(1 / NEAR < share < NEAR for share in self.achieved)
+            middle = round(median(self.achieved), 3)
+            counts["sizes"] = {"asked": len(self.achieved), "near": near, "median_ratio": middle}
+        if self.drawer.request.prevalence is not None:
+            counts["showing"] = {"asked": self.drawer.request.prevalence, "samples": self.showing}
+        return counts
 
     def warn_of_sizes(self, out: Path) -> None:
         """Warn of lesions that are not as large as was asked for, if many are."""
-        missed = [share for share in self.achieved if not 1 / NEAR < share < NEAR]
-        if 2 * len(missed) > len(self.achieved):
-            middle = median(self.achieved)
+        told = self.counts().get("sizes", {"asked": 0, "near": 0})
+        missed = told["asked"] - told["near"]
+        if 2 * missed > told["asked"]:
             self.reporter.warn(
-                f"{out}: {len(missed)} of {len(self.achieved)} lesions are not of the size asked "
-                f"for, within {NEAR - 1:.0%} (median {middle:.2g} times as many voxels); ask for "
-                "sizes nearer to those of the real ones, or let --edit size scale them further by "
-                "max_factor, at most 8"
+                f"{out}: {missed} of {told['asked']} lesions are not of the size asked for; ask "
+                "for sizes nearer to those of the real ones, or let --edit size scale them further "
+                "by max_factor, at most 8"
             )
 
     def warn_of_rejected(self, out: Path) -> None:
@@ -315,6 +323,13 @@ def _achieved(provenance: Mapping[str, Any]) -> Iterator[float]:
             for asked, made in zip(params["asked"], params["voxels"], strict=True):
                 if asked is not None:
                     yield made / asked
+
+
+def _shows(sample: Sample) -> bool:
+    """Return whether a sample has a lesion, or a box."""
+    if sample.labels is None:
+        return sample.boxes is not None and len(sample.boxes.labels) > 0
+    return bool((sample.labels > 0).any())
 
 
 def write_sheet(path: Path, drawer: Sampler, samples: Sequence[Sample]) -> Path:

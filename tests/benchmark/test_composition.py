@@ -44,13 +44,13 @@ def test_the_methods_are_those_of_the_record_and_the_log_of_draws(trained, run_c
     assert {each.total() for each in drawn.values()} == {6}
     table = document["table"]
     assert f"fold 0 of pictures:{Path('own')}" in table["real cases"]
-    assert table["draws of real cases"].startswith(f"6 draws of {len(drawn['real'])} case(s)")
+    assert table["draws of real cases"].startswith(f"6 draws of {len(drawn['real'])} case")
     based = table["based on the training fold"]
-    assert based.startswith(f"6 draws of {len(drawn['synthetic'])} case(s)")
+    assert based.startswith(f"6 draws of {len(drawn['synthetic'])} case")
     assert table["generator"].startswith("parametric, run ")
     assert table["held-out cases"].startswith("none found: compared by ")
     assert table["seeds"] == "training 5, samples 5"
-    assert "50.0% of the samples drawn were synthetic" in document["paragraph"]
+    assert "50.0% were synthetic" in document["paragraph"]
     lines = run_cli("card", trained / "out", "--methods").stdout.splitlines()
     assert max(map(len, lines)) <= 80
 
@@ -74,7 +74,7 @@ def test_a_benchmark_tells_what_its_trainings_drew_and_a_fit_has_its_card(traine
     published = ROOT / "benchmarks" / "gains" / "lgg_unlabelled" / "development.json"
     table = json.loads(run_cli("card", published, "--methods", "--json").stdout)["table"]
     assert "1600 real and 1600 synthetic draws a training by parametric" in table["arm others"]
-    assert "also in scans of pictures:free" in table["arm others"]
+    assert "also in unlabelled scans (pictures:free)" in table["arm others"]
     assert "not recorded" in table["draws of cases"]
     (trained / "run" / "card.md").write_text("# Model card of run\n")
     assert run_cli("card", trained / "run").stdout == "# Model card of run\n"

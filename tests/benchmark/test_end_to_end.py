@@ -8,6 +8,8 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Collection
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -242,21 +244,71 @@ def test_hours_end_in_a_sentence_and_a_command_and_typed_again_go_on(tmp_path, m
     assert gansynth(*shlex.split(following)[2:], "--help").exit_code == 0
     # The same trainings with a truth that is planted in their scores: each ending is seen.
     for effect, ending in ((20, "with samples, "), (-20, "without samples: ")):
-        plant(effect)
+        plant(effect, ["parametric"])
         found = json.loads(gansynth(*words, "--hours", "0.001", "--json").stdout)
         assert found["answer"].startswith(ending), found["answer"]
         assert found["use"][:3] == ["augment", "--data", "pictures:set"]
         assert found["use"][-1] == {20: "1:1", -20: "1:0"}[effect]
 
 
-def plant(points: float) -> None:
-    """Give trainings made-up scores, better by so many points of Dice with samples."""
+@pytest.mark.slow
+def test_the_command_of_an_answer_in_hours_trains_as_the_arm_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"STEPS": 10, "FEWEST_STEPS": 10, "MOST_DRAWS": 1}.items():
+        monkeypatch.setattr(f"gansynth_benchmark.hours.{name}", value)
+    pictures(tmp_path / "set")
+    Path("normal").mkdir()
+    for number in range(8):
+        Image.fromarray(seen(1000 + number)).save(f"normal/n{number}.png")
+    scans = ("--unlabelled", "pictures:normal", *IGNORING)
+    asked = ("--executor", "here", "-o", "out", "--hours", "0.001", "--json")
+    words = ("benchmark", "set", "--subjects", r"(p\d)_", *scans, *asked)
+    first = gansynth(*words)
+    assert first.exit_code == 0, first.output
+    assert [*json.loads(first.stdout)["arms"]][3:] == [*TRAINED_AS]
+    repeat_draws(3)
+    gansynth(*words)  # names the trainings of all draws
+    for arm, last in TRAINED_AS.items():
+        plant(20, [arm])
+        found = json.loads(gansynth(*words).stdout)
+        assert found["answer"].startswith(f"with samples, those of {arm}: "), found["answer"]
+        use = ["--data", "pictures:set", "--subjects", r"(p\d)_", *IGNORING, "--ratio", "1:1"]
+        assert found["use"] == ["augment", *use, *last]
+
+
+TRAINED_AS = {
+    "parametric": [],
+    "parametric-unlabelled": ["--unlabelled", "pictures:normal", "--lesion-free"],
+    "self-training": ["--unlabelled", "pictures:normal", "--self-train", "1.0"],
+}
+
+
+def repeat_draws(number: int) -> None:
+    """Let the plan of ``out`` have more draws, whose results are those of its first one."""
+    file, jobs = Path("out/plan.yaml"), Path("out/jobs")
+    file.write_text(file.read_text().replace("draws: 1 ", f"draws: {number} "))
+    study = BenchmarkStudy(read_plan(file), "development", Path("out"))
+    for place in study.places():
+        same = replace(place, draw=0)
+        for spec, of in (
+            (study.train(place), study.train(same)),
+            (study.fit_of(place), study.fit_of(same)),
+        ):
+            if spec is not None and of is not None and not (jobs / spec.key).exists():
+                shutil.copytree(jobs / of.key, jobs / spec.key)
+                result = read_json(jobs / spec.key / "result.json") | {"key": spec.key}
+                (jobs / spec.key / "result.json").write_text(json.dumps(result))
+
+
+def plant(points: float, arms: Collection[str]) -> None:
+    """Give trainings made-up scores, better by so many points of Dice in some arms."""
+    by_key = {run["key"]: run["arm"] for run in read_json(Path("out/results.json"))["runs"]}
     for number, path in enumerate(sorted(Path("out/jobs").glob("*/result.json"))):
         result, rng = json.loads(path.read_text()), np.random.default_rng(number)
         document = result["document"]
         for values in document.get("at_thresholds", {}).get(DICE_AT_ALARMS, {}).values():
-            more = points * (document["told"]["ratio"] == "1:1") / 100
-            values[:] = [0.5 + more + rng.normal(0, 0.001)] * len(values)
+            more = points * (by_key[path.parent.name] in arms) / 100
+            values[:] = [0.5 + more + rng.normal(0, 1e-5)] * len(values)
         path.write_text(json.dumps(result))
 
 
@@ -275,12 +327,19 @@ def boxes(folder: Path) -> SourceRequest:
 
 DRAWN = {"generator": "parametric"}
 ELSEWHERE = DRAWN | {"unlabelled": ["pictures:normal"]}
+IGNORING = ("--read", "labels=lesion:255,ignore:2")
 
 
 @pytest.mark.parametrize(
     ("data", "words", "arms", "target"),
     [
         (pictures, ("--unlabelled", "pictures:normal"), [DRAWN, ELSEWHERE], "segmenter"),
+        (
+            pictures,
+            ("--unlabelled", "pictures:normal", *IGNORING),
+            [DRAWN, ELSEWHERE, ELSEWHERE | {"self_train": 1}],
+            "segmenter",
+        ),
         (slices, (), [], "segmenter"),  # what they show is of one size, in one place
         (organs, (), [], "segmenter"),
         (organs, ("--generator", "cgan3d"), [{"generator": "cgan3d"}], "segmenter"),

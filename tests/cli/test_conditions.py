@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -50,6 +51,16 @@ def test_tumours_of_training_cases_land_in_cases_of_another_source(run, run_json
 def test_lesions_that_are_not_as_large_as_asked_for_are_told(run, succeed, asked, warns):
     done = succeed("sample", run, "-n", 4, "--edit", f"size:like={asked},max_factor=1.5")
     assert ("lesions are not of the size asked for" in done.stderr) == warns
+    told = re.search(r"size as asked, within 25 %: \d of \d lesions \(median ", done.stdout)
+    assert bool(told) == warns  # as large as the training cases' own: no lesion is asked for
+
+
+def test_how_many_samples_show_a_lesion_is_told_beside_what_was_asked_for(run, succeed):
+    words = ("sample", run, "-n", 4, "--prevalence", 1)
+    done, again = succeed(*words), succeed(*words)
+    assert "with a lesion: 4 of 4 samples, 100 %; asked for 100 %" in done.stdout
+    assert "with a lesion: 4 of 4 samples" in again.stdout  # from the record
+    assert "with a lesion: " not in succeed("sample", run, "-n", 3).stdout
 
 
 @pytest.fixture

@@ -292,6 +292,20 @@ def test_rows_of_one_place_show_the_slice_that_their_labels_share_and_a_body_if_
     assert np.isclose(drawn, around, atol=1 / 255).all(-1).sum() > 8 * 8
 
 
+def test_the_body_around_a_samples_labels_is_that_of_the_real_image_of_its_place(tmp_path):
+    schema = replace(ToySource(3).schema, channels=("T1",))
+    image, labels = np.zeros((1, 8, 16, 16), np.float32), np.zeros((8, 16, 16), np.int16)
+    image[0, :, 4:12, 4:12], labels[3, 6:8, 6:8] = 1, 1
+    noise = np.random.default_rng(0).random(image.shape, np.float32)
+    real_one: Sample | Case = Case("a", "a", image, labels)
+    cells = [("real", real_one), ("drawn", Sample(noise, labels))]
+    drawn = imread(write_figure(tmp_path / "f.png", cells, schema, beside=1, body=True))[..., :3]
+    around = to_rgb(colour_of(len(schema.foreground)))
+    body = np.isclose(drawn, around, atol=1 / 255).all(-1)[2 * LINE :].sum(1)
+    real, sample = body[: len(body) // 2], body[len(body) // 2 :]
+    assert real.sum() == sample.sum() > 0
+
+
 FOREGROUND = np.zeros((5, 4, 4), np.int16)
 FOREGROUND[1, 0], FOREGROUND[3] = 1, 2
 BOXES = Boxes(np.array([[0, 0, 0, 2, 2, 2], [3, 1, 1, 6, 4, 4]], np.float32), np.zeros(2, np.int16))

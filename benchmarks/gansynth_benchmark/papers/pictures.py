@@ -183,13 +183,19 @@ def _drawn(
 
 
 def _of_other_cases(sampler: Sampler, count: int) -> list[int]:
-    """Return the first samples that are each of another real case; of too few cases, again."""
-    found: dict[str, int] = {}
+    """Return the first samples that are each of another real case; of too few cases, again.
+
+    Of detectors' data, those whose case has a box come first.
+    """
+    found, without = dict[str, int](), dict[str, int]()
     for index in range(TRIED * count):
-        found.setdefault(sampler.matching_real_case(sampler.draw_raw(index, 1)[0]).id, index)
+        case = sampler.matching_real_case(sampler.draw_raw(index, 1)[0])
+        boxed = case.boxes is None or len(case.boxes.coords) > 0
+        (found if boxed else without).setdefault(case.id, index)
         if len(found) == count:
             break
-    return [*found.values(), *[n for n in range(count) if n not in found.values()]][:count]
+    first = [*found.values(), *without.values()]
+    return [*first, *[n for n in range(count) if n not in first]][:count]
 
 
 def _cropped(item: Sample | Case, edge: int) -> Sample | Case:

@@ -211,33 +211,36 @@ def check_markable(
     cls: type[Framework],
     source: CaseSource,
     scans: Sequence[CaseSource],
+    vow: str = "or vouch that they are free of lesions: --lesion-free",
 ) -> None:
     """Refuse what could not mark the scans, before anything is trained.
+
+    Args:
+        vow: what else can be typed; empty where nothing can.
 
     Raises:
         UsageFault: a target without probabilities, labels without one to ignore, scans of another
             kind, or an export without a first training.
     """
-    typed, vow = (
-        request.typed("unlabelled"),
-        "or vouch that they are free of lesions: --lesion-free",
-    )
+    typed = request.typed("unlabelled")
     odd = [each for each in scans if not isinstance(each, VolumeSource | PictureSource)]
     if odd:
         raise UsageFault(
             "hosts.scans-of-other-kind",
             f"{typed}: {odd[0].request.kind} cannot be marked here, expected nifti or pictures; "
-            f"mark them yourself (gansynth predict RESULT IMAGES --sure {SURE:g}), {vow}",
+            f"mark them yourself (gansynth predict RESULT IMAGES --sure {SURE:g})"
+            + f", {vow}"
+            * bool(vow),
         )
     if request.first is None and (request.export is not None or not cls.predicts_levels()):
-        why, way = f"{cls.name} has no probabilities to mark them by", vow.removeprefix("or ")
+        why, ways = f"{cls.name} has no probabilities to mark them by", [vow.removeprefix("or ")]
         if request.export is not None:
             why = "an export trains nothing that could mark them"
-            way = f"name the results of a training that can: --first RESULT; {vow}"
+            ways = ["name the results of a training that can: --first RESULT", vow]
         raise UsageFault(
             "hosts.scans-unvouched",
-            f"{typed}: nobody says that these scans are free of lesions, and {why}; expected one "
-            f"of both: {way}",
+            f"{typed}: nobody says that these scans are free of lesions, and {why}; "
+            + ": ".join(["expected one of both", *filter(None, ["; ".join(ways)])]),
         )
     if source.schema.ignore is None:
         raise without_ignore(f"{typed}: {source.name}", vow)

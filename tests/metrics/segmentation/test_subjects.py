@@ -16,7 +16,7 @@ from gansynth.metrics.segmentation.evaluation import (
     of_volumes,
     said_of,
 )
-from gansynth.metrics.segmentation.measures import LESIONS
+from gansynth.metrics.segmentation.measures import LESIONS, OF_SIZES, SIZES
 from gansynth.runtime.files import read_json
 from tests.conftest import save_nifti
 from tests.expected import raises_fault
@@ -198,6 +198,21 @@ def test_a_person_is_judged_where_all_images_have_so_many_false_positives():
     assert found["reached"] == reached
     few = measure_detections(THREE, false_positives=(0.25, 0.75))["per_subject"]["froc"]
     assert few == {"ann": 0.75, "bob": 0.5, "cyd": None}
+
+
+def test_a_persons_boxes_are_judged_by_their_size_at_one_false_positive_an_image():
+    tiny = (50, 50, 55, 55)
+    found = measure_detections(
+        document(  # two images, so that the third false positive, and what is less sure, is out
+            seen("1", [A, tiny], [NOWHERE, A, B, tiny], [0.9, 0.8, 0.7, 0.2], subject="ann"),
+            seen("2", [], [B], [0.5], subject="bob"),
+        )
+    )["per_subject"]
+    sensitivity = [found[f"lesion_sensitivity@{size}/foreground"]["ann"] for size in SIZES]
+    precision = [found[f"lesion_precision@{size}/foreground"]["ann"] for size in SIZES]
+    assert sensitivity == [0, 1, None]
+    assert precision == [None, pytest.approx(1 / 3), None]
+    assert {found[key]["bob"] for key in OF_SIZES} == {None}
 
 
 @pytest.mark.parametrize(
