@@ -22,6 +22,7 @@ from gansynth.core.requests.base import (
 )
 from gansynth.runtime.option_kinds import alternatives
 from gansynth.runtime.options import OptionModel, flag_of, refuse_idle
+from gansynth.runtime.progress import alive
 from gansynth_cli.common import FILE, FOLDER, PRINTING, Output, reader_of_pairs
 from gansynth_cli.help import (
     GroupedCommand,
@@ -69,9 +70,10 @@ def request_command(
         said = [name for name, value in terminal.items() if _is_typed(context, name, value)]
         refuse_idle(said, dict(vars(request)) | terminal, needs, flag_of, flag_of)
         module, _, name = work.partition(":")
-        with request.at_work():
-            done = getattr(import_module(module), name)(request)
-        show(request, done, Output(as_json, quiet, request), **terminal)
+        with alive(request.reporter):
+            with request.at_work():
+                done = getattr(import_module(module), name)(request)
+            show(request, done, Output(as_json, quiet, request), **terminal)
 
     placed = sorted(fields, key=lambda name: not model.opt(name).heading)  # first below it
     typed = [name for name in placed if name != "quiet" and not model.opt(name).hidden]

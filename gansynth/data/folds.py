@@ -30,6 +30,7 @@ from gansynth.runtime.measuring import measuring
 from gansynth.runtime.tables import cell, read_cell
 
 DIVIDED = "divided.json"  # record of the data set and the split that a folder holds
+LETTERS = r"\pL\pM\pN_"  # also accents that stand beside their letters, as in names on a Mac
 EACH = "each"
 """What ``--subjects`` is where every case is a subject of its own."""
 _REPAIR = "correct the file, or remove it to have folds made"
@@ -156,10 +157,27 @@ def compile_pattern(text: str) -> Any:
     options = re2.Options()
     options.log_errors = False
     try:
-        return re2.compile(text, options)
+        return re2.compile(_of_all_letters(text), options)
     except re2.error as error:
         reason = error.args[0]
         raise ValueError(reason.decode() if isinstance(reason, bytes) else str(reason)) from error
+
+
+def _of_all_letters(pattern: str) -> str:
+    r"""Return a pattern whose ``\w`` takes all letters, as Python's does.
+
+    RE2's are those of English: it would find ``ller`` in ``Müller``.
+    """
+    parts, in_brackets = list[str](), False
+    for part in re.findall(r"\\.|.", pattern, re.DOTALL):
+        if part == r"\w":
+            parts.append(LETTERS if in_brackets else f"[{LETTERS}]")
+        elif part == r"\W" and not in_brackets:
+            parts.append(f"[^{LETTERS}]")
+        else:
+            parts.append(part)
+            in_brackets = part == "[" or (in_brackets and part != "]")
+    return "".join(parts)
 
 
 def read_column(path: Path, *names: str) -> dict[str, str]:

@@ -164,6 +164,7 @@ class RichReporter:
         self._bars: Progress | None = None
         self._plain: list[_Plain] = []  # open ones, the innermost last
         self._warned = set[str]()
+        self._written_at = clock()
 
     def say(self, text: str) -> None:
         """Write a line, unless quiet."""
@@ -175,6 +176,20 @@ class RichReporter:
         if text not in self._warned:
             self._warned.add(text)
             self._write(f"warning: {text}")
+
+    @contextmanager
+    def alive(self) -> Iterator[None]:
+        """While the block runs, say so now and then where nothing else is written."""
+        began = self._clock()
+
+        def tell() -> None:
+            now = self._clock()
+            counting = self._bars is not None or (self._plain and self._plain[-1].runs)
+            if not counting and now - self._written_at >= _pause(now - began):
+                self._write(f"working  elapsed {clock_text(now - began)}")
+
+        with nullcontext() if self._quiet else _repeated(PLAIN_SECONDS / 10, tell):
+            yield
 
     @contextmanager
     def task(self, total: int, title: str, done: float = 0) -> Iterator[ProgressTask]:
@@ -223,6 +238,7 @@ class RichReporter:
         return self._stream if self._stream is not None else sys.stderr
 
     def _write(self, text: str) -> None:
+        self._written_at = self._clock()
         text = for_terminal(from_here(text), self._target())
         if self._bars is not None:
             self._bars.console.print(text, soft_wrap=True)
@@ -231,6 +247,11 @@ class RichReporter:
             self._stream.flush()
         else:
             write_stderr(text)
+
+
+def alive(reporter: Reporter) -> AbstractContextManager[None]:
+    """Have a reporter of a terminal or a log say that work goes on while a block runs."""
+    return reporter.alive() if isinstance(reporter, RichReporter) else nullcontext()
 
 
 class _Silent:
@@ -297,9 +318,13 @@ class _Plain(_Counted):
     def tell(self) -> None:
         """Write a line if none was written for a while, unless all is done."""
         now = self._clock()
-        pause = min(PART_SECONDS, max(PLAIN_SECONDS, PLAIN_SHARE * (now - self._begun)))
-        if now - self._last_time >= pause and self._done < self._total:
+        if now - self._last_time >= _pause(now - self._begun) and self.runs:
             self._say(now)
+
+    @property
+    def runs(self) -> bool:
+        """Whether units are left."""
+        return self._done < self._total
 
     def _say(self, now: float) -> None:
         self._last_time, self._last_done = now, self._done
@@ -319,6 +344,11 @@ class _Plain(_Counted):
         if self._shown:
             parts.append(_values(self._shown))
         return "  ".join(parts)
+
+
+def _pause(elapsed: float) -> float:
+    """Return after how many seconds a line is due."""
+    return min(PART_SECONDS, max(PLAIN_SECONDS, PLAIN_SHARE * elapsed))
 
 
 @contextmanager

@@ -128,3 +128,11 @@ def test_no_cell_of_a_table_is_a_formula_and_its_texts_are_read_back(tmp_path):
     again = open_source(asked)
     assert sorted(again.train_ids) == sorted(cases[:4])
     assert {again.header(case).subject for case in again.train_ids} == set(cases[:4])
+
+
+@pytest.mark.parametrize("expression", [r"^(\w+?)_\d", r"^([\w-]+?)_\d", r"^(\w+)\W"])
+def test_letters_of_all_languages_are_letters(expression):
+    names = ("Müller", "Groß", "Иванов", "Ze\u0301lie")
+    end = "." if expression.endswith("W") else "_1"
+    subjects = read_subjects(expression, [f"{name}{end}" for name in names])
+    assert list(subjects.values()) == list(names)

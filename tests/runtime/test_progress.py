@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from gansynth.runtime import progress
-from gansynth.runtime.progress import NullReporter, RichReporter, clock_text, from_here
+from gansynth.runtime.progress import NullReporter, RichReporter, alive, clock_text, from_here
 from gansynth_cli.common import table
+from tests.processes import until
 from tests.terminals import Clock, Terminal
 
 
@@ -217,3 +218,21 @@ def test_paths_are_seen_from_the_current_folder_but_values_to_export(
 ):
     monkeypatch.chdir(tmp_path)
     assert from_here(text.replace("HERE", str(tmp_path))) == shown.replace("HERE", str(tmp_path))
+
+
+def test_where_nothing_is_written_for_a_while_a_line_says_that_work_goes_on(monkeypatch):
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.05)
+    stream = io.StringIO()
+    with alive(RichReporter(stream)):
+        until(lambda: "working  elapsed 0:00" in stream.getvalue())
+
+
+def test_a_task_that_counts_speaks_for_itself(monkeypatch):
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.05)
+    stream = io.StringIO()
+    reporter = RichReporter(stream)
+    with alive(reporter), reporter.task(2, "fit") as task:
+        until(lambda: "fit: 0/2" in stream.getvalue())
+        assert "working" not in stream.getvalue()
+        task.advance(2)
+        until(lambda: "working" in stream.getvalue())  # what follows it within the task

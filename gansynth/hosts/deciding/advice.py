@@ -89,7 +89,7 @@ class Limit:
 
 
 LIMITS = (
-    Limit("share", 10, True, "{:.2%} of the body in a lesion"),
+    Limit("share", 10, True, "a lesion covers {:.2%} of the body"),
     Limit("parts", 3, True, "{:.0f} lesion(s) in a case"),
     Limit("hollow", 0.2, False, "{:.0%} of a lesion's outline not labelled"),
     Limit("contrast", 0.35, False, "a contrast of {:.2f}"),
