@@ -182,7 +182,7 @@ class _Probe:
 def probe(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Tell, in the process of a job, what the job takes: ``seconds``, None if not known."""
     began, job = time.monotonic(), WorkerJob(document, folder)
-    with dry_run(NullReporter(), document["until"] - began) as clock:
+    with dry_run(NullReporter(), document["until"] - began, whole=True) as clock:
         request, out = job.divided(folder / "data"), folder / RUN
         asked = job.asked(request, out)
         told = execute(asked.replace(dry_run=True))[1]

@@ -16,7 +16,7 @@ from gansynth.runtime.progress import ProgressTask, Reporter
 from gansynth.runtime.system import alarm
 
 BOUND = 60.0
-"""Seconds from its beginning after which a dry run measures nothing more. Its checks are made."""
+"""Seconds of measuring after which a dry run measures nothing more. Its checks do not count."""
 OPENING = 60.0
 """Seconds within which a dry run opens a data set."""
 CHECKS = "checks"
@@ -53,11 +53,20 @@ class Measuring:
         now: what is measured.
     """
 
-    def __init__(self, bound: float = math.inf) -> None:
+    def __init__(self, bound: float = math.inf, *, whole: bool = False) -> None:
         self.began = time.monotonic()
         self.missing = list[str]()
         self.now = CHECKS
-        self._ends = self.began + bound
+        self._measured = 0.0  # seconds, but of the part that is under way
+        self._part_began: float | None = None
+        # ``whole``: checks count, too, in a process that another one waits for.
+        self._whole, self._started = whole, self.began
+        self._ends = self.used + bound
+
+    @property
+    def used(self) -> float:
+        """Seconds of the bound that are used up; the time of checks is not counted."""
+        return time.monotonic() - self._started if self._whole else self._of_parts
 
     @property
     def dry(self) -> bool:
@@ -67,7 +76,7 @@ class Measuring:
     @property
     def left(self) -> float:
         """Seconds that are left."""
-        return max(0.0, self._ends - time.monotonic())
+        return max(0.0, self._ends - self.used)
 
     @property
     def elapsed(self) -> float:
@@ -84,6 +93,9 @@ class Measuring:
             share: of the time that is left, after which it is ended.
         """
         before, self.now = self.now, name
+        outermost = self._part_began is None
+        if outermost:
+            self._part_began = time.monotonic()
         try:
             with self.within(share):
                 if not self.left:
@@ -95,6 +107,13 @@ class Measuring:
             return None
         finally:
             self.now = before
+            if outermost:
+                self._measured, self._part_began = self._of_parts, None
+
+    @property
+    def _of_parts(self) -> float:
+        began = self._part_began
+        return self._measured + (0.0 if began is None else time.monotonic() - began)
 
     def opened(self, what: str, work: Callable[[], T]) -> T:
         """Return what ``work`` opens; what opens other data, or is measured, has one end for both.
@@ -123,7 +142,7 @@ class Measuring:
         """Give what is measured here a share of the time that is left."""
         whole = self._ends
         if math.isfinite(whole):
-            self._ends = time.monotonic() + share * self.left
+            self._ends = self.used + share * self.left
         try:
             yield
         finally:
@@ -143,18 +162,21 @@ def measuring() -> Measuring:
 
 
 @contextmanager
-def dry_run(reporter: Reporter, bound: float | None = None) -> Iterator[Measuring]:
+def dry_run(
+    reporter: Reporter, bound: float | None = None, *, whole: bool = False
+) -> Iterator[Measuring]:
     """Show a bar, and give what is measured within an end; say what was not measured.
 
     Args:
         bound: seconds; ``BOUND`` if None.
+        whole: the bound is that of checks and measuring together.
     """
     bound = BOUND if bound is None else bound
     before = _current.get()
     if before is not None:
         yield before
         return
-    time_left = Measuring(bound)
+    time_left = Measuring(bound, whole=whole)
     token, over = _current.set(time_left), threading.Event()
     with reporter.task(round(bound), f"measuring, at most {bound:g} s") as bar:
         clock = threading.Thread(target=_tick, args=(bar, time_left, over), daemon=True)
@@ -166,14 +188,14 @@ def dry_run(reporter: Reporter, bound: float | None = None) -> Iterator[Measurin
             over.set()
             clock.join()
     if time_left.missing:
-        names = ", ".join(dict.fromkeys(time_left.missing))
+        names = "; ".join(dict.fromkeys(time_left.missing))
         reporter.warn(f"measuring ends after {bound:g} s; not measured: {names}")
 
 
 def _tick(bar: ProgressTask, time_left: Measuring, over: threading.Event) -> None:
-    begun, told = time.monotonic(), 0
+    told = 0
     while not over.wait(1.0) and time_left.left:
-        done = int(time.monotonic() - begun)  # a thread may wait longer than it asks for
+        done = int(time_left.used)  # a thread may wait longer than it asks for
         bar.advance(done - told, now=time_left.now)
         told = done
 
