@@ -52,9 +52,15 @@ def test_a_part_that_takes_too_long_is_ended_and_named_and_its_processes_with_it
         assert clock.part("short", lambda: 3) == 3
         assert clock.part("long", wait) is None
         assert clock.part("late", lambda: 4) is None
-    assert bars.warnings[0] == "measuring ends after 5 s; not measured: long, late"
+    assert bars.warnings[0] == "measuring ends after 5 s; not measured: long; late"
     with pytest.raises(ProcessLookupError):
         os.kill(int(file.read_text()), 0)
+
+
+def test_checks_do_not_use_up_the_time_to_measure():
+    with measuring.dry_run(Bars(), 0.5) as clock:
+        time.sleep(1)
+        assert clock.part("what follows them", lambda: 3) == 3
 
 
 def test_a_part_has_its_share_of_the_time_and_one_within_it_no_more():
