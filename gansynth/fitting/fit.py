@@ -242,7 +242,10 @@ def _train(
             drawn = f". Drawn in {out / CURVES}" if (out / LOSSES).exists() else ""
             raise TrainingFault("fitting.training-failed", f"{fault}{drawn}") from fault
         except Interrupted as stopped:
-            after = f" after step {manifest['steps']}, which is checkpointed" * job.trains
+            after = ""
+            if job.trains:
+                saved = f"after step {manifest['steps']}, which is checkpointed"
+                after = f" {saved if manifest['weights'] else 'before the first checkpoint'}"
             reporter.warn(f"{out}: stopped{after}; {Interrupted.RESUME}")
             stopped.told = True
             raise

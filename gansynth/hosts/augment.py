@@ -58,7 +58,7 @@ from gansynth.hosts.deciding.study_plan import (
 from gansynth.hosts.deciding.timing import OF_SAMPLES, as_long_alone
 from gansynth.hosts.deciding.trials import Trials, trials_of
 from gansynth.metrics.segmentation.evaluation import compared, gain_at_equal_alarms
-from gansynth.runtime.devices import why_cpu
+from gansynth.runtime.devices import pick_device, why_cpu
 from gansynth.runtime.errors import UsageFault, refuse_unknown
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth.runtime.machine import hold_cases_in
@@ -201,6 +201,7 @@ def run_augment(
         GansynthError: typed by cause; missing samples are in the result.
     """
     reporter = reporter or request.reporter
+    pick_device(request.device)  # one that is not there is refused before anything is done
     keeps = not request.dry_run and request.export is None
     with telling(reporter.warn) if keeps else nullcontext():
         return _augmented(request, reporter, control=control, timed=timed)

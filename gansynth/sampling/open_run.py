@@ -38,7 +38,8 @@ def check_weights(run: RunDescription) -> Path:
     if weights is None:
         raise UsageFault(
             "sampling.run-without-checkpoint",
-            f"{folder}: this run has no checkpoint yet; finish it with gansynth fit",
+            f"{folder}: this run was stopped before its first checkpoint; type the gansynth fit "
+            "that began it again (its settings are in config.yaml)",
         )
     path = path_inside(folder, weights["path"], key=f"{folder / MANIFEST}: key 'weights'")
     check_sha256(path, weights["sha256"], f"{MANIFEST}; {FIT_AGAIN}")
