@@ -72,7 +72,7 @@ def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
     asked = SourceRequest.parse(str(request.data))
     scans = check_opens(request.samples, asked)
     decided = _Decided(request, reporter)
-    decided.choose(_target(asked))
+    decided.choose(_target(SourceRequest.parse(str(request.data), **decided.reading)))
     target = str(decided.value("target"))
     framework(target).check_settings(request.set)
     preparation: dict[str, str] = {}

@@ -29,7 +29,11 @@ from gansynth.runtime.errors import UsageFault
 logger = logging.getLogger("gansynth")
 
 
-BANK = Door("bank", own_naming='held_out=[gansynth.CaseRecord(ID, SUBJECT, ""), ...]')
+BANK = Door(
+    "bank",
+    "Leave them out of held_out if they train, or fit a generator on the other cases: another fold",
+    own_naming='held_out=[gansynth.CaseRecord(ID, SUBJECT, ""), ...]',
+)
 
 
 class MixOptions(TypedDict, total=False):
