@@ -15,7 +15,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from gansynth.core.registry import installed
 from gansynth.core.requests.base import Folder, Opt, Texts, in_python
@@ -218,12 +227,18 @@ class ArmPlan(AugmentRequest):
         return document
 
 
-def without_folders(arm: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return an arm's document with the name alone of the folder of unlabelled scans."""
-    if "unlabelled" not in arm:
-        return arm
-    names = [folder.rstrip("/").rpartition("/")[2] for folder in arm["unlabelled"]]
-    return dict(arm, unlabelled=names)
+def without_folders(section: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an arm's or a generator's document with the names alone of folders of scans."""
+    named = dict(section)
+    if "unlabelled" in named:
+        named["unlabelled"] = [_last(folder) for folder in named["unlabelled"]]
+    if "target_scans" in named:
+        named["target_scans"] = _last(named["target_scans"])
+    return named
+
+
+def _last(folder: str) -> str:
+    return folder.rstrip("/").rpartition("/")[2]
 
 
 RENAMED = {
@@ -277,6 +292,15 @@ class SplitPlan(ClosedModel):
     )
     target: Words | None = Field(None, description="the site whose subjects are evaluated")
     seed: int = Field(0, ge=0, description="of the split and of the training subsets")
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what a plan without sites lacks: its hash is that of earlier versions."""
+        document: dict[str, Any] = dump(self)
+        if self.sites is None:
+            for key in ("sites", "target"):
+                document.pop(key, None)
+        return document
 
     @model_validator(mode="after")
     def _one_way(self) -> SplitPlan:
@@ -538,7 +562,9 @@ class BenchmarkPlan(ClosedModel):
             )
             for arm in self.arms
         ]
-        document["generators"] = {name: each.document for name, each in self.generators.items()}
+        document["generators"] = {
+            name: without_folders(each.document) for name, each in self.generators.items()
+        }
         document["host"].pop("title")
         if self.subjects is not None and Path(self.subjects).is_absolute():
             document["subjects"] = Path(self.subjects).name

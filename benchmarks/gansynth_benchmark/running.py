@@ -255,10 +255,20 @@ def _published(plan: BenchmarkPlan) -> dict[str, Any]:
     doc["generators"] |= {
         name: plan.generator(name).model_dump(mode="json") for name in sorted(used)
     }
-    kind, _, where = plan.data.partition(":")
+    for generator in doc["generators"].values():
+        if generator.get("target_scans"):
+            generator["target_scans"] = _place(generator["target_scans"])
+    for arm in doc["arms"]:
+        if arm.get("unlabelled"):
+            arm["unlabelled"] = [_place(scans) for scans in arm["unlabelled"]]
     subjects = plan.subjects.rpartition("/")[2] if plan.subjects else None
-    doc |= {"data": f"{kind}:{where.rpartition('/')[2]}", "subjects": subjects}
-    return doc
+    return doc | {"data": _place(plan.data), "subjects": subjects}
+
+
+def _place(source: str) -> str:
+    """Return KIND:WHERE with the last part of WHERE alone."""
+    kind, _, where = source.partition(":")
+    return f"{kind}:{where.rstrip('/').rpartition('/')[2]}"
 
 
 def _why(report: GraphReport, key: str) -> dict[str, Any]:

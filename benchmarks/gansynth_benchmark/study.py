@@ -79,8 +79,9 @@ class ComputationSpec:
     def key(self) -> str:
         """Content address, 20 hexadecimal digits; of unlabelled scans only their folder's name."""
         document = dict(self.document)
-        if "augment" in document:
-            document["augment"] = without_folders(document["augment"])
+        for part in ("augment", "generator"):
+            if isinstance(document.get(part), Mapping):
+                document[part] = without_folders(document[part])
         text = json.dumps(document, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 

@@ -257,7 +257,7 @@ def test_a_dry_run_prints_the_commands(dry, data, name, scale):
     assert len({after(words, "-o")[0] for words in augments}) == len(augments)
     read = {**plan.spec.read_of(kind), **(recipe.scale["tiny"].read if scale else {})}
     for words in augments:
-        assert words[:3] == ["gansynth", "augment", "--target"]
+        assert words[:3] == ["gansynth", "augment", data[name]]
         assert {f"{k}={v}" for k, v in read.items()} <= set(after(words, "--read"))
         assert ("--offline" in words) == (after(words, "--ratio") != ["1:0"])
 
