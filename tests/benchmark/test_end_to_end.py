@@ -390,10 +390,10 @@ def test_people_are_dealt_out_with_all_their_slices(kind, tmp_path):
     # The command that is printed trains on those alone, and is evaluated on the others.
     (line,) = tuning.commands(design, spec, "default", tmp_path / "tune")
     words = shlex.split(line)
-    options = dict(zip(words[2::2], words[3::2], strict=True))
+    options = dict(zip(words[3::2], words[4::2], strict=True))
     read = dict(w.split("=", 1) for option, w in pairwise(words) if option == "--read")
     asked = {"subjects": options["--subjects"], "fold": options["--fold"], "read": read}
-    source = open_source(SourceRequest.parse(options["--data"], **asked))
+    source = open_source(SourceRequest.parse(words[2], **asked))
     assert list(source.train_ids) == [case for case, *_ in spec.document["train"]]
     assert source.held_out_ids == study.test_cases
 
