@@ -47,7 +47,7 @@ SAY = {
     "grey values": "match histograms, or vary grey values more",
     "noise and detail": "vary noise and blur, or resample to the same voxels",
     "field of view": "crop or pad to the same field",
-    "body": "another part of the body, or posture: hardly data for one model",
+    "body": "another part of the body, or another posture: hardly data for one model",
     "size": "another population, or outlines drawn by another rule: label cases of it",
     "place": "another population or posture: label cases of it",
     "contrast": "a translation might carry it over (gansynth has none)",
@@ -163,6 +163,8 @@ def verdict(differences: Sequence[Difference], *, labelled: bool) -> str:
     if all(one.p is None for one in differences):
         return f"fewer than {FEWEST} subjects of a site: nothing is told"
     unknown = "" if labelled else "; without labels there, nothing is known of what is labelled"
+    if any(one.kind == "body" for one in shown):
+        return f"another part of the body, or another posture: hardly data for one model{unknown}"
     turned = [one.name for one in shown if one.kind == "turned contrast"]
     if turned:
         return f"{' and '.join(turned)} turns over: no unpaired method can know that; label cases"

@@ -59,6 +59,12 @@ def fewer_lesions(image: Any, labels: Any, rng: Any) -> Any:
     return image, labels * (rng.random() < 0.2)
 
 
+def other_body(image: Any, labels: Any, rng: Any) -> Any:
+    row, column = np.indices(image.shape)
+    arms = (abs(row - 20) < 6) | (abs(column - 20) < 6)
+    return np.where(arms, np.maximum(image, 0.3) + rng.normal(0, 0.02, image.shape), 0), labels
+
+
 def nothing(image: Any, labels: Any, rng: Any) -> Any:
     return image, labels
 
@@ -72,6 +78,7 @@ FOUND: dict[Change, str] = {
     lower_lesions: "place",
     dark_lesions: "turned contrast",
     fewer_lesions: "number",
+    other_body: "body",
 }
 
 
@@ -136,6 +143,10 @@ def test_between_two_halves_of_a_site_nothing_differs(gap_of):
 
 def test_a_contrast_that_turns_over_is_no_work_for_a_translation(gap_of):
     assert "no unpaired method can know that" in gap_of(dark_lesions)["verdict"]
+
+
+def test_another_part_of_the_body_is_no_data_for_one_model(gap_of):
+    assert "hardly data for one model" in gap_of(other_body)["verdict"]
 
 
 def test_the_lines_name_each_kind_of_difference_and_its_rule(tmp_path, succeed):

@@ -12,7 +12,7 @@ from gansynth.core.source import CaseSource
 from gansynth.data.folds import cases_of_sites
 from gansynth.data.grid import same_spacing
 from gansynth.data.kinds import read_named
-from gansynth.metrics.site_gap import SAY, SiteMeasures, chosen_cases, compared, verdict
+from gansynth.metrics.site_gap import OUTLINE, SAY, SiteMeasures, chosen_cases, compared, verdict
 from gansynth.runtime.errors import DataFault, UsageFault, describe_error
 from gansynth.runtime.progress import Reporter, counting
 
@@ -92,13 +92,18 @@ def gap_lines(gaps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         kinds: dict[str, list[str]] = {}
         for one in gap["differences"]:
             if one["shown"]:
-                told = f"{one['name']} {_short(one['here'][0])} to {_short(one['there'][0])}"
-                kinds.setdefault(one["kind"], []).append(told)
+                kinds.setdefault(one["kind"], []).append(_told(one))
         for kind, measures in kinds.items():
             more = f", {len(measures) - TOLD} more" if len(measures) > TOLD else ""
             yield f"  {kind}: {SAY[kind]} ({', '.join(measures[:TOLD])}{more})"
     if gaps:
         yield "what a difference costs, only a training tells (gansynth help sites)"
+
+
+def _told(one: Mapping[str, Any]) -> str:
+    if one["name"] == OUTLINE:  # its score has no unit
+        return OUTLINE
+    return f"{one['name']} {_short(one['here'][0])} to {_short(one['there'][0])}"
 
 
 def _short(value: float) -> str:
