@@ -314,6 +314,20 @@ def open_other(
     return _called_alike(base, source.schema.channels)
 
 
+def differing_images(other: CaseSource, source: CaseSource) -> str:
+    """Say which channels and axes another source has, and which were expected; empty if the same.
+
+    ``other``: as ``open_other`` opens it.
+    """
+    theirs, ours = other.schema, source.schema
+    if (theirs.channels, theirs.axes) == (ours.channels, ours.axes):
+        return ""
+    return (
+        f"channels {', '.join(theirs.channels)}, axes {theirs.axes}; expected "
+        f"{', '.join(ours.channels)}, {ours.axes}, as {source.name} has"
+    )
+
+
 def check_opens(samples: SampleRequest, own: SourceRequest) -> list[CaseSource]:
     """Open other sources before anything else is done with the own one; return ``unlabelled``.
 

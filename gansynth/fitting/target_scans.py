@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.conditions.condition_source import open_other
+from gansynth.conditions.condition_source import differing_images, open_other
 from gansynth.core.case_pool import TrainingCases
 from gansynth.core.generator import Generator
 from gansynth.core.identity import Door, refuse_seen
@@ -61,13 +61,11 @@ class TargetScans:
             )
         with describe_error("--label-source", "--target-scans"):
             scans = open_other(asked, source, like=True)
-        theirs, ours = scans.schema, source.schema
-        if (theirs.channels, theirs.axes) != (ours.channels, ours.axes):
+        differ = differing_images(scans, source)
+        if differ:
             raise UsageFault(
                 "fitting.target-scans-differ",
-                f"{text}: channels {', '.join(theirs.channels)}, axes {theirs.axes}; expected "
-                f"{', '.join(ours.channels)}, {ours.axes}, as {source.name} has; name scans of the "
-                "same channels",
+                f"{text}: {differ}; name scans of the same channels",
             )
         return cls(asked, scans)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gansynth.conditions.condition_source import open_other
+from gansynth.conditions.condition_source import differing_images, open_other
 from gansynth.core.requests.samples import CheckRequest
 from gansynth.core.source import CaseSource
 from gansynth.data.folds import cases_of_sites
@@ -120,13 +120,11 @@ def _against(request: CheckRequest, source: CaseSource) -> Site:
         describe_error("--read ", "--against-read "),
     ):
         other = open_other(asked, source, like=True)
-    own, others = source.schema, other.schema
-    if (own.channels, own.axes) != (others.channels, others.axes):
+    differ = differing_images(other, source)
+    if differ:
         raise UsageFault(
             "sites.other-images",
-            f"--against {text}: channels {', '.join(others.channels)}, axes {others.axes}; "
-            f"expected {', '.join(own.channels)}, {own.axes}, as {source.name} has; name cases of "
-            "the same channels",
+            f"--against {text}: {differ}; name cases of the same channels",
         )
     return _site(other.name, other)
 
