@@ -92,7 +92,9 @@ class ElasticGenerator(Generator):
         found = []
         for scan in scans:
             body = shown_body(scan.image)
-            found.append([np.quantile(channel[body], RANKS).tolist() for channel in scan.image])
+            channels = [np.quantile(channel[body], RANKS) for channel in scan.image]
+            # Six digits: those of 64 scans of four channels fit into a run's state.
+            found.append([[float(f"{value:.6g}") for value in each] for each in channels])
         return {"scans": found}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
