@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -222,12 +223,17 @@ def test_a_stop_before_the_first_job_says_in_one_line_what_is_kept(
     assert (stopped.exit_code, stopped.stderr) == (130, f"warning: {said}\n")
 
 
+def set_of_short_trainings(folder: Path, monkeypatch: Any, draws: int) -> None:
+    """Pictures in ``set``, and few steps and draws for them, whatever the hours."""
+    monkeypatch.chdir(folder)
+    for name, value in {"STEPS": 10, "FEWEST_STEPS": 10, "MOST_DRAWS": draws}.items():
+        monkeypatch.setattr(f"gansynth_benchmark.hours.{name}", value)
+    pictures(folder / "set")
+
+
 @pytest.mark.slow
 def test_hours_end_in_a_sentence_and_a_command_and_typed_again_go_on(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name, value in {"STEPS": 10, "FEWEST_STEPS": 10, "MOST_DRAWS": 3}.items():
-        monkeypatch.setattr(f"gansynth_benchmark.hours.{name}", value)
-    pictures(tmp_path / "set")
+    set_of_short_trainings(tmp_path, monkeypatch, draws=3)
     words = ("benchmark", "set", "--subjects", r"(p\d)_", "--executor", "here", "-o", "out")
     first = gansynth(*words, "--hours", "0.001", "--json")
     told = json.loads(first.stdout)
@@ -247,16 +253,13 @@ def test_hours_end_in_a_sentence_and_a_command_and_typed_again_go_on(tmp_path, m
         plant(effect, ["parametric"])
         found = json.loads(gansynth(*words, "--hours", "0.001", "--json").stdout)
         assert found["answer"].startswith(ending), found["answer"]
-        assert found["use"][:3] == ["augment", "--data", "pictures:set"]
+        assert found["use"][:2] == ["augment", "pictures:set"]
         assert found["use"][-1] == {20: "1:1", -20: "1:0"}[effect]
 
 
 @pytest.mark.slow
 def test_the_command_of_an_answer_in_hours_trains_as_the_arm_was(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name, value in {"STEPS": 10, "FEWEST_STEPS": 10, "MOST_DRAWS": 1}.items():
-        monkeypatch.setattr(f"gansynth_benchmark.hours.{name}", value)
-    pictures(tmp_path / "set")
+    set_of_short_trainings(tmp_path, monkeypatch, draws=1)
     Path("normal").mkdir()
     for number in range(8):
         Image.fromarray(seen(1000 + number)).save(f"normal/n{number}.png")
@@ -272,7 +275,7 @@ def test_the_command_of_an_answer_in_hours_trains_as_the_arm_was(tmp_path, monke
         plant(20, [arm])
         found = json.loads(gansynth(*words).stdout)
         assert found["answer"].startswith(f"with samples, those of {arm}: "), found["answer"]
-        use = ["--data", "pictures:set", "--subjects", r"(p\d)_", *IGNORING, "--ratio", "1:1"]
+        use = ["pictures:set", "--subjects", r"(p\d)_", *IGNORING, "--ratio", "1:1"]
         assert found["use"] == ["augment", *use, *last]
 
 
