@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -97,6 +98,15 @@ class Measuring:
         if outermost:
             self._part_began = time.monotonic()
         try:
+            with warnings.catch_warnings():  # until nothing holds what was ended any more
+                return self._ended_in_time(name, work, share)
+        finally:
+            self.now = before
+            if outermost:
+                self._measured, self._part_began = self._of_parts, None
+
+    def _ended_in_time(self, name: str, work: Callable[[], T], share: float) -> T | None:
+        try:
             with self.within(share):
                 if not self.left:
                     raise OutOfTime
@@ -105,10 +115,6 @@ class Measuring:
         except OutOfTime:
             self.missing.append(name)
             return None
-        finally:
-            self.now = before
-            if outermost:
-                self._measured, self._part_began = self._of_parts, None
 
     @property
     def _of_parts(self) -> float:
@@ -125,7 +131,7 @@ class Measuring:
             return work()
         self.now = f"opening {what}"
         try:
-            with alarm(OPENING, _out_of_time):
+            with warnings.catch_warnings(), alarm(OPENING, _out_of_time):
                 return work()
         except OutOfTime:
             raise EnvironmentFault(
@@ -204,6 +210,8 @@ def _out_of_time(frame: FrameType | None) -> float:
     """Raise ``OutOfTime``; or return the seconds to an import's next chance to end."""
     if _imports(frame):
         return 0.05
+    # A file that was just opened and is not yet in its ``with`` is closed as garbage.
+    warnings.simplefilter("ignore", ResourceWarning)
     raise OutOfTime
 
 

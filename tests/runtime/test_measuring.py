@@ -57,6 +57,17 @@ def test_a_part_that_takes_too_long_is_ended_and_named_and_its_processes_with_it
         os.kill(int(file.read_text()), 0)
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no alarms")
+def test_a_file_that_is_open_when_the_time_is_over_is_no_warning(tmp_path):
+    def opened_and_left() -> None:
+        stream = open(tmp_path / "file", "w")  # noqa: SIM115 - what is tested
+        time.sleep(600)
+        stream.close()
+
+    with measuring.dry_run(Bars(), 0.5) as clock:
+        assert clock.part("file", opened_and_left) is None
+
+
 def test_checks_do_not_use_up_the_time_to_measure():
     with measuring.dry_run(Bars(), 0.5) as clock:
         time.sleep(1)
