@@ -33,7 +33,8 @@ from gansynth import (
 from gansynth.core.synthetic import real_file
 from gansynth.core.volumes import read_volume_header
 from gansynth.data.case_writer import affine_of
-from gansynth.data.folds import at_most_folds, grouped_splits, unnamed_subjects
+from gansynth.data.folds import at_most_folds, grouped_splits
+from gansynth.data.held_out import unnamed_people
 from gansynth.data.read_options import OF_ARRAYS, options_of, refuse_idle_read
 from gansynth.runtime.files import new_or_same, whole_folder
 from gansynth.runtime.progress import counting
@@ -105,7 +106,7 @@ def import_raw(request: ImportRequest) -> CommandReport:
     subjects = len(set(subject_of.values()))
     if folds[0].note:
         request.reporter.say(folds[0].note)
-    text = unnamed_subjects(request.subjects, subjects, len(cases))
+    text = unnamed_people(source)
     if text:
         request.reporter.warn(text)
     changed = {str(old): new for old, new in writer.numbers.items() if old != new}

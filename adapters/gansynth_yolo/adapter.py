@@ -34,6 +34,7 @@ from gansynth import (
     UsageFault,
     disk_errors,
     read_detections,
+    read_settings,
     write_detections,
     yolo_lines,
 )
@@ -108,6 +109,10 @@ class YoloAdapter(Framework):
     @property
     def packages(self) -> Sequence[str]:  # type: ignore[override]
         return "torch", "torchvision", self.options.detector
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, str]) -> None:
+        detector(read_settings(YoloSettings, settings, cls.name).detector)
 
     def validate(self) -> None:
         """Reject fold ``all``, which has no validation images."""

@@ -31,6 +31,11 @@ from gansynth.runtime.tables import cell, read_cell
 
 DIVIDED = "divided.json"  # record of the data set and the split that a folder holds
 LETTERS = r"\pL\pM\pN_"  # also accents that stand beside their letters, as in names on a Mac
+# All other categories, for brackets, in which RE2 negates nothing: of connectors all but "_".
+NO_LETTERS = (
+    r"\pC\pZ\pS\p{Pd}\p{Ps}\p{Pe}\p{Pi}\p{Pf}\p{Po}"
+    r"\x{203F}\x{2040}\x{2054}\x{FE33}\x{FE34}\x{FE4D}-\x{FE4F}\x{FF3F}"
+)
 EACH = "each"
 """What ``--subjects`` is where every case is a subject of its own."""
 _REPAIR = "correct the file, or remove it to have folds made"
@@ -164,7 +169,7 @@ def compile_pattern(text: str) -> Any:
 
 
 def _of_all_letters(pattern: str) -> str:
-    r"""Return a pattern whose ``\w`` takes all letters, as Python's does.
+    r"""Return a pattern whose ``\w`` and ``\W`` know all letters, as Python's do.
 
     RE2's are those of English: it would find ``ller`` in ``Müller``.
     """
@@ -172,8 +177,8 @@ def _of_all_letters(pattern: str) -> str:
     for part in re.findall(r"\\.|.", pattern, re.DOTALL):
         if part == r"\w":
             parts.append(LETTERS if in_brackets else f"[{LETTERS}]")
-        elif part == r"\W" and not in_brackets:
-            parts.append(f"[^{LETTERS}]")
+        elif part == r"\W":
+            parts.append(NO_LETTERS if in_brackets else f"[^{LETTERS}]")
         else:
             parts.append(part)
             in_brackets = part == "[" or (in_brackets and part != "]")
@@ -227,19 +232,6 @@ def subjects_of(listing: VolumeSet, request: str | None) -> dict[str, str]:
 
 
 # -- classes -------------------------------------------------------------------------------------
-
-
-def unnamed_subjects(option: str | None, subjects: int, cases: int) -> str:
-    """Return a warning where every case is a subject and ``--subjects`` is not typed, else "".
-
-    ``subjects``, ``cases``: how many there are.
-    """
-    if option is not None or subjects < cases:
-        return ""
-    return (
-        "every case is a subject of its own; name people with --subjects, or say so: --subjects "
-        "each"
-    )
 
 
 def class_numbers(source: CaseSource, names: Iterable[str], *, asked: str) -> frozenset[int]:

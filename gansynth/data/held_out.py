@@ -70,18 +70,25 @@ def _person_finder(naming: str, ids: Iterable[str]) -> Callable[[str], str]:
     return lambda case_id: rule.subject_of(case_id) if rule.before(case_id) in usual else ""
 
 
-def recurring_people(source: CaseSource) -> str:
-    """Return a warning if ids on both sides of a fold begin alike and nobody is named, or ""."""
-    if source.request.subjects == EACH:
+def unnamed_people(source: CaseSource) -> str:
+    """Return a warning if ids on both sides of a fold begin alike, or nobody is named, or ""."""
+    naming = source.request.subjects
+    if naming == EACH:
         return ""
     seen, held_out = [
         {case_id: CaseRecord(case_id, source.header(case_id).subject, "").person for case_id in ids}
         for ids in (source.train_ids, source.held_out_ids)
     ]
     found = recurring_ids(seen, held_out)
-    if found is None:
+    if found is not None:
+        rule = f"--subjects {found.rule}"
+        return f"{source.name}: {found}. If they are one person's, name people: {rule}"
+    if naming is not None or any([*seen.values(), *held_out.values()]):
         return ""
-    return f"{source.name}: {found}. If they are one person's, name people: --subjects {found.rule}"
+    return (
+        "every case is a subject of its own; name people with --subjects, or say so: --subjects "
+        f"{EACH}"
+    )
 
 
 def is_same_place(first: SourceRequest, second: SourceRequest) -> bool:

@@ -29,7 +29,7 @@ from gansynth.core.schema import Case
 from gansynth.core.source import CaseSource, SourceRequest, comparable_records, lineage_of
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches, CaseCache
-from gansynth.data.held_out import recurring_people
+from gansynth.data.held_out import unnamed_people
 from gansynth.data.views import channel_numbers, needed
 from gansynth.fitting.target_scans import TargetScans
 from gansynth.fitting.warm_start import ParentRun, apply_warm_start, extend_lineage
@@ -400,7 +400,7 @@ def say_what_is_read(job: FitJob, reporter: Reporter) -> None:
     )
     if job.source.note:
         reporter.say(job.source.note)
-    warning = recurring_people(job.source)
+    warning = unnamed_people(job.source)
     if warning:
         reporter.warn(warning)
 

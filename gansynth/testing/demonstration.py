@@ -23,6 +23,7 @@ from gansynth.core.registry import installed
 from gansynth.core.requests.base import function_of
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.data.folds import EACH, table_text
 from gansynth.hosts.contract.record import TrainingResult
 from gansynth.runtime.child import limit_threads
 from gansynth.runtime.devices import why_cpu
@@ -176,7 +177,7 @@ def run_demo(request: DemoRequest, reporter: Reporter) -> dict[str, Any]:
     root, run = out / "nnunet", out / "run"
     looks = PhantomOptions(spacing_mm=size.spacing_mm, channels=size.channels)
     raw = _phantoms("nnunet", root / RAW, size.phantoms, seed, looks, reporter)
-    cases = SourceRequest("nnunet", str(DATASET), root=str(root))
+    cases = SourceRequest("nnunet", str(DATASET), root=str(root), subjects=EACH)
     small = {"small": "yes", "plans_name": PLANS, "voxels": "1000000"}
     small.update(size.plans)
     data = f"{cases.kind}:{cases.where}"
@@ -284,6 +285,11 @@ def write_set(request: DemoRequest, kind: str, reporter: Reporter) -> dict[str, 
     place = {"nnunet": f"nnunet/{RAW}", "deepmedic": "gliomas", "yolo": "gliomas"}.get(kind, kind)
     _claim(request, {"phantoms": kind, "subjects": subjects} | asdict(options))
     made = _phantoms(kind, out / place, subjects, request.seed, options, reporter)
+    if kind == "nnunet":
+        people = [(f"phantom_{n:03d}", f"sub-{n:03d}") for n in range(subjects)]
+        table = out / place.replace("raw", "preprocessed") / "gansynth_subjects.csv"
+        table.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomic(table, table_text(("case", "subject"), people).encode())
     model = f"model={made.with_name('modelConfig.cfg')}"
     then = {
         "nnunet": ["prepare", f"nnunet:{DATASET}", "--root", f"{out / kind}", "--set", "small=yes"],

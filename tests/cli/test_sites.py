@@ -11,6 +11,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, grey_dilation
 
 import gansynth
+from gansynth.sampling.run_source import open_source
 
 PEOPLE, SLICES, SIDE = 8, 2, 64
 SUBJECTS, SITES = r"^([ab]\d+)_", "^([ab])"
@@ -155,6 +156,20 @@ def test_the_lines_name_each_kind_of_difference_and_its_rule(tmp_path, succeed):
     told = succeed("check", data, "--subjects", SUBJECTS, "--sites", SITES).stdout
     assert "a (8 subjects) against b (8): look differs, and nothing else that is measured" in told
     assert "grey values: match histograms, or vary grey values more (grey level " in told
+
+
+def test_the_data_of_sites_are_opened_once(tmp_path, succeed, monkeypatch):
+    opened = []
+
+    def counted(request):
+        opened.append(request)
+        return open_source(request)
+
+    monkeypatch.setattr("gansynth.hosts.data_sets.data_commands.open_source", counted)
+    save(tmp_path / "both", "a")
+    data = save(tmp_path / "both", "b", gamma)
+    succeed("check", data, "--subjects", SUBJECTS, "--sites", SITES)
+    assert len(opened) == 1
 
 
 def test_another_folder_without_labels_is_a_site(tmp_path, run_json):

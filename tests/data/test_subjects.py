@@ -5,6 +5,7 @@ import pytest
 
 from gansynth.data.folds import grouped_splits, read_subjects
 from gansynth.sampling.run_source import open_source
+from tests.conftest import save_nifti, toy_case
 from tests.data.sets import opened, save, save_picture
 from tests.expected import raises_fault
 
@@ -130,9 +131,34 @@ def test_no_cell_of_a_table_is_a_formula_and_its_texts_are_read_back(tmp_path):
     assert {again.header(case).subject for case in again.train_ids} == set(cases[:4])
 
 
-@pytest.mark.parametrize("expression", [r"^(\w+?)_\d", r"^([\w-]+?)_\d", r"^(\w+)\W"])
+@pytest.mark.parametrize(
+    "expression",
+    [r"^(\w+?)_\d", r"^([\w-]+?)_\d", r"^(\w+)\W", r"^([^\W\d_]+)_\d", r"^(\w+?)[\W_]1"],
+)
 def test_letters_of_all_languages_are_letters(expression):
     names = ("Müller", "Groß", "Иванов", "Ze\u0301lie")
-    end = "." if expression.endswith("W") else "_1"
+    end = "." if expression.endswith(r"\W") else "_1"
     subjects = read_subjects(expression, [f"{name}{end}" for name in names])
     assert set(subjects.values()) == set(names)
+
+
+@pytest.mark.parametrize("typed", [(), ("--subjects", "each")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "check nifti:scans",
+        "import nifti:scans nnunet:7 --root nnunet",
+        "fit copypaste --data nifti:scans -o run",
+        "augment nifti:scans --dry-run",
+    ],
+)
+def test_each_command_warns_where_nobody_says_who_is_who(
+    command, typed, tmp_path, succeed, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for number in range(6):
+        image, labels = toy_case(np.random.default_rng(number))
+        save_nifti(tmp_path / f"scans/images/case{number}.nii.gz", image[0])
+        save_nifti(tmp_path / f"scans/labels/case{number}.nii.gz", labels)
+    told = succeed(*command.split(), *typed).output
+    assert ("every case is a subject of its own" in told) is (not typed)

@@ -191,9 +191,18 @@ def _not_checkable(name: str) -> str:
     for kind in CHECKED:
         names += registry.names(f"{kind}s")
     others = [kind for kind, loaders in registry.loaders.items() if name in loaders]
-    what = f"is among the {' and '.join(others)}" if others else "is not registered"
+    if not others:
+        nearest = did_you_mean(name, names)
+        project = Path(f"gansynth-{name}")  # as ``plugins new`` calls it
+        folder = project if project.is_dir() else "FOLDER"
+        return (
+            f"plugins check {name}: no installed plugin has this name.{nearest} If it is in a "
+            f"folder of yours, install that first: pip install -e {folder}. See: gansynth plugins "
+            "list"
+        )
     return (
-        f"plugins check {name}: {what}, expected the name of one of: {', '.join(CHECKED)}."
+        f"plugins check {name}: is among the {' and '.join(others)}, expected the name of one of: "
+        f"{', '.join(CHECKED)}."
         f"{did_you_mean(name, names)} See: gansynth plugins list"
     )
 

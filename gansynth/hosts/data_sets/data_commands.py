@@ -28,16 +28,14 @@ from gansynth.core.source import (
     SourceRequest,
 )
 from gansynth.data import plausibility
-from gansynth.data.folds import unnamed_subjects
-from gansynth.data.held_out import recurring_people
+from gansynth.data.held_out import unnamed_people
 from gansynth.data.kinds import find_kind, kinds_described, source_request
 from gansynth.data.listing import files_not_read, read_by
 from gansynth.data.look_alikes import write_merged_subjects
 from gansynth.data.source_checks import check_data
 from gansynth.hosts.data_sets import doctor as checks
-from gansynth.hosts.data_sets.sites import Site, site_gap, sites_asked
+from gansynth.hosts.data_sets.sites import site_gap, sites_asked
 from gansynth.hosts.deciding.advice import advice_for, describe_source
-from gansynth.hosts.deciding.study_plan import subjects_of
 from gansynth.runtime.errors import GansynthError, UsageFault, describe_error
 from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.progress import Reporter, counting
@@ -149,7 +147,10 @@ def run_check(request: CheckRequest) -> CheckReport:
             with counting(reporter, "subjects") as progress:
                 reporter.say(write_merged_subjects(table, everyone, progress))
             asked = replace(asked, subjects=str(table))
-        compared = _sites(request, asked)
+        sites_are_asked = request.sites is not None or request.against is not None
+        source = _opened(asked) if sites_are_asked else None
+        # What does not fit is refused before files are read.
+        compared = [] if source is None else sites_asked(request, source)
         with counting(reporter, "check") as progress:
             report = replace(check_data(asked, progress), request=asked)
         if asked.kind not in installed().loaders["checks"]:
@@ -159,16 +160,13 @@ def run_check(request: CheckRequest) -> CheckReport:
             report = replace(report, findings=[*report.findings, unread])
         if any(finding.level == "error" for finding in report.findings):
             return report
-        source = _opened(asked)
+        source = source or _opened(asked)
         if source is not None:
             findings = [*report.findings, *_found_by_looking(source, report.looked, reporter)]
             report = replace(report, findings=findings, source=source)
-            cases = len(source.train_ids) + len(source.held_out_ids)
             if source.note:
                 reporter.say(source.note)
-            text = recurring_people(source) or unnamed_subjects(
-                asked.subjects, len(subjects_of(source)), cases
-            )
+            text = unnamed_people(source)
             if text:
                 reporter.warn(text)
             gaps = [site_gap(*pair, reporter) for pair in compared]
@@ -232,14 +230,6 @@ def _opened(request: SourceRequest) -> CaseSource | None:
         return None
     finally:
         logging.disable(logging.NOTSET)
-
-
-def _sites(request: CheckRequest, data: SourceRequest) -> list[tuple[Site, Site]]:
-    """Return the sites that are compared; what does not fit is refused before files are read."""
-    if request.sites is None and request.against is None:
-        return []
-    source = _opened(data)
-    return [] if source is None else sites_asked(request, source)
 
 
 def _found_by_looking(

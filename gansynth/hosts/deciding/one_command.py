@@ -28,8 +28,7 @@ from gansynth.core.requests.sections import ReadSection
 from gansynth.core.run_folder import MANIFEST, RunFolder, read_manifest
 from gansynth.core.source import CaseSource, SourceRequest, lineage_of
 from gansynth.data.connected_components import parts
-from gansynth.data.folds import unnamed_subjects
-from gansynth.data.held_out import held_out_of
+from gansynth.data.held_out import held_out_of, unnamed_people
 from gansynth.data.organs import evenly_chosen
 from gansynth.data.read_options import import_command
 from gansynth.fitting.command import run_fit
@@ -81,12 +80,10 @@ def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
             preparation |= choice.prepare
     source, prepare = _prepared(decided, preparation, scans)
     found = contents_of(source)
-    subjects = len(subjects_of(source))
-    reporter.say(describe(source, found, subjects))
+    reporter.say(describe(source, found, len(subjects_of(source))))
     if source.note:
         reporter.say(source.note)
-    cases = len(source.train_ids) + len(source.held_out_ids)
-    text = unnamed_subjects(source.request.subjects, subjects, cases)
+    text = unnamed_people(source)
     if text:
         reporter.warn(text)
     rule, advice = found.rule, advice_for(describe_source(source, found))
