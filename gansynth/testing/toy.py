@@ -103,7 +103,7 @@ def _draw(case_id: str, shape: tuple[int, ...], rng: np.random.Generator) -> Cas
     image[:, labels == OUTSIDE] = 0.0
     image.setflags(write=False)
     labels.setflags(write=False)
-    return Case(case_id, f"subject of {case_id}", image.astype(np.float32, copy=False), labels)
+    return Case(case_id, case_id, image.astype(np.float32, copy=False), labels)
 
 
 def without_blobs(case: Case, seed: int) -> Case:
