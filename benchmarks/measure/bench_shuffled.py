@@ -27,7 +27,14 @@ import numpy as np
 from common import print_table, write
 from scipy.stats import binomtest
 
-from gansynth.metrics.statistics import MeanSquares, RunValues, compare, holm, paired
+from gansynth.metrics.statistics import (
+    MeanSquares,
+    RunValues,
+    compare,
+    generalisation,
+    holm,
+    paired,
+)
 from gansynth_benchmark.analysis import matrices_of
 
 LEVEL, MARGIN = 0.05, 0.01
@@ -136,10 +143,11 @@ def of_nothing(name: str, studies: int) -> dict[str, Any]:
             keys = list(itertools.product(range(draws), range(seeds)))
             subjects = [str(number) for number in range(rows.shape[1])]
             arm = RunValues(rows, *(tuple(each) for each in zip(*keys, strict=True)), subjects)
-            nothing = replace(arm, values=0 * rows)
-            p = compare(arm, nothing, margin=MARGIN).p
-            shown += p is not None and p < LEVEL
-            without += bool(MeanSquares.of(paired(arm, nothing).table()).p() < LEVEL)
+            differences = paired(arm, replace(arm, values=0 * rows))
+            # The p of ``compare``, whose other numbers take a hundred times as long.
+            found_by_p = bool(MeanSquares.of(differences.table()).p() < LEVEL)
+            shown += found_by_p and generalisation(differences) != "nothing"
+            without += found_by_p
         found[f"{draws}x{seeds}"] = {"shown": shown / studies, "untold": without / studies}
     return found
 

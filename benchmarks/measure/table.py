@@ -176,6 +176,7 @@ ELSEWHERE = (
     "same_bits",
     "sampling",
     "site_gaps",
+    "against_itself",
     "shuffled",
     "asked_sizes",
     "lesion_sizes",
