@@ -83,9 +83,9 @@ def unnamed_people(source: CaseSource) -> str:
     if found is not None:
         rule = f"--subjects {found.rule}"
         return f"{source.name}: {found}. If they are one person's, name people: {rule}"
-    first = next(iter({**seen, **held_out}), None)
-    made = first is None or source.files(first) is None  # of no file, as toy cases
-    if naming is not None or made or any([*seen.values(), *held_out.values()]):
+    seen |= held_out
+    made = all(source.files(case_id) is None for case_id in seen)  # of no file, as toy cases
+    if naming is not None or made or any(seen.values()):
         return ""
     return (
         "every case is a subject of its own; name people with --subjects, or say so: --subjects "
