@@ -311,6 +311,8 @@ def nobody_vouches(marked, tmp_path) -> tuple[object, ...]:
     return ("augment", *data, *short, *scans, "-o", tmp_path / "out")
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_first_training_marks_scans_that_nobody_vouches_for(
     marked, nobody_vouches, succeed, run_json, tmp_path
 ):

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.house import PRODUCT, ROOT
 from tests.systems import FOLDERS, named_in
 
@@ -56,6 +58,8 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_whole_way_is_gone_without_what_only_posix_has(tmp_path):
     (tmp_path / "way.py").write_text(WHOLE_WAY)
     path = os.pathsep.join(filter(None, (str(LACKING), os.environ.get("PYTHONPATH"))))
