@@ -343,12 +343,7 @@ class TrainConfig(_Config):
 
 
 def read_train_config(path: Path) -> TrainConfig:
-    """Read a training's configuration and its list files or csv; no image is opened.
-
-    Raises:
-        DataFault: no such file, code, an invalid or missing key, a missing list file, lists of
-            unequal length, or a missing first channel.
-    """
+    """Read a training's configuration and its list files or csv; no image is opened."""
     path = Path(os.path.abspath(path))
     config = _parse(TrainConfig, path, read_values(path))
     channels, train = _read_lists(config, "Training", config.train_table)

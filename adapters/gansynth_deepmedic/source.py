@@ -248,13 +248,7 @@ def describes(kind: str, where: Path) -> bool:
 
 @register_read_options(DeepMedicOptions)
 def open_deepmedic(request: SourceRequest) -> DeepMedicSource:
-    """Open ``deepmedic:trainConfig.cfg``.
-
-    Raises:
-        UsageFault: no such file, or invalid options.
-        DataFault: an invalid configuration, list or case.
-        IntegrityFault: a subject is on both sides, or a listed case is synthetic.
-    """
+    """Open ``deepmedic:trainConfig.cfg``."""
     source = DeepMedicSource(list_cases(request))
     for message in notes(source.config):
         log.warning("%s", message)

@@ -96,9 +96,6 @@ class NnunetRoot:
 
         ``where`` may also be the data set's own folder, raw or preprocessed. The other folders are
         then beside that one's, unless ``root`` or nnU-Net's variables name them.
-
-        Raises:
-            EnvironmentFault: nnU-Net is of a version that gansynth does not know.
         """
         refuse_other_nnunet()
         folder = own_folder(where)
@@ -469,12 +466,7 @@ def write_splits(
 
 
 def make_splits(request: SplitsRequest) -> list[FoldSplit]:
-    """Implement ``gansynth splits nnunet:ID``: group the data set's cases by subject.
-
-    Raises:
-        DataFault: the data set has no cases, or some have no subject.
-        UsageFault: the data set is unknown, or has a different split already.
-    """
+    """Implement ``gansynth splits nnunet:ID``: group the data set's cases by subject."""
     source = request.request
     root, dataset = NnunetRoot.of(source.where, source.root)
     folder = root.preprocessed / dataset

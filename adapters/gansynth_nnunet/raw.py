@@ -44,13 +44,7 @@ from gansynth_nnunet.plans import check_plans, preparing
 
 @register_read_options(VolumeOptions)
 def open_raw(request: SourceRequest) -> VolumeSource:
-    """Open the cases of ``imagesTr`` and ``labelsTr`` with the folds of ``splits_final.json``.
-
-    Raises:
-        UsageFault: unknown data set or fold, or options that do not fit.
-        DataFault: an unusable ``dataset.json``, case or split.
-        IntegrityFault: a subject is in training and in validation.
-    """
+    """Open the cases of ``imagesTr`` and ``labelsTr`` with the folds of ``splits_final.json``."""
     options = parse_read(VolumeOptions, request)
     raw = raw_set(*NnunetRoot.of(request.where, request.root))
     listing = raw.listing

@@ -153,11 +153,7 @@ class Detector(Protocol):
 
 
 def detector(name: str) -> Detector:
-    """Return a detector by name, whose library is imported.
-
-    Raises:
-        EnvironmentFault: the library is missing, or of another release.
-    """
+    """Return a detector by name, whose library is imported."""
     library, found = DETECTORS[name], version_of(name)
     if not library.supports(found or ""):
         raise EnvironmentFault(

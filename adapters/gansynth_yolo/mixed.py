@@ -78,11 +78,7 @@ class EpochSlots:
         return len(self.places)
 
     def primary(self, index: int) -> ImageDraw:
-        """Return the content of a slot in its next epoch; every call counts as one.
-
-        Raises:
-            TrainingFault: a sample is missing, and no real image may replace it.
-        """
+        """Return the content of a slot in its next epoch; every call counts as one."""
         epoch = self.done + self._shared[index]
         self._shared[index] += 1
         self._now, self._beside = (epoch, index, 0), 0

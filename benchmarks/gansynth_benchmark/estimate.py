@@ -44,9 +44,6 @@ def estimate(plan: BenchmarkPlan, request: BenchmarkRequest) -> dict[str, Any]:
 
     Times come from finished jobs. Without any, a training and a fit tell theirs by a dry run,
     unless ``no_probe``; their mean is that of all. Nothing is written but to a temporary folder.
-
-    Raises:
-        GansynthError: data or plan cannot be used, or a probe failed.
     """
     with tempfile.TemporaryDirectory() as scratch:
         real = (request.folder(plan.name) / "jobs").is_dir()

@@ -209,11 +209,7 @@ class BenchmarkStudy:
         return self.store.result(key) if self.store.at_hand(key) else self.cached.get(key)
 
     def specs(self) -> dict[str, ComputationSpec]:
-        """Return all computations known so far, by key; dependencies come first.
-
-        Raises:
-            IntegrityFault: a training would be refused, see ``refuse_neighbours``.
-        """
+        """Return all computations known so far, by key; dependencies come first."""
         specs: dict[str, ComputationSpec] = {}
         for place in self.places():
             trained = self._trained(place)
@@ -276,9 +272,6 @@ class BenchmarkStudy:
 
         Args:
             specs: those that are to be run.
-
-        Raises:
-            IntegrityFault: naming them.
         """
         # Of each training: cases that train, cases that are judged.
         sides: dict[tuple[tuple[str, ...], ...], None] = {}
@@ -426,11 +419,7 @@ class BenchmarkStudy:
     # -- the host --------------------------------------------------------------------------------
 
     def _length(self, name: str, cases: int) -> dict[str, str]:
-        """Return settings that give every arm the same number of steps on ``cases`` cases.
-
-        Raises:
-            UsageFault: an arm sets the length itself.
-        """
+        """Return settings that give every arm the same number of steps on ``cases`` cases."""
         arms = [arm for arm in self.plan.arms if not arm.tune]
         host = self.plan.host
         given_settings = dict(host.set)

@@ -98,9 +98,6 @@ def tables_of(name: str) -> OptionTables:
 
     Args:
         name: as registered (``gansynth plugins list``), or ``lesions``, ``boxes``.
-
-    Raises:
-        UsageFault: nothing is registered under that name.
     """
     registry = installed()
     kinds = [kind for kind in KINDS if name in registry.loaders[kind]]

@@ -107,10 +107,6 @@ class ProducerSupervisor:
         Args:
             timeout: seconds.
             progress: called with the number of samples whenever it changes.
-
-        Raises:
-            GansynthError: the producer was given up; this is its last fault.
-            TrainingFault: it ended, or time was up, with fewer samples.
         """
         reported, end = -1, time.monotonic() + timeout
         all_of_it = self.config.frozen and samples >= self.config.capacity

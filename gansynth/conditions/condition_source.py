@@ -329,11 +329,7 @@ def differing_images(other: CaseSource, source: CaseSource) -> str:
 
 
 def check_opens(samples: SampleRequest, own: SourceRequest) -> list[CaseSource]:
-    """Open other sources before anything else is done with the own one; return ``unlabelled``.
-
-    Raises:
-        UsageFault, DataFault: a source does not open, or has no case.
-    """
+    """Open other sources before anything else is done with the own one; return ``unlabelled``."""
     if samples.label_source is not None:
         _opened(inherited_request(samples.label_source, own))
     with describe_error("--label-source", "--unlabelled"):

@@ -1206,9 +1206,6 @@ def lesion_drawer(
     """Return the drawer of ``--lesions KEY=VALUE,...``; ``usual`` has defaults of other keys.
 
     ``images``: see ``LesionDrawer``.
-
-    Raises:
-        UsageFault: an unknown key, or a value that does not fit.
     """
     values: dict[str, Any] = {}
     for text in filter(None, (usual, options)):

@@ -93,9 +93,6 @@ def refuse_seen(seen: Lineage, held_out: HeldOut, door: Door) -> Compared:
 
     Returns:
         What was compared, and warnings of what it could not decide.
-
-    Raises:
-        IntegrityFault: naming them.
     """
     found = [_compare(lineage, held_out) for lineage in seen.everyone()]
     for each in found:

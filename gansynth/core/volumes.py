@@ -98,10 +98,6 @@ def read_volume(
         ndim: accepted numbers of axes.
         finite: refuse NaN and infinite voxels.
         labels: refuse a header that scales: a label map holds its labels as they are.
-
-    Raises:
-        DataFault: names file, value, expectation and hint.
-        EnvironmentFault: the file may not be read.
     """
     path = Path(path)
     reader = reader_of(path)

@@ -48,9 +48,6 @@ def write_prediction(
 
     Returns:
         The path; None for a case without a file of its own, of which nothing is written.
-
-    Raises:
-        EnvironmentFault: the disk refuses.
     """
     files = source.files(case_id)
     if files is None or files.shape is None or files.affine is None or not files.own_labels:

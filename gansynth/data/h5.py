@@ -289,10 +289,6 @@ def compare_h5(
     """Return the report of a cache that is there already; arguments as for ``write_h5``.
 
     Every case is read on both sides.
-
-    Raises:
-        UsageFault: the file is no such cache, or of other cases or options.
-        DataFault: a case in it is damaged.
     """
     try:
         cache = H5Source(SourceRequest("h5", str(path), fold=read_index(path).fold))

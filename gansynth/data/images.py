@@ -63,9 +63,6 @@ def open_images(
         read: how they are read, as typed.
         channels: those that are needed, in their order; the files' names are compared with them.
         like: the cases whose units and spacing the images get; None leaves them as stored.
-
-    Raises:
-        UsageFault: other channels, or no such kind. DataFault: no images, or unreadable ones.
     """
     kind, place = _kind_of(where)
     volumes = kind in ("nifti", "msd")
@@ -158,11 +155,7 @@ class UnlabelledVolumes(VolumeSource):
 
 
 def list_images(request: SourceRequest, options: FileOptions, channels: Sequence[str]) -> VolumeSet:
-    """List the image files of each case, one for each of ``channels`` or one for all.
-
-    Raises:
-        UsageFault: other channels. DataFault: no images.
-    """
+    """List the image files of each case, one for each of ``channels`` or one for all."""
     where = located(request)
     chosen = options.model_copy(update={"channels": None})
     wanted = options.channels or channels

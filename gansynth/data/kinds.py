@@ -140,9 +140,6 @@ def source_request(
 
     Args:
         idle: whether keys of ``read`` without effect are refused.
-
-    Raises:
-        UsageFault: no KIND:WHERE, an unknown kind, or a key without effect.
     """
     if isinstance(data, SourceRequest):
         return data

@@ -223,9 +223,6 @@ def pair_keys(folder: Path) -> Mapping[str, str]:
     """``--read`` keys that say where the masks of a folder are, by its files and their names.
 
     Empty without masks for half of the images, and where ``images`` and ``masks`` say it already.
-
-    Raises:
-        DataFault: there are masks of several kinds, or in a layout that has to be chosen.
     """
     homes = {p.name: p for p in sorted(folder.iterdir()) if p.is_dir() and p.name[0] != "."}
     drawn = [name for name in homes if name in MASKS or LIKE_LABELS.search(name)]

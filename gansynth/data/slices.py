@@ -493,9 +493,6 @@ class SliceSource(CaseSource):
         """Return the volume of a slice, its number, and the places of its channels.
 
         Places count the kept channels, ``self._channels``.
-
-        Raises:
-            DataFault: no such slice.
         """
         text, channels = case_id, list(range(len(self._channels)))
         if self.options.concat:

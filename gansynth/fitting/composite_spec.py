@@ -203,11 +203,7 @@ def asked_for(name: str, groups: str | None, classes: str | None = None) -> Spec
 
 
 def read_chain(path: Path) -> ChainSpec:
-    """Read a chain's YAML file.
-
-    Raises:
-        UsageFault: no such file, not YAML, or not a chain; names the key.
-    """
+    """Read a chain's YAML file."""
     doc, _ = read_yaml(path, "YAML with 'parts'")
     try:
         spec = ChainSpec.model_validate(doc)

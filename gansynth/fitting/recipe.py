@@ -266,11 +266,7 @@ class Recipe:
 
 
 def read_recipe(path: Path, name: str | None = None) -> Recipe:
-    """Read a recipe's file; ``Recipe.check`` checks its settings.
-
-    Raises:
-        UsageFault: no such file, not YAML, or not a recipe; names file and key.
-    """
+    """Read a recipe's file; ``Recipe.check`` checks its settings."""
     doc, data = read_yaml(path, "a recipe in YAML")
     try:
         spec = RecipeSpec.model_validate(doc)

@@ -109,12 +109,7 @@ class PaperCommands:
 
     @cached_property
     def source(self) -> Any:
-        """The cases, opened.
-
-        Raises:
-            GansynthError: the cases cannot be opened.
-            UsageFault: the cases lack a label of a region.
-        """
+        """The cases, opened."""
         # Reads of a table of raters are of the slices that its recipe cuts.
         source = open_source(self._request({} if self.plan.raters else self.asked.read))
         labels = set(map(str, source.schema.foreground))

@@ -66,11 +66,7 @@ class VolumeEdit(Edit):
     options: VolumeEditOptions
 
     def draw(self, context: EditContext, rng: Rng) -> dict[str, Any]:
-        """Draw ``factor`` on the volume (2D: on the area).
-
-        Raises:
-            UsageFault: if the options name a class the schema lacks.
-        """
+        """Draw ``factor`` on the volume (2D: on the area)."""
         labels, schema = context.labels, context.schema
         classes = chosen_classes(self.name, self.options.classes, schema)
         chosen = mask_of(labels, classes or schema.foreground)

@@ -100,11 +100,7 @@ class WarpEdit(Edit):
         return 1.0
 
     def draw(self, context: EditContext, rng: Rng) -> dict[str, Any]:
-        """See ``Edit.draw``; the returned ``tries`` and ``strength`` say what was used.
-
-        Raises:
-            UsageFault: if the options name a class the schema lacks.
-        """
+        """See ``Edit.draw``; the returned ``tries`` and ``strength`` say what was used."""
         labels, schema = context.labels, context.schema
         chosen = chosen_classes(self.name, self.options.classes, schema)
         moved = mask_of(labels, schema.foreground if chosen is None else chosen)
