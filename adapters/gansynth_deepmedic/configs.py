@@ -282,7 +282,6 @@ class ListedCase(CaseFiles):
 
     @property
     def columns(self) -> tuple[Path | None, ...]:
-        """See ``CaseFiles``."""
         return (*self.channels, self.labels, self.roi)
 
 

@@ -4,8 +4,6 @@ Real cases stay in place; each sample is inserted into its real case. Stock Deep
 from anywhere in the region of interest, so that of a synthetic case is limited to the sample.
 """
 
-# ruff: noqa: D102 - methods that override those of DataSetExport and Writer
-
 from __future__ import annotations
 
 from collections import Counter

@@ -416,7 +416,7 @@ class ProgramLog:
         return "ended" in self._seen and final.is_file()
 
     def fault(self, ended: ProcessResult, log: Path) -> GansynthError:
-        """Return the cause of a training that is not complete; DeepMedic's exit code is always 0."""
+        """Return why a training is not complete; DeepMedic's exit code is always 0."""
         if ended.code < 0:
             raise_if_failed(ended, f"{log}: the training")
         fault = GansynthError.traced(ended.output)

@@ -4,8 +4,6 @@ DeepMedic ignores spacing and orientation. All files of a case are reoriented by
 label map, not by their own headers. Samples are written back by the same axes.
 """
 
-# ruff: noqa: D102 - methods that override those of VolumeSource
-
 from __future__ import annotations
 
 import logging

@@ -4,8 +4,6 @@ They are backgrounds of lesions (``--unlabelled``). nnU-Net itself would preproc
 predict them. Preprocessed arrays are kept beside those of the training cases.
 """
 
-# ruff: noqa: D102 - methods that override those of CaseSource
-
 from __future__ import annotations
 
 import contextlib

@@ -3,8 +3,6 @@
 nnU-Net's ``.pkl`` files are not read: nothing here unpickles.
 """
 
-# ruff: noqa: D102 - methods that override those of CaseSource
-
 from __future__ import annotations
 
 import contextlib

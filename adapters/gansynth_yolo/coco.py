@@ -5,8 +5,6 @@
 maps. Regions of crowds are left out, as detectors do.
 """
 
-# ruff: noqa: D102 - methods that override those of YoloSource
-
 from __future__ import annotations
 
 import os

@@ -6,8 +6,6 @@ without ``data.yaml`` is read by its names. Nothing is downloaded or executed. D
 invalid label files with one warning among many; here each bad line is a fault.
 """
 
-# ruff: noqa: D102 - methods that override those of PictureSource
-
 from __future__ import annotations
 
 import contextlib
@@ -830,7 +828,6 @@ class YoloSource(PictureSource):
 
     @property
     def sides(self) -> dict[str, str]:
-        """Case -> ``train``, ``val`` or ``test``."""
         if not self.has_split:
             return super().sides
         return {case: image.split for case, image in self.found.pictures.items()}
@@ -851,7 +848,6 @@ class YoloSource(PictureSource):
         return train, tuple(sorted(images.keys() - train))
 
     def files(self, case_id: str) -> StoredCase:
-        """The data set's folders."""
         return StoredCase(tuple(dict.fromkeys((self.file.home, self.file.root))))
 
     def place(self, case_id: str) -> tuple[str | None, int | None]:
@@ -883,7 +879,6 @@ class YoloSource(PictureSource):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """``background`` and the classes of boxes, or none."""
         return (BACKGROUND, *self.file.names) if self.options.classes == "boxes" else ()
 
     @cached_property

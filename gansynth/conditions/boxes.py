@@ -70,7 +70,6 @@ class TrainingBoxes(BoxDrawer):
     """A training case's own boxes, unchanged."""
 
     def draw(self, context: BoxContext) -> tuple[Boxes, dict[str, Any]]:
-        """The case's own boxes."""
         boxes = own_boxes(context.case)
         return boxes, record(boxes, "training")
 
@@ -316,7 +315,6 @@ class BoxFile(BoxDrawer):
         return cls(path, _groups(path, text))
 
     def draw(self, context: BoxContext) -> tuple[Boxes, dict[str, Any]]:
-        """See ``BoxDrawer.draw``."""
         if self._read is None:
             size = context.case.image.shape[1:]
             self._read = [self._boxes(lines, context.schema, size) for lines in self.groups]

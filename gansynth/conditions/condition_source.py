@@ -85,7 +85,6 @@ class ConditionSource(WrappedSource):
 
     @property
     def schema(self) -> Schema:
-        """The schema of the run's own source."""
         return self._schema
 
     def header(self, case_id: str) -> CaseHeader:
@@ -115,7 +114,6 @@ class ConditionSource(WrappedSource):
         return replace(decoded, image=image, labels=labels, boxes=None, label_class=None)
 
     def files(self, case_id: str) -> StoredCase | None:
-        """The other source's, channels as the run has them."""
         return of_channels_seen(self.base.files(case_id), self._order)
 
     def _labels(self, case: Case) -> LabelArray:
@@ -169,7 +167,6 @@ class ChainConditionSource(ConditionSource):
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """The run's channels that the cases have."""
         return tuple(c for c in self._schema.channels if c in self.base.schema.channels)
 
     def _find_channels(self, schema: Schema) -> list[int]:

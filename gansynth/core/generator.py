@@ -423,7 +423,7 @@ def handed(generator: Generator, condition: Condition) -> Condition:
 def generated(
     generator: Generator, conditions: Sequence[Condition], seeds: Sequence[int]
 ) -> list[Sample]:
-    """Generate whole samples of whole conditions; a generator with a margin gets windows of them."""
+    """Generate samples of whole conditions; a generator with a margin gets windows of them."""
     margin, asked = generator.lesion_margin(), [handed(generator, c) for c in conditions]
     if margin is None:
         return generator.sample(asked, seeds)

@@ -193,7 +193,6 @@ class NiftiWriter(Writer):
         self.cases += 1
 
     def finish(self, about: Mapping[str, Any]) -> None:
-        """Write ``dataset.json``."""
         names = names_of(self.schema, self.labelled, self.cases, ENDING)
         write_json_atomic(self.folder / FILE, names | dict(about))
 

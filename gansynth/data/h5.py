@@ -567,13 +567,11 @@ class HdfWriter(Writer):
         self._close = weakref.finalize(self, self._file.close)  # also if ``finish`` is not reached
 
     def add(self, item: Item) -> None:
-        """Write the arrays of a case."""
         case = Case(item.name, item.name, item.image, item.labels, item.boxes)
         record = CaseRecord(item.name, item.name, content_hash(item.image, item.labels))
         self._file.add(case, self.schema, record)
 
     def finish(self, about: Mapping[str, Any]) -> None:
-        """Write the index, with the mark."""
         names = tuple([entry.id for entry in self._file.entries])
         request = SourceRequest("h5", SAMPLES, fold="all").to_json()
         self._file.publish(
@@ -627,27 +625,22 @@ class H5Source(PatchSource):
 
     @property
     def name(self) -> str:
-        """The original source's name."""
         return self.index.name
 
     @property
     def schema(self) -> Schema:
-        """The original source's schema."""
         return self.index.schema
 
     @property
     def space(self) -> Space:
-        """The original source's space, with its record."""
         return self.index.space
 
     @property
     def train_ids(self) -> tuple[str, ...]:
-        """Training cases of the cached fold, sorted."""
         return self.index.train
 
     @property
     def held_out_ids(self) -> tuple[str, ...]:
-        """Held-out cases of the cached fold, sorted."""
         return self.index.held_out
 
     @cached_property
@@ -657,7 +650,6 @@ class H5Source(PatchSource):
         return Provenance(records, self.index.ancestors)
 
     def header(self, case_id: str) -> CaseHeader:
-        """A case without its arrays, from the index."""
         entry = self._entry(case_id)
         return CaseHeader(entry.subject, entry.shape, self.schema.spacing, entry.label_class)
 

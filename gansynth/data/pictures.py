@@ -602,7 +602,6 @@ class PictureSource(CaseSource):
 
     @property
     def train_ids(self) -> tuple[str, ...]:
-        """Training pictures of the fold, sorted."""
         return self._split[0]
 
     @property
@@ -744,7 +743,6 @@ class PictureSource(CaseSource):
         return self.decode(case_id).prepare()
 
     def decode(self, case_id: str) -> DecodedCase:
-        """Read a picture's pixels and masks."""
         picture = self._picture(case_id)
         array = read_picture(real_file(picture.image, self.request))
         real_pixels(array, picture.image, self.request)

@@ -169,7 +169,6 @@ class SliceOptions(ReadOptions):
 
     @classmethod
     def behind(cls, request: SourceRequest) -> SourceRequest:
-        """See ``ReadOptions``."""
         return split_read(request)[1]
 
 
@@ -284,7 +283,6 @@ class SliceSource(CaseSource):
 
     @cached_property
     def held_out_ids(self) -> tuple[str, ...]:
-        """Slices of the held-out volumes, sorted."""
         return self._slice_ids(self.inner.held_out_ids)
 
     def header(self, case_id: str) -> CaseHeader:
@@ -298,7 +296,6 @@ class SliceSource(CaseSource):
         )
 
     def files(self, case_id: str) -> StoredCase:
-        """A slice of a volume's files."""
         case, index, channels = self._parse_id(case_id)
         if case not in self._folders:
             inner = self.inner.files(case)
@@ -327,7 +324,6 @@ class SliceSource(CaseSource):
 
     @property
     def unit(self) -> str:
-        """The unit of the volumes."""
         return self.inner.unit
 
     def divided(self, splits: Sequence[FoldSplit], folder: Path) -> SourceRequest:
@@ -346,7 +342,6 @@ class SliceSource(CaseSource):
         )
 
     def cut_from(self, ids: Iterable[str]) -> tuple[CaseSource, tuple[str, ...]]:
-        """The volumes of slices, and their source."""
         return self.inner, tuple(self._volumes_of(ids))
 
     def _volumes_of(self, cases: Iterable[str]) -> list[str]:
@@ -401,7 +396,6 @@ class SliceSource(CaseSource):
 
     @property
     def provenance(self) -> Provenance:
-        """Who made the volumes."""
         return Provenance(ancestors=ancestors_of(self.inner))
 
     # -- reading ---------------------------------------------------------------------------------

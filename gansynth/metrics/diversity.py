@@ -92,11 +92,9 @@ class Diversity(Metric):
     def compute(
         self, samples: PairSimilarities, real: PairSimilarities, schema: Schema
     ) -> Mapping[str, float]:
-        """Mean of the one side alone."""
         return {"ms_ssim": samples.mean}
 
     def quantity(self, name: str) -> Quantity:
-        """From unlike to equal."""
         what = "mean MS-SSIM of pairs of different subjects; 1 if all images are the same"
         return Quantity(what, "real", 0.0, 1.0)
 

@@ -90,7 +90,6 @@ class CountMetric(Metric):
         return {SHARE: float((samples[:, 0] > 0).mean()), **means}
 
     def quantity(self, name: str) -> Quantity:
-        """Shares end at 1."""
         return Quantity(COUNTED[name][1], "real", 0.0, 1.0 if name == SHARE else math.inf)
 
     def figures(self, comparison: Comparison) -> list[Estimate]:

@@ -180,7 +180,7 @@ def walk_all(
 
 
 def verify_zip(path: Path, hint: str) -> None:
-    """Compare each part of an archive, such as torch's weights, with its checksum; torch does not."""
+    """Compare each part of an archive (torch's weights) with its checksum; torch does not."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()

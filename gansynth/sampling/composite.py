@@ -85,11 +85,9 @@ class CompositeBase(Generator):
 
     @cached_property
     def capabilities(self) -> Capabilities:
-        """What its parts can together."""
         return of_parts([part.run.capabilities for part in self.parts])
 
     def networks(self) -> dict[str, nn.Module]:
-        """Every part's networks, as ``PART/NETWORK``."""
         return {
             f"{part.name}/{name}": net
             for part in self.parts

@@ -73,21 +73,17 @@ class ToySource(CaseSource):
 
     @property
     def space(self) -> Space:
-        """A crop of the size of a case."""
         return Space("crop", self._shape)
 
     @property
     def train_ids(self) -> tuple[str, ...]:
-        """The first twelve cases."""
         return tuple(self._cases)[:12]
 
     @property
     def held_out_ids(self) -> tuple[str, ...]:
-        """The last four cases."""
         return tuple(self._cases)[12:]
 
     def load(self, case_id: str) -> Case:
-        """Return a case with read-only arrays."""
         return self._cases[case_id]
 
 

@@ -76,7 +76,6 @@ class CPGGAN(Generator):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can under its options."""
         o, takes = self.options, set[Input]({"boxes"})
         if o.condition == "class":
             takes.add("class")
@@ -177,7 +176,6 @@ class CPGGAN(Generator):
     # -- training ----------------------------------------------------------------------------------
 
     def phases(self) -> Sequence[Phase]:
-        """Return the phases of ``CPGGANObjective``."""
         return self.objective.phases()
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -226,7 +224,6 @@ class CPGGAN(Generator):
             yield case
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``observe`` returned."""
         if not state:
             return
         self.intensities.load_json(state["intensities"])

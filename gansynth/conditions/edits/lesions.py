@@ -337,7 +337,6 @@ class Blob(Edit):
         return unchanged("no room for an ellipsoid")
 
     def apply(self, context: EditContext, params: Params) -> EditResult:
-        """See ``Edit.apply``."""
         kept, self._kept = self._kept, None
         if kept is not None and kept[0] is context and kept[1] is params:
             return kept[2]

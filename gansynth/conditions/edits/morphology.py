@@ -81,7 +81,6 @@ class VolumeEdit(Edit):
         return {"strength": 0.0, "tries": len(STRENGTHS)}
 
     def apply(self, context: EditContext, params: Params) -> EditResult:
-        """See ``Edit.apply``."""
         labels, schema = context.labels, context.schema
         if params["strength"] == 0:
             return EditResult(labels.copy())

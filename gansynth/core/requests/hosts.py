@@ -169,7 +169,6 @@ class AugmentRequest(
     }
 
     def called(self, name: str) -> str:
-        """Return what is typed for a field."""
         if name == "options":
             return "host options after --"
         if name == "set":  # the first flag of a setting, if there is one

@@ -148,7 +148,6 @@ class Timeline(NullReporter):
 
     @contextmanager
     def task(self, total: int, title: str, done: float = 0) -> Iterator[ProgressTask]:
-        """Note the units of the training."""
         if title == self._unit:
             yield self
             return
