@@ -141,7 +141,6 @@ class NnunetAdapter(Framework):
 
     @property
     def class_name(self) -> str:
-        """Name of the trainer class."""
         return plain_name(self.options.trainer) + SUFFIX
 
     @property

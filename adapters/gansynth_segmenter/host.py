@@ -139,7 +139,6 @@ class SegmenterHost(CropHost):
         return [job.data[step * job.batch_size + number] for number in which]
 
     def loop(self, job: Job) -> FitOptions:
-        """Return the options of the loop."""
         from gansynth import FitOptions
 
         return FitOptions(

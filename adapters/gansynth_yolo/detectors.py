@@ -45,7 +45,6 @@ class Library(NamedTuple):
     licence: str
 
     def supports(self, version: str) -> bool:
-        """Whether a release is supported."""
         return f"{version}.".startswith(self.releases[:-1])
 
 

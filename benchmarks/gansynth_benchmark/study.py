@@ -59,7 +59,6 @@ class TrainingPoint:
 
     @property
     def random(self) -> int:
-        """Seed of the training."""
         return self.draw * SEEDS_OF_A_DRAW + self.seed
 
     def __str__(self) -> str:
@@ -226,7 +225,6 @@ class BenchmarkStudy:
         return specs
 
     def jobs(self, specs: Iterable[ComputationSpec]) -> list[JobSpec]:
-        """Return specs as jobs."""
         env, request = self.plan.host.env, self.request.to_json()
         jobs = JobFactory(self.folder, self.store, request, env)
         return [jobs.of(spec, self.test_cases) for spec in specs]
@@ -245,7 +243,6 @@ class BenchmarkStudy:
         return self.training_cases(place.n * arm.real, place.draw, at_target=arm.at_target)
 
     def _known(self, cases: Sequence[str]) -> list[list[str]]:
-        """Return id, subject and SHA-256 of cases."""
         for case in cases:
             if case not in self._records:
                 self._records[case] = record = case_record(self.source, case)
@@ -350,7 +347,6 @@ class BenchmarkStudy:
     # -- specs -----------------------------------------------------------------------------------
 
     def fit(self, generator: str, cases: Sequence[str], seed: int, title: str) -> ComputationSpec:
-        """Fit a generator on training cases."""
         data = dict(self._data, train=self._known(cases))
         options = self.plan.generator(generator).document
         return fit_spec(data, options, seed, f"fit {generator}, {title}")
@@ -366,7 +362,6 @@ class BenchmarkStudy:
         return self.fit(arm.generator, self.cases_of(place), seed, title)
 
     def train(self, place: TrainingPoint) -> ComputationSpec:
-        """Return the training of a place."""
         arm, cases = self.plan.arm(place.arm), self.cases_of(place)
         host, document = self.host(arm, len(cases)), dict(self._data)
         if self.plan.levels is not None:
@@ -549,7 +544,6 @@ class JobFactory:
     env: Mapping[str, str]  # environment variables of all processes except fits of generators
 
     def of(self, spec: ComputationSpec, held_out: Sequence[str]) -> JobSpec:
-        """Return the job of a spec."""
         places: dict[str, Any] = {"request": self.request}
         if spec.kind == FIT:
             # Outside the job's folder: a run stores the path of its cases.

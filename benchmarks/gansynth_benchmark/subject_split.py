@@ -43,7 +43,6 @@ class SubjectSplit:
         return self.cases_of(subjects)
 
     def cases_of(self, subjects: Sequence[str]) -> tuple[str, ...]:
-        """Return all cases of the subjects, sorted."""
         cases = [case for subject in subjects for case in self.cases[subject]]
         return tuple(sorted(cases))
 

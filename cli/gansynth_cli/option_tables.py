@@ -82,7 +82,6 @@ class OptionTables(tuple[OptionTable, ...]):
         return "".join(parts)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return the tables as JSON."""
         return [
             {
                 "kind": table.kind,

@@ -292,7 +292,6 @@ class BoxFile(BoxDrawer):
 
     @classmethod
     def read(cls, path: Path) -> BoxFile:
-        """Read a file."""
         try:
             if path.stat().st_size > MOST_BYTES:
                 raise DataFault(

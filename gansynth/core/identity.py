@@ -424,7 +424,6 @@ def _leads(case_id: str) -> list[str]:
 
 
 def _ends(case_id: str) -> list[int]:
-    """Return where the words of an id end."""
     return [word.end() for word in re.finditer(r"[^\W_]+", case_id)]
 
 

@@ -176,7 +176,6 @@ class RunFolder(RunDescription):
 
     @classmethod
     def from_json(cls, doc: str) -> RunFolder:
-        """Return the run of a path."""
         return cls(Path(doc))
 
 

@@ -509,7 +509,6 @@ def _empty_file() -> bytes:
 
 
 def _stored(case: Case, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """The image as it is stored."""
     with np.errstate(over="ignore"):  # an overflow is infinite, and found below
         image = case.image.astype(dtype, copy=False)
     if not np.isfinite(image).all():

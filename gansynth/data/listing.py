@@ -201,7 +201,6 @@ class Collector:
         return path
 
     def put(self, row: CaseRow, suffix: str, path: Path) -> None:
-        """Put a file into a case's row, if its path is allowed."""
         allowed = self.file(os.path.relpath(path, self.root), str(path.parent), row.case)
         if allowed is not None:
             row.files[suffix].append(allowed)

@@ -203,7 +203,6 @@ class PictureFiles:
 
     @property
     def masks(self) -> tuple[Path, ...]:
-        """All its masks."""
         return () if self.mask is None else (self.mask, *self.further)
 
 
@@ -597,7 +596,6 @@ class PictureSource(CaseSource):
 
     @property
     def name(self) -> str:
-        """``pictures:`` and the folder's name."""
         return f"pictures:{self.found.folder.name}"
 
     @property
@@ -691,7 +689,6 @@ class PictureSource(CaseSource):
 
     @cached_property
     def _number_of(self) -> dict[int, int]:
-        """Label -> its number in a mask; an unnamed foreground is 1 or 255, as masks have it."""
         number_of = {label: number for number, label in self.numbers.items()}
         if self.numbers is BINARY and self.threshold is None:
             for case in self.train_ids:

@@ -266,7 +266,6 @@ class SliceSource(CaseSource):
 
     @property
     def name(self) -> str:
-        """``slices:`` and the inner source's name."""
         return f"slices:{self.inner.name}"
 
     @cached_property

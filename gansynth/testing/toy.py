@@ -54,12 +54,10 @@ class ToySource(CaseSource):
 
     @property
     def name(self) -> str:
-        """``toy:3`` or ``toy:2``."""
         return f"toy:{len(self._shape)}"
 
     @property
     def schema(self) -> Schema:
-        """Two channels; labels -1 (outside), 0, 1, 2."""
         return Schema(
             channels=("first", "second"),
             labels={"background": 0, "one": 1, "two": 2},

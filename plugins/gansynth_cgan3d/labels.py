@@ -69,7 +69,6 @@ class CGAN3DLabels(CGAN):
 
     @property
     def target_channels(self) -> tuple[str, ...]:
-        """``drawn:0`` for each label value."""
         return tuple([f"drawn:{value}" for value in self.schema.label_values])
 
     def inputs_of_batch(self, batch: Batch, step: TrainingStep | None = None) -> ConditionInputs:

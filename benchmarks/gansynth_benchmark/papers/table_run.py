@@ -57,7 +57,6 @@ class PaperTableRun:
 
     @property
     def plan(self) -> PaperTablePlan:
-        """The table."""
         return self.commands.plan
 
     def listed(self) -> list[list[str]]:

@@ -92,7 +92,6 @@ class _ImageMaker:
 
     @cached_property
     def real(self) -> CaseSource:
-        """The source of the real images."""
         own_source = self._sampler.source
         return own_source if self.options.real is None else open_real(self.options.real, own_source)
 

@@ -227,14 +227,12 @@ class AugmentRequest(
 
     @cached_property
     def mix(self) -> Mix:
-        """Ratio and schedule."""
         from gansynth.core.schedule import Mix
 
         return Mix.parse(self.ratio, self.schedule)
 
     @cached_property
     def size(self) -> BankSize:
-        """Size of the bank."""
         from gansynth.core.bank_options import BankSize
 
         return BankSize.parse(str(self.bank_size))

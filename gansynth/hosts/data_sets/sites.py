@@ -140,7 +140,6 @@ def _sites(text: str, source: CaseSource) -> list[Site]:
 
 
 def _others(site: Site, sites: Sequence[Site]) -> Site:
-    """Return all other sites as one."""
     subjects: dict[str, str] = {}
     for other in sites:
         if other is not site:

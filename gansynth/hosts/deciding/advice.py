@@ -277,7 +277,6 @@ class _Figures:
         self.of: dict[str, list[float]] = {}
 
     def median(self, name: str) -> float | None:
-        """Return the median of a figure."""
         values = self.of.get(name)
         return round(float(np.median(values)), 4) if values else None
 
