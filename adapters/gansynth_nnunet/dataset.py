@@ -28,7 +28,6 @@ from gansynth import (
 from gansynth.core.volumes import endings
 from gansynth.data.folds import (
     at_most_folds,
-    cases_of_sites,
     grouped_splits,
     read_subjects,
     splits_of_sites,
@@ -476,7 +475,7 @@ def make_splits(request: SplitsRequest) -> list[FoldSplit]:
         ids = sorted({path.stem for path in folder.glob("*/*.pkl")})
     subject_of = known_subjects(folder, ids, source.subjects)
     if request.sites is not None:
-        splits = splits_of_sites(cases_of_sites(request.sites, subject_of))
+        splits = splits_of_sites(request.sites, subject_of)
     else:
         subjects = len(set(subject_of.values()))
         usual = at_most_folds(request.folds, subjects)

@@ -129,17 +129,14 @@ def _way_out(found: _Comparison, held_out: HeldOut, door: Door) -> str:
             "copies, remove one side's. Then fit again, not before"
         )
     if found.same is False and kinds == {"subject"}:
-        rule = held_out.naming if _is_expression(held_out.naming) else "(.*)"
+        named = held_out.naming
+        rule = named if named and not named.endswith(".csv") else "(.*)"
         prefixed = door.naming(f"other:{rule.partition(':')[2] or rule}")
         return (
             f"{door.hint}. If they are other people of the same number, give these a prefix: "
             f"{prefixed}"
         )
     return door.hint
-
-
-def _is_expression(naming: str) -> bool:
-    return bool(naming) and not naming.endswith(".csv")
 
 
 # -- one lineage -----------------------------------------------------------------------------------

@@ -320,8 +320,9 @@ def grouped_splits(
     return [_held_out({c: fold_of[subject_of[c]] for c in ids}, fold) for fold in range(folds)]
 
 
-def splits_of_sites(sites: Mapping[str, Sequence[str]]) -> list[FoldSplit]:
-    """Return a fold for each site, which holds out its cases."""
+def splits_of_sites(text: str, subject_of: Mapping[str, str]) -> list[FoldSplit]:
+    """Return a fold for each site of ``cases_of_sites``, which holds out its cases."""
+    sites = cases_of_sites(text, subject_of)
     site_of = {case: site for site, cases in sites.items() for case in cases}
     return [_held_out(dict(sorted(site_of.items())), site) for site in sites]
 

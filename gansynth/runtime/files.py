@@ -227,7 +227,7 @@ def disk_errors(path: str | Path, needed: int | None = None) -> Iterator[None]:
         ) from error
 
 
-def refuse_unwritable(folder: str | Path, hint: str = "choose another -o") -> None:
+def refuse_unwritable(folder: str | Path) -> None:
     """Refuse (EnvironmentFault) a folder that cannot be made or written to, before work for it."""
     folder = Path(folder).absolute()
     refuse_closed(folder)
@@ -238,7 +238,7 @@ def refuse_unwritable(folder: str | Path, hint: str = "choose another -o") -> No
         raise EnvironmentFault(
             "files.folder-not-writable",
             f"{folder}: {there} is no folder that can be written to, expected a writable place; "
-            f"{hint}",
+            "choose another -o",
         )
 
 
