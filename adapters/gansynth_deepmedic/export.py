@@ -57,11 +57,7 @@ NOT_ANONYMOUS = (
 
 
 class DeepMedicExport(DataSetExport):
-    """Real cases in place, each sample inserted into its real case, and the lists of both.
-
-    Raises:
-        DataFault: DeepMedic would fail on one of the real cases.
-    """
+    """Real cases in place, each sample inserted into its real case, and the lists of both."""
 
     notes: ClassVar[Mapping[str, str]] = {"mixed": NOT_ANONYMOUS}
     source: DeepMedicSource

@@ -76,12 +76,7 @@ class RawScan:
 
 
 class SpaceConverter:
-    """Converts samples of a source's space to nnU-Net's; call it on a ``Sample``.
-
-    Raises:
-        UsageFault: an unsupported source or reader.
-        DataFault: other channels or labels.
-    """
+    """Converts samples of a source's space to nnU-Net's; call it on a ``Sample``."""
 
     def __init__(self, source: CaseSource, space: Space, host: NnunetSource) -> None:
         self.source = source = unviewed(source)

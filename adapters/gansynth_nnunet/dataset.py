@@ -171,10 +171,7 @@ def located(where: str) -> str:
 
 
 def own_folder(where: str) -> Path | None:
-    """Return a data set's folder, absolute, if a path names one; else None.
-
-    Raises UsageFault: the path is a folder of several data sets.
-    """
+    """Return a data set's folder, absolute, if a path names one; else None."""
     found = _meant(Path(where).expanduser().absolute())
     if len(found) > 1:
         names = " or ".join([shlex.quote(str(folder)) for folder in found])

@@ -73,10 +73,7 @@ def check_nnunet(request: SourceRequest, progress: Callable[[int, int], None]) -
 
 
 def check_raw(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
-    """Read every file of a raw data set to its last byte and list its faults, errors first.
-
-    Raises DataFault: ``dataset.json`` is unusable; EnvironmentFault: files may not be read.
-    """
+    """Read every file of a raw data set to its last byte and list its faults, errors first."""
     if request.kind == "nnunet-raw":
         options = parse_read(VolumeOptions, request)
     else:  # nnU-Net resamples and normalises by its plans, and makes its own folds

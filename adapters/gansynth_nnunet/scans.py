@@ -69,9 +69,6 @@ class PreprocessedScans(CaseSource):
 
     Files may be stored along other axes than those of the training cases: they are turned first,
     which nnU-Net would not do.
-
-    Raises:
-        UsageFault: no volumes, or a data set whose files are none.
     """
 
     def __init__(self, scans: CaseSource, own: PreprocessedSet) -> None:

@@ -108,11 +108,6 @@ class NnunetSource(PatchSource):
         patch_size: nnU-Net's patch in voxels: (D, H, W), or (H, W) for 2d.
         patch: the same as (D, H, W); a 2d patch is one slice, (1, H, W).
         batch_size: nnU-Net's.
-
-    Raises:
-        UsageFault: unknown data set, plans, configuration or fold.
-        DataFault: not preprocessed, or cases are missing.
-        IntegrityFault: a subject is in training and in validation.
     """
 
     by_name: ClassVar[bool] = True

@@ -140,10 +140,7 @@ class _Probe:
         return [(seconds * _trainings(spec) + start * bool(spec.needs), size) for spec in specs]
 
     def _told(self, spec: ComputationSpec) -> tuple[float, float, float] | None:
-        """Return seconds and bytes of a job, and the seconds in which its process starts.
-
-        Raises EnvironmentFault: it failed; its log is shown.
-        """
+        """Return seconds and bytes of a job, and the seconds in which its process starts."""
         clock, share, store = measuring(), SHARES[spec.kind], ResultStore(self.folder)
         file = self.folder / f"{spec.key}.json"
         places = {

@@ -112,9 +112,6 @@ class BenchmarkStudy:
         arms: use only these and the control; all if empty.
         cached: results of the same jobs elsewhere, key -> document.
         source: the plan's cases, if they are open already.
-
-    Raises:
-        UsageFault: the label maps lack a region or the primary measure's region.
     """
 
     def __init__(

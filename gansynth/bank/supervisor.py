@@ -64,9 +64,6 @@ class ProducerSupervisor:
         log: log file; the configuration is written beside it.
         restarts: consecutive restarts at most; a published sample or a finished batch resets the
             count.
-
-    Raises:
-        EnvironmentFault: the log cannot be written.
     """
 
     process: subprocess.Popen[bytes]  # the running producer

@@ -41,10 +41,6 @@ class ConditionSource(WrappedSource):
     """Another source's training cases with the schema of the run's own.
 
     Unless ``labelled``, cases have no labels, and may have more channels than the run.
-
-    Raises:
-        UsageFault: other channels, axes, labels or classes, another spacing, or cases that know of
-            an outside where the run's do not.
     """
 
     same_cases = False
@@ -132,12 +128,7 @@ class ConditionSource(WrappedSource):
 
 
 class ChainConditionSource(ConditionSource):
-    """Cases of another source in a chain, with the label maps that a generator draws of them.
-
-    Raises:
-        UsageFault: as ``ConditionSource``; or neither tissue labels nor the channels to draw them
-            of.
-    """
+    """Cases of another source in a chain, with the label maps that a generator draws of them."""
 
     def __init__(self, base: CaseSource, view: SourceView) -> None:
         labeller = view.labeller

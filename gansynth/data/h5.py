@@ -597,12 +597,7 @@ def cache_of(where: str) -> Path:
 
 
 class H5Source(PatchSource):
-    """A cached source. May be pickled, shared by threads, and used on both sides of a fork.
-
-    Raises DataFault: no cache, or a damaged one. Raises UsageFault: another fold,
-    configuration, plans or subjects than the cache has. Raises IntegrityFault: a subject on both
-    sides.
-    """
+    """A cached source. May be pickled, shared by threads, and used on both sides of a fork."""
 
     def __init__(self, request: SourceRequest) -> None:
         self.path = cache_of(request.where)

@@ -60,10 +60,7 @@ def find_kind(where: str, root: str | None = None) -> str:
 def read_named(
     text: str | None, how: Mapping[str, str], option: str, root: str | None = None
 ) -> dict[str, Any] | None:
-    """Return another source that an option names, as JSON of a ``SourceRequest``; None for none.
-
-    Raises UsageFault: it is neither KIND:WHERE nor a folder that one kind opens.
-    """
+    """Return another source that an option names, as JSON of a ``SourceRequest``; None for none."""
     if text is None:
         return None
     with describe_error("--label-source", option):

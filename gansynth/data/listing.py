@@ -998,11 +998,7 @@ _Lines = Sequence[tuple[str, dict[str, str]]]  # (place in the file, column -> t
 
 
 def list_manifest(kind: str, path: Path, options: FileOptions) -> VolumeSet:
-    """List what a manifest says; without a column ``label`` its cases are unlabelled.
-
-    Raises DataFault: a scan, not readable, without images, or a column that looks like ``label``
-    only; UsageFault: channels are named that it does not have.
-    """
+    """List what a manifest says; without a column ``label`` its cases are unlabelled."""
     if options.image is not None:
         raise UsageFault(
             "listing.image-pattern-with-manifest",

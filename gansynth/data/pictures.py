@@ -524,11 +524,7 @@ BINARY = {0: 0, 1: 1, 255: 1}  # numbers in mask files that name no labels -> la
 
 @register_read_options(PictureOptions)
 def open_pictures(request: SourceRequest) -> PictureSource:
-    """Open ``pictures:FOLDER``.
-
-    Raises UsageFault: no such folder or fold, or options that do not fit. Raises DataFault: no
-    picture, one without its mask, or two of one name.
-    """
+    """Open ``pictures:FOLDER``."""
     source = PictureSource(request)
     for _, _, fault in source.faults():
         raise fault

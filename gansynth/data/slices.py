@@ -224,10 +224,7 @@ VOLUME_BYTES = 1 << 30  # volumes held in memory, so that neighbouring slices ne
 
 @register_read_options(SliceOptions)
 class SliceSource(CaseSource):
-    """Slices of the volumes of one fold; ``axis`` of (D, H, W) is cut across.
-
-    Raises UsageFault: options that do not fit, or no volumes.
-    """
+    """Slices of the volumes of one fold; ``axis`` of (D, H, W) is cut across."""
 
     def __init__(self, request: SourceRequest) -> None:
         slice_request, inner_request = split_read(request)

@@ -185,9 +185,6 @@ class PerClassGenerator(CompositeBase):
 
     A condition without a class has no part. Conditions come from the training cases of all parts,
     so every class is drawn as often as it occurs there.
-
-    Raises:
-        IntegrityFault: a class has two parts, or is not in the schema.
     """
 
     def __init__(self, schema: Schema, space: Space, parts: Sequence[CompositePart]) -> None:

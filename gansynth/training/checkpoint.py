@@ -91,10 +91,7 @@ def drop_old(folder: Path, newest: Path) -> None:
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """Return the newest whole checkpoint; None if there are none.
-
-    Raises IntegrityFault: every checkpoint is damaged.
-    """
+    """Return the newest whole checkpoint; None if there are none."""
     damaged: list[str] = []
     for candidate in sorted(folder.glob("step-*"), reverse=True):
         try:

@@ -32,11 +32,7 @@ MANY = 1_000_000  # a large number of steps, to compare the lengths of epochs be
 
 
 class PaperCommands:
-    """Words after ``gansynth`` for a plan on given data.
-
-    Raises:
-        UsageFault: the scale is unknown, or the regions are not valid.
-    """
+    """Words after ``gansynth`` for a plan on given data."""
 
     def __init__(self, plan: PaperTablePlan, options: PapersRequest, out: Path) -> None:
         self.plan, self.asked, self.out = plan, options, out
