@@ -12,7 +12,8 @@ from gansynth.core.requests.base import absolute, as_texts
 from gansynth.core.requests.sections import CaseData
 from gansynth.core.sample_request import read_other
 from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.data.listing import files_not_read, read_by, stem
+from gansynth.core.volumes import volume_stem
+from gansynth.data.listing import files_not_read, read_by
 from gansynth.data.picture_files import SUFFIXES
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault, describe_error
@@ -101,7 +102,7 @@ def _kind_of_files(where: Path) -> str | None:
     if where.is_file() and where.suffix.lower() in MANIFESTS:
         return "nifti"
     for _, _, names in walk_all(where):
-        if any(map(stem, names)):
+        if any(map(volume_stem, names)):
             return "nifti"
         if any(Path(name).suffix.lower() in SUFFIXES for name in names):
             return "pictures"

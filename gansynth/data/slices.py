@@ -455,16 +455,12 @@ class SliceSource(CaseSource):
             windows = self._windows or ()
             image: FloatArray | None = None
             if any(window.percent for window in windows):
-                image = self.volume(case).image
+                image = self._volumes(case).image
             self._bounds[case] = [
                 window.bounds(None if image is None else image[channel])
                 for channel, window in zip(self._channels, windows, strict=True)
             ]
         return self._bounds[case]
-
-    def volume(self, case: str) -> Case:
-        """Return a whole volume."""
-        return self._volumes(case)
 
     # -- listing ---------------------------------------------------------------------------------
 
@@ -580,7 +576,7 @@ class SliceSource(CaseSource):
             for value, row in zip(planes.values, planes.counts, strict=True):
                 counts[[v == value for v in values]] = row
             return {"counts": counts}
-        labels = self.volume(case).labels
+        labels = self._volumes(case).labels
         if labels is None:
             only, by_what = self.options.foreground, self.options.classes
             asks = f"classes={by_what}" if only == "any" else f"foreground={only}"

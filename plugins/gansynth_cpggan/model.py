@@ -231,10 +231,6 @@ class CPGGAN(Generator):
         contrast = state["contrast"]
         self.contrast = None if contrast is None else LesionContrast.from_json(contrast)
 
-    def standardised(self, image: Tensor) -> Tensor:
-        """Return images in the networks' units, float32."""
-        return self.intensities.standardised(image)
-
     def kinds_of(self, batch: Batch) -> Tensor | None:
         """Return the classes of a training batch, int64 (B,); None if unconditional."""
         if not self.kinds:
@@ -453,7 +449,7 @@ class CPGGANObjective:
                 f"--set patch={list(batch.image.shape[2:])}: cpggan needs whole images, "
                 f"expected {list(self.gan.size)} voxels; leave patch out",
             )
-        return self.gan.standardised(batch.image)
+        return self.gan.intensities.standardised(batch.image)
 
     def _at_level(self, step: TrainingStep, pair: Tensor) -> Tensor:
         """Return full-size pairs at the stage's size, blurred while it fades in."""
