@@ -4,8 +4,6 @@ On the fly, the user's unmodified checkout trains in its own Python, as a child 
 process owns the sample bank and its producer.
 """
 
-# ruff: noqa: D102 - methods that override those of Framework
-
 from __future__ import annotations
 
 import argparse
@@ -227,7 +225,6 @@ class DeepMedicAdapter(Framework):
 
     @property
     def length(self) -> tuple[int, int]:
-        """Subepochs, and the cases that one loads together."""
         return self.config.epochs * self.config.subepochs, self.share.cases
 
     @property

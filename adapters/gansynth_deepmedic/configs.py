@@ -25,7 +25,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from gansynth import CaseFiles, DataFault
-from gansynth.data.listing import stem
+from gansynth.core.volumes import volume_stem
 from gansynth.runtime.errors import did_you_mean
 from gansynth.runtime.files import reading
 from gansynth_deepmedic.insertion import MISSING
@@ -282,7 +282,6 @@ class ListedCase(CaseFiles):
 
     @property
     def columns(self) -> tuple[Path | None, ...]:
-        """See ``CaseFiles``."""
         return (*self.channels, self.labels, self.roi)
 
 
@@ -343,12 +342,7 @@ class TrainConfig(_Config):
 
 
 def read_train_config(path: Path) -> TrainConfig:
-    """Read a training's configuration and its list files or csv; no image is opened.
-
-    Raises:
-        DataFault: no such file, code, an invalid or missing key, a missing list file, lists of
-            unequal length, or a missing first channel.
-    """
+    """Read a training's configuration and its list files or csv; no image is opened."""
     path = Path(os.path.abspath(path))
     config = _parse(TrainConfig, path, read_values(path))
     channels, train = _read_lists(config, "Training", config.train_table)
@@ -494,7 +488,7 @@ def case_ids(cases: Sequence[ListedCase], channel: str) -> tuple[str, ...]:
     def within(case: ListedCase, depth: int) -> str:
         """Return the name of its file and of some folders around it."""
         file = case.images[0]
-        name, folders = stem(file.name) or file.stem, file.parent.parts
+        name, folders = volume_stem(file.name) or file.stem, file.parent.parts
         name = name[: -len(ending)] if name.casefold().endswith(ending) else name
         return "_".join((*folders[max(0, len(folders) - depth) :], name))
 

@@ -4,8 +4,6 @@ Real cases stay in place; each sample is inserted into its real case. Stock Deep
 from anywhere in the region of interest, so that of a synthetic case is limited to the sample.
 """
 
-# ruff: noqa: D102 - methods that override those of DataSetExport and Writer
-
 from __future__ import annotations
 
 from collections import Counter
@@ -59,11 +57,7 @@ NOT_ANONYMOUS = (
 
 
 class DeepMedicExport(DataSetExport):
-    """Real cases in place, each sample inserted into its real case, and the lists of both.
-
-    Raises:
-        DataFault: DeepMedic would fail on one of the real cases.
-    """
+    """Real cases in place, each sample inserted into its real case, and the lists of both."""
 
     notes: ClassVar[Mapping[str, str]] = {"mixed": NOT_ANONYMOUS}
     source: DeepMedicSource

@@ -1,7 +1,5 @@
 """Which samples can be inserted into DeepMedic's training cases."""
 
-# ruff: noqa: D102 - methods that override those of Intake
-
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -71,9 +71,6 @@ def write_layout(
         cases: training cases, as often as they are listed; those to validate on are held out.
         values: other keys of ``train.cfg`` that change.
         home: final name of the folder, if it will be another.
-
-    Raises:
-        UsageFault: a path that no list of files can hold, or regions of interest of some cases.
     """
     config, place, names = source.config, home or folder.absolute(), file_names(source)
     held = [source.entry(case) for case in source.case_ids if case in source.held_out_ids]
@@ -249,10 +246,6 @@ def training_cases(
     Then ``folder/real/case_0000/`` and so on get images float32 in the files' own axes and units,
     labels and region of interest int16. Files of an earlier call with the same cases and space are
     reused, others are rewritten.
-
-    Raises:
-        DataFault: a case cannot be read.
-        EnvironmentFault: the disk refuses.
     """
     cases = tuple([source.host_case(case) for case in source.train_ids])
     if not request.real_in_generator_space:

@@ -25,11 +25,7 @@ SESSION, LOG = "predict", "gansynth_prediction.log"
 
 
 def predict_images(job: PredictJob) -> list[Path]:
-    """Predict each case, turned along the axes of the training's files if these lie alike.
-
-    Raises:
-        UsageFault: no checkpoint, other channels, or no volumes. TrainingFault: DeepMedic failed.
-    """
+    """Predict each case, turned along the axes of the training's files if these lie alike."""
     source = open_source(SourceRequest.from_json(job.session["source"]))
     assert isinstance(source, DeepMedicSource)
     images = job.opened(source.schema.channels)

@@ -155,11 +155,7 @@ def find_checkout(checkout: str | None) -> Path:
 
 
 def find_python(python: str | None) -> tuple[Path, Mapping[str, str]]:
-    """Return the Python that runs DeepMedic, and its versions.
-
-    Raises:
-        EnvironmentFault: it cannot be started, is too old, or lacks a package.
-    """
+    """Return the Python that runs DeepMedic, and its versions."""
     named, by = python or os.environ.get(PYTHON), "--deepmedic-python" if python else f"${PYTHON}"
     program = shutil.which(os.path.expanduser(named or sys.executable))
     if program is None:
@@ -420,11 +416,7 @@ class ProgramLog:
         return "ended" in self._seen and final.is_file()
 
     def fault(self, ended: ProcessResult, log: Path) -> GansynthError:
-        """Return the cause of a training that is not complete; DeepMedic's exit code is always 0.
-
-        Raises:
-            TrainingFault: a signal ended the process.
-        """
+        """Return why a training is not complete; DeepMedic's exit code is always 0."""
         if ended.code < 0:
             raise_if_failed(ended, f"{log}: the training")
         fault = GansynthError.traced(ended.output)

@@ -4,8 +4,6 @@ DeepMedic ignores spacing and orientation. All files of a case are reoriented by
 label map, not by their own headers. Samples are written back by the same axes.
 """
 
-# ruff: noqa: D102 - methods that override those of VolumeSource
-
 from __future__ import annotations
 
 import logging
@@ -248,13 +246,7 @@ def describes(kind: str, where: Path) -> bool:
 
 @register_read_options(DeepMedicOptions)
 def open_deepmedic(request: SourceRequest) -> DeepMedicSource:
-    """Open ``deepmedic:trainConfig.cfg``.
-
-    Raises:
-        UsageFault: no such file, or invalid options.
-        DataFault: an invalid configuration, list or case.
-        IntegrityFault: a subject is on both sides, or a listed case is synthetic.
-    """
+    """Open ``deepmedic:trainConfig.cfg``."""
     source = DeepMedicSource(list_cases(request))
     for message in notes(source.config):
         log.warning("%s", message)

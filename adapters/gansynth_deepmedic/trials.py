@@ -1,7 +1,5 @@
 """What benchmarks ask of DeepMedic."""
 
-# ruff: noqa: D102 - methods that override those of Trials
-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

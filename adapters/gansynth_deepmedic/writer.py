@@ -1,7 +1,5 @@
 """``--format deepmedic``: volumes, and the lists of them that a DeepMedic configuration names."""
 
-# ruff: noqa: D102 - methods that override those of Writer
-
 from __future__ import annotations
 
 from collections.abc import Mapping

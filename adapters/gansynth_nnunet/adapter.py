@@ -3,8 +3,6 @@
 Its trainer opens the session of the training: see ``in_trainer``.
 """
 
-# ruff: noqa: D102 - methods that override those of Framework
-
 from __future__ import annotations
 
 import os
@@ -143,7 +141,6 @@ class NnunetAdapter(Framework):
 
     @property
     def class_name(self) -> str:
-        """Name of the trainer class."""
         return plain_name(self.options.trainer) + SUFFIX
 
     @property
@@ -155,7 +152,6 @@ class NnunetAdapter(Framework):
 
     @property
     def results(self) -> Path:
-        """Folder of nnU-Net's results."""
         own = self.source.root.results / mix_name(self.request)
         return own if self.options.results is None else self.options.results.absolute()
 

@@ -55,12 +55,7 @@ class PreprocessedArrays:
         self._checked: dict[str, int] = {}  # times of the files whose hashes were compared
 
     def read(self, name: str, box: Sequence[slice] = ()) -> npt.NDArray[Any]:
-        """Read an array (C, D, H, W), or the part of it in a box: a slice for each spatial axis.
-
-        Raises:
-            DataFault: missing, damaged, or other than a numeric array with four axes.
-            IntegrityFault: changed since its hash was noted.
-        """
+        """Read an array (C, D, H, W), or the part of it in a box: a slice for each spatial axis."""
         data = self.checked(name)
         try:
             return _decode(data, box)

@@ -76,12 +76,7 @@ class RawScan:
 
 
 class SpaceConverter:
-    """Converts samples of a source's space to nnU-Net's; call it on a ``Sample``.
-
-    Raises:
-        UsageFault: an unsupported source or reader.
-        DataFault: other channels or labels.
-    """
+    """Converts samples of a source's space to nnU-Net's; call it on a ``Sample``."""
 
     def __init__(self, source: CaseSource, space: Space, host: NnunetSource) -> None:
         self.source = source = unviewed(source)
@@ -110,9 +105,6 @@ class SpaceConverter:
         Returns:
             Image float32 (C, D, H, W), labels int16 (D, H, W) with -1 outside: the generated part,
             or a crop of it of about 4/3 of the patch.
-
-        Raises:
-            DataFault: no labels, or smaller than both the patch and the case it was drawn for.
         """
         image, labels = self.whole(sample)
         case = Case(sample.provenance["case"], "", image, labels)
@@ -354,10 +346,6 @@ def rehearse(
     """Convert a real case like a sample, and compare it with nnU-Net's own.
 
     Returns the seconds it took, including reading the scan.
-
-    Raises:
-        DataFault: it is another case, or has another orientation or intensities.
-        UsageFault: samples are smaller than a patch.
     """
     case = source.load(case_id)
     convert = SpaceConverter(source, Space(), host)

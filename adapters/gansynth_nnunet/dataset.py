@@ -28,7 +28,6 @@ from gansynth import (
 from gansynth.core.volumes import endings
 from gansynth.data.folds import (
     at_most_folds,
-    cases_of_sites,
     grouped_splits,
     read_subjects,
     splits_of_sites,
@@ -96,9 +95,6 @@ class NnunetRoot:
 
         ``where`` may also be the data set's own folder, raw or preprocessed. The other folders are
         then beside that one's, unless ``root`` or nnU-Net's variables name them.
-
-        Raises:
-            EnvironmentFault: nnU-Net is of a version that gansynth does not know.
         """
         refuse_other_nnunet()
         folder = own_folder(where)
@@ -175,10 +171,7 @@ def located(where: str) -> str:
 
 
 def own_folder(where: str) -> Path | None:
-    """Return a data set's folder, absolute, if a path names one; else None.
-
-    Raises UsageFault: the path is a folder of several data sets.
-    """
+    """Return a data set's folder, absolute, if a path names one; else None."""
     found = _meant(Path(where).expanduser().absolute())
     if len(found) > 1:
         names = " or ".join([shlex.quote(str(folder)) for folder in found])
@@ -469,12 +462,7 @@ def write_splits(
 
 
 def make_splits(request: SplitsRequest) -> list[FoldSplit]:
-    """Implement ``gansynth splits nnunet:ID``: group the data set's cases by subject.
-
-    Raises:
-        DataFault: the data set has no cases, or some have no subject.
-        UsageFault: the data set is unknown, or has a different split already.
-    """
+    """Implement ``gansynth splits nnunet:ID``: group the data set's cases by subject."""
     source = request.request
     root, dataset = NnunetRoot.of(source.where, source.root)
     folder = root.preprocessed / dataset
@@ -484,7 +472,7 @@ def make_splits(request: SplitsRequest) -> list[FoldSplit]:
         ids = sorted({path.stem for path in folder.glob("*/*.pkl")})
     subject_of = known_subjects(folder, ids, source.subjects)
     if request.sites is not None:
-        splits = splits_of_sites(cases_of_sites(request.sites, subject_of))
+        splits = splits_of_sites(request.sites, subject_of)
     else:
         subjects = len(set(subject_of.values()))
         usual = at_most_folds(request.folds, subjects)

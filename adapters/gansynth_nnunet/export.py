@@ -5,8 +5,6 @@
 files, and in units that others understand.
 """
 
-# ruff: noqa: D102 - methods that override those of DataSetExport and Writer
-
 from __future__ import annotations
 
 import contextlib

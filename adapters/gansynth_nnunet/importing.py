@@ -51,11 +51,6 @@ def import_raw(request: ImportRequest) -> CommandReport:
     NIfTI file of one channel is copied byte for byte; others are written with the same voxels and
     geometry. Cases of a source that is no set of NIfTI files are written as it reads them, a
     picture or slice as a volume of one slice. The folds are those of the source.
-
-    Raises:
-        DataFault: the first error that the check finds, or no label maps.
-        UsageFault: the id is taken by another data set, or options that have no effect.
-        EnvironmentFault: a disk error.
     """
     refuse_other_nnunet()
     root = NnunetRoot.find(request.root)

@@ -3,8 +3,6 @@
 nnU-Net's command may be started by hand, and on several ranks.
 """
 
-# ruff: noqa: D102 - methods that override those of Framework
-
 from __future__ import annotations
 
 from collections.abc import Mapping

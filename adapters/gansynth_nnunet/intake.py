@@ -1,7 +1,5 @@
 """Which samples fit nnU-Net's preprocessed cases, and how they are converted and stored."""
 
-# ruff: noqa: D102 - methods that override those of Intake
-
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping

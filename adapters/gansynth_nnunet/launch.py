@@ -119,9 +119,6 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> TrainingHandove
     """Read the file that the environment names, or the two variables of the shortest case.
 
     Returns None if nothing is set; inference needs nothing.
-
-    Raises:
-        UsageFault: names the file or variable, and the key.
     """
     path = environ.get(FILE)
     if path:
@@ -228,11 +225,7 @@ def check_trainer(name: str) -> None:
 
 
 def find_variant(name: str) -> type[Any]:
-    """Return nnU-Net's own trainer of this name, or one in the user's ``nnUNet_extTrainer``.
-
-    Raises:
-        UsageFault: there is none, or it is written for another nnU-Net.
-    """
+    """Return nnU-Net's own trainer of this name, or one in the user's ``nnUNet_extTrainer``."""
     found = look_up(name)
     if found is None:
         named = os.environ.get(EXT_VARIABLE)

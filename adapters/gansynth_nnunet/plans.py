@@ -106,10 +106,6 @@ class NnunetPlans:
         """Read the plans of a request from the data set's folder in ``nnUNet_preprocessed``.
 
         Where it names none, they are nnU-Net's default or, without these, the only ones there are.
-
-        Raises:
-            UsageFault: no such plans.
-            DataFault: none at all, or damaged ones, or of another name than the file's.
         """
         names = plans_in(folder)
         if request.plans is None and DEFAULT_PLANS not in names and len(names) == 1:

@@ -35,9 +35,6 @@ def predict_images(job: PredictJob, checkpoint: str) -> list[Path]:
 
     Args:
         checkpoint: name of the file with the weights.
-
-    Raises:
-        DataFault: other channels, or a file that nnU-Net does not read.
     """
     refuse_other_nnunet()
     model = job.folder.parent

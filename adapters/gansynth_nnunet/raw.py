@@ -44,13 +44,7 @@ from gansynth_nnunet.plans import check_plans, preparing
 
 @register_read_options(VolumeOptions)
 def open_raw(request: SourceRequest) -> VolumeSource:
-    """Open the cases of ``imagesTr`` and ``labelsTr`` with the folds of ``splits_final.json``.
-
-    Raises:
-        UsageFault: unknown data set or fold, or options that do not fit.
-        DataFault: an unusable ``dataset.json``, case or split.
-        IntegrityFault: a subject is in training and in validation.
-    """
+    """Open the cases of ``imagesTr`` and ``labelsTr`` with the folds of ``splits_final.json``."""
     options = parse_read(VolumeOptions, request)
     raw = raw_set(*NnunetRoot.of(request.where, request.root))
     listing = raw.listing
@@ -79,10 +73,7 @@ def check_nnunet(request: SourceRequest, progress: Callable[[int, int], None]) -
 
 
 def check_raw(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
-    """Read every file of a raw data set to its last byte and list its faults, errors first.
-
-    Raises DataFault: ``dataset.json`` is unusable; EnvironmentFault: files may not be read.
-    """
+    """Read every file of a raw data set to its last byte and list its faults, errors first."""
     if request.kind == "nnunet-raw":
         options = parse_read(VolumeOptions, request)
     else:  # nnU-Net resamples and normalises by its plans, and makes its own folds

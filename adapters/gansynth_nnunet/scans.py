@@ -4,8 +4,6 @@ They are backgrounds of lesions (``--unlabelled``). nnU-Net itself would preproc
 predict them. Preprocessed arrays are kept beside those of the training cases.
 """
 
-# ruff: noqa: D102 - methods that override those of CaseSource
-
 from __future__ import annotations
 
 import contextlib
@@ -71,9 +69,6 @@ class PreprocessedScans(CaseSource):
 
     Files may be stored along other axes than those of the training cases: they are turned first,
     which nnU-Net would not do.
-
-    Raises:
-        UsageFault: no volumes, or a data set whose files are none.
     """
 
     def __init__(self, scans: CaseSource, own: PreprocessedSet) -> None:

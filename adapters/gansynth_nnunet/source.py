@@ -3,8 +3,6 @@
 nnU-Net's ``.pkl`` files are not read: nothing here unpickles.
 """
 
-# ruff: noqa: D102 - methods that override those of CaseSource
-
 from __future__ import annotations
 
 import contextlib
@@ -110,11 +108,6 @@ class NnunetSource(PatchSource):
         patch_size: nnU-Net's patch in voxels: (D, H, W), or (H, W) for 2d.
         patch: the same as (D, H, W); a 2d patch is one slice, (1, H, W).
         batch_size: nnU-Net's.
-
-    Raises:
-        UsageFault: unknown data set, plans, configuration or fold.
-        DataFault: not preprocessed, or cases are missing.
-        IntegrityFault: a subject is in training and in validation.
     """
 
     by_name: ClassVar[bool] = True
@@ -267,11 +260,8 @@ class NnunetSource(PatchSource):
     def load(self, case_id: str) -> Case:
         return self.load_part(case_id, ())
 
-    def labels_of(self, case_id: str) -> LabelArray:
-        return self._labels(case_id)
-
     def load_part(self, case_id: str, box: Sequence[slice]) -> Case:
-        image, labels = self._image(case_id, box), self._labels(case_id, box)
+        image, labels = self._image(case_id, box), self.labels_of(case_id, box)
         case = Case(case_id, self._subjects[case_id], image, labels)
         try:
             case.validate(self.schema)
@@ -287,7 +277,7 @@ class NnunetSource(PatchSource):
         return voxel * sum([math.prod(self._shape(case)) for case in self.train_ids])
 
     def outline(self, case_id: str) -> ForegroundIndex:
-        read = partial(self._labels, case_id)
+        read = partial(self.labels_of, case_id)
         return ForegroundIndex.from_arrays(self._outline(case_id), self.labels.ignore, read)
 
     def store_of(self, case_id: str) -> CaseStore:
@@ -302,7 +292,7 @@ class NnunetSource(PatchSource):
     def _image(self, case_id: str, box: Sequence[slice] = ()) -> FloatArray:
         return self._files.read(f"{case_id}.b2nd", box).astype(np.float32, copy=False)
 
-    def _labels(self, case_id: str, box: Sequence[slice] = ()) -> LabelArray:
+    def labels_of(self, case_id: str, box: Sequence[slice] = ()) -> LabelArray:
         labels = self._files.read(f"{case_id}_seg.b2nd", box)
         if len(labels) != 1:
             raise DataFault(
@@ -331,7 +321,7 @@ class NnunetSource(PatchSource):
         """Shape of a case, and where its labels lie."""
 
         def find() -> Arrays:
-            return ForegroundIndex.of_labels(self._labels(case_id)).to_arrays()
+            return ForegroundIndex.of_labels(self.labels_of(case_id)).to_arrays()
 
         if case_id not in self._outlines:
             self._outlines[case_id] = self.store_of(case_id).arrays("outline", find)
@@ -362,7 +352,7 @@ class NnunetSource(PatchSource):
 
         Of a case of another shape, about which ``load`` complains, none.
         """
-        outside = self._labels(case_id) == OUTSIDE
+        outside = self.labels_of(case_id) == OUTSIDE
         nothing = np.zeros(0, np.float32)
         if not outside.any():
             return {"low": nothing, "high": nothing}

@@ -6,8 +6,6 @@ augmentation on request, report and clean up. Validation data never change, so p
 choice of checkpoint depend on real cases only.
 """
 
-# ruff: noqa: D102 - methods that override nnU-Net's
-
 from __future__ import annotations
 
 import inspect

@@ -16,11 +16,7 @@ WORKERS = "nnUNet_n_proc_DA"
 
 
 def own_workers() -> int:
-    """Return the number that nnU-Net's own commands start for each GPU; 0: it augments itself.
-
-    Raises:
-        UsageFault: the variable holds no number.
-    """
+    """Return the number that nnU-Net's own commands start for each GPU; 0: it augments itself."""
     from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
     try:

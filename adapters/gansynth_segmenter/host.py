@@ -38,7 +38,6 @@ class SegmenterHost(CropHost):
 
     @property
     def patch(self) -> tuple[int, ...] | None:
-        """The option ``patch``."""
         return self.options.patch_of(self.schema.ndim)
 
     @property
@@ -49,7 +48,6 @@ class SegmenterHost(CropHost):
 
     @property
     def foreground(self) -> float:
-        """The option ``foreground``."""
         return self.options.foreground
 
     def open(self) -> None:
@@ -92,7 +90,6 @@ class SegmenterHost(CropHost):
         )
 
     def describe_training(self) -> Mapping[str, Any]:
-        """Name the network."""
         return {"network": self.options.network}
 
     def done(self, folder: Path) -> int:
@@ -103,7 +100,6 @@ class SegmenterHost(CropHost):
         return 0 if newest is None else int(newest.state["step"])
 
     def augment(self, image: FloatArray, labels: LabelArray, rng: np.random.Generator) -> Pair:
-        """Augment an item as the options say."""
         return (image, labels) if self._usual is None else self._usual(image, labels, rng)
 
     @functools.cached_property
@@ -143,7 +139,6 @@ class SegmenterHost(CropHost):
         return [job.data[step * job.batch_size + number] for number in which]
 
     def loop(self, job: Job) -> FitOptions:
-        """Return the options of the loop."""
         from gansynth import FitOptions
 
         return FitOptions(
@@ -155,7 +150,6 @@ class SegmenterHost(CropHost):
         )
 
     def train(self, job: Job) -> None:
-        """Train by the loop of ``gansynth fit``."""
         from gansynth import TrainingCallbacks
         from gansynth.runtime.devices import seeded
         from gansynth.training.loop import train
@@ -192,7 +186,6 @@ class SegmenterHost(CropHost):
             job.say(f"{WARNING}{note}")
 
     def predict(self, image: FloatArray, folder: Path) -> LabelArray:
-        """Return the likeliest labels."""
         segmenter = self._segmenter(folder)
         return segmenter.likeliest(segmenter.scores(image))
 

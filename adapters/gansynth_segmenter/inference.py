@@ -114,11 +114,7 @@ class Segmenter:
 def remember(
     segmenter: Segmenter, folder: Path, checkpoint: Path, step: int, cases: Sequence[str]
 ) -> None:
-    """Record the newest weights, and what ``load_segmenter`` needs beside them.
-
-    Raises:
-        EnvironmentFault: the disk refuses.
-    """
+    """Record the newest weights, and what ``load_segmenter`` needs beside them."""
     weights = checkpoint / "ema.safetensors"
     document = {
         "gansynth": __version__,
@@ -146,11 +142,6 @@ def load_segmenter(folder: Path | str, device: str = "auto") -> Segmenter:
     Returns:
         A segmenter with ``predict(image (C, D, H, W)) -> labels int16 (D, H, W)``. Images are in
         the units and the spacing of the source it was trained on.
-
-    Raises:
-        UsageFault: the folder holds no trained segmenter.
-        IntegrityFault: a newer version made it, or the weights are damaged, or others.
-        EnvironmentFault: the device does not exist.
     """
     folder = Path(folder)
     path = folder / FILE
@@ -199,10 +190,6 @@ def judge(
     Returns:
         A JSON document: ``dice`` (name -> mean, None where no pair has the label), ``per_case`` (a
         list of name -> Dice), ``regions`` and ``rule``.
-
-    Raises:
-        GansynthError: see ``load_segmenter``.
-        DataFault: image and labels of a pair differ in shape.
     """
     return evaluate_pairs(load_segmenter(folder, device), pairs)
 

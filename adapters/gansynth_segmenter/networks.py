@@ -100,7 +100,6 @@ class SegmentingNetwork(Generator):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Predicts label maps of all channels."""
         return Capabilities(
             takes=frozenset({"channels"}),
             draws="labels",
@@ -110,7 +109,6 @@ class SegmentingNetwork(Generator):
         )
 
     def networks(self) -> dict[str, nn.Module]:
-        """The network alone."""
         schema, options = self.schema, self.options
         shape = len(schema.channels), len(schema.label_values), options.width
         if options.factors:
@@ -121,11 +119,9 @@ class SegmentingNetwork(Generator):
         return {"generator": UNetGenerator(schema.ndim, *shape, strides, style=STYLE)}
 
     def phases(self) -> Sequence[Phase]:
-        """Return one phase with one player."""
         return [Phase("generator", self.loss)]
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Adam."""
         o = self.options
         return self.adam(parameters, o.learning_rate, (o.beta1, 0.999))
 

@@ -4,8 +4,6 @@ The data set's record does not hold the size that images are read in, and hashes
 pixels. So a generator of any size can be compared with the held-out images.
 """
 
-# ruff: noqa: D102 - methods that override those of Framework
-
 from __future__ import annotations
 
 import shutil

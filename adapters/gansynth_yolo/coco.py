@@ -5,8 +5,6 @@
 maps. Regions of crowds are left out, as detectors do.
 """
 
-# ruff: noqa: D102 - methods that override those of YoloSource
-
 from __future__ import annotations
 
 import os
@@ -461,13 +459,7 @@ def _shared(path: Path, parts: Sequence[str]) -> int:
 
 @register_read_options(CocoOptions)
 def open_coco(request: SourceRequest) -> CocoSource:
-    """Open ``coco:FOLDER``, or one of its files.
-
-    Raises:
-        UsageFault: two files for one split, no such fold, or invalid options.
-        DataFault: no such file, or an invalid one; the message names it and the entry.
-        IntegrityFault: a path leads out of the folder, or an image or subject is in two splits.
-    """
+    """Open ``coco:FOLDER``, or one of its files."""
     source = CocoSource(request)
     for _, _, fault in source.faults():
         raise fault
@@ -568,12 +560,7 @@ def _names(files: Mapping[str, Path], read: Mapping[str, _Document]) -> tuple[st
 
 
 def check_coco(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
-    """Find all faults of ``coco:FOLDER``; every image is decoded, every outline drawn.
-
-    Raises:
-        UsageFault: invalid options, or two files for one split.
-        DataFault: no file of COCO, or one that cannot be read.
-    """
+    """Find all faults of ``coco:FOLDER``; every image is decoded, every outline drawn."""
     source = CocoSource(request)
 
     def look(picture: PictureFiles, pixels: npt.NDArray[Any]) -> Iterator[Finding]:

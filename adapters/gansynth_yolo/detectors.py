@@ -45,7 +45,6 @@ class Library(NamedTuple):
     licence: str
 
     def supports(self, version: str) -> bool:
-        """Whether a release is supported."""
         return f"{version}.".startswith(self.releases[:-1])
 
 
@@ -153,11 +152,7 @@ class Detector(Protocol):
 
 
 def detector(name: str) -> Detector:
-    """Return a detector by name, whose library is imported.
-
-    Raises:
-        EnvironmentFault: the library is missing, or of another release.
-    """
+    """Return a detector by name, whose library is imported."""
     library, found = DETECTORS[name], version_of(name)
     if not library.supports(found or ""):
         raise EnvironmentFault(

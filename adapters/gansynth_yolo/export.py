@@ -1,7 +1,5 @@
 """``gansynth augment --target yolo --export DIR``: a folder that stock detectors train on."""
 
-# ruff: noqa: D102 - methods that override those of DataSetExport and Writer
-
 from __future__ import annotations
 
 import os

@@ -54,12 +54,6 @@ def import_slices(request: ImportRequest, options: ImportSettings) -> CommandRep
     ``train`` has the training cases of its fold, ``val`` those held out, so subjects do not
     overlap. All images share one window: that of the source (``--read window=``), else from the 0.1
     to the 99.9 percentile of all training pixels.
-
-    Raises:
-        UsageFault: the source has no boxes, other channels or no held-out cases, or the folder is
-            not empty.
-        DataFault: a case cannot be read, or no training case has a box.
-        EnvironmentFault: the disk refuses.
     """
     if request.folds is not None:
         raise UsageFault(

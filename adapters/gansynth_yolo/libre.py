@@ -200,11 +200,7 @@ def _epochs_done(last: Path) -> int:
 
 
 def settings(job: DetectorJob) -> dict[str, Any]:
-    """Return the arguments of LibreYOLO's ``train`` for a job.
-
-    Raises:
-        UsageFault: an unknown option or value, or one that would break the ratio.
-    """
+    """Return the arguments of LibreYOLO's ``train`` for a job."""
     family, _, _ = find_model(job.model)
     config = getattr(_libreyolo, FAMILIES[family][0]).TRAIN_CONFIG
     hints = get_type_hints(config)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth import Boxes, EpochPlan, FloatArray, Mixer, MixerConfig
-from gansynth.hosts.mixing.epoch_plan import PARTNERS, IntArray
+from gansynth.hosts.mixing.epoch_plan import PARTNERS
 
 if TYPE_CHECKING:
     from gansynth import BankSample
@@ -78,17 +78,13 @@ class EpochSlots:
         return len(self.places)
 
     def primary(self, index: int) -> ImageDraw:
-        """Return the content of a slot in its next epoch; every call counts as one.
-
-        Raises:
-            TrainingFault: a sample is missing, and no real image may replace it.
-        """
+        """Return the content of a slot in its next epoch; every call counts as one."""
         epoch = self.done + self._shared[index]
         self._shared[index] += 1
         self._now, self._beside = (epoch, index, 0), 0
         return self._fill(self._primaries, index, (_PRIMARY, epoch, index), (epoch, index))
 
-    def partner(self, index: int, annotated: IntArray | None = None) -> ImageDraw:
+    def partner(self, index: int, annotated: Classes | None = None) -> ImageDraw:
         """Return the content of a slot as a partner of the primary that this process drew last.
 
         A mosaic's partners are unbiased if their indices are uniform over all slots. For a detector
@@ -137,7 +133,7 @@ class EpochSlots:
         index: int,
         key: tuple[int, ...],
         place: tuple[int, ...],
-        annotated: IntArray | None = None,
+        annotated: Classes | None = None,
     ) -> ImageDraw:
         table, rng = self._table(place[0]), self.places.rng(*key)
         real, wish = int(table.real[index]), None

@@ -6,8 +6,6 @@ without ``data.yaml`` is read by its names. Nothing is downloaded or executed. D
 invalid label files with one warning among many; here each bad line is a fault.
 """
 
-# ruff: noqa: D102 - methods that override those of PictureSource
-
 from __future__ import annotations
 
 import contextlib
@@ -209,13 +207,7 @@ class DatasetFile:
 
 
 def read_dataset_file(where: str, *, allow_outside: bool) -> DatasetFile:
-    """Read the file of ``yolo:WHERE``, or the names in a folder without one.
-
-    Raises:
-        UsageFault: a folder with several YAML files.
-        DataFault: no such file, no YAML, or an invalid key.
-        IntegrityFault: ``path`` leads out of the file's folder, and that is not allowed.
-    """
+    """Read the file of ``yolo:WHERE``, or the names in a folder without one."""
     path = Path(os.path.abspath(os.path.expanduser(where)))
     if path.is_dir():
         files = usual_files(path)[:1] or sorted(path.glob("*.y*ml"))
@@ -578,10 +570,6 @@ class ImageListing(PictureSet):
         """Yield the images of a folder or list as written in ``data.yaml``, and who names them.
 
         A path in a list is relative to the list; if nothing is there, to the data set's root.
-
-        Raises:
-            DataFault: neither a folder nor a list.
-            IntegrityFault: it leads out of the data set.
         """
         root, place = self.file.root, f"{self.file.path}: {split}"
         path = Path(os.path.abspath(root / os.path.expanduser(entry)))
@@ -750,13 +738,7 @@ def same_files(images: Mapping[str, Sequence[YoloImage]]) -> list[str]:
 
 @register_read_options(YoloOptions)
 def open_yolo(request: SourceRequest) -> YoloSource:
-    """Open ``yolo:data.yaml``, or the folder it lies in.
-
-    Raises:
-        UsageFault: no such file, no such fold, or invalid options.
-        DataFault: an invalid file; the message names it and the line or key.
-        IntegrityFault: a path leads out of the folder, or an image or subject is in two splits.
-    """
+    """Open ``yolo:data.yaml``, or the folder it lies in."""
     source = YoloSource(request)
     for _, _, fault in source.faults():
         raise fault
@@ -846,7 +828,6 @@ class YoloSource(PictureSource):
 
     @property
     def sides(self) -> dict[str, str]:
-        """Case -> ``train``, ``val`` or ``test``."""
         if not self.has_split:
             return super().sides
         return {case: image.split for case, image in self.found.pictures.items()}
@@ -867,7 +848,6 @@ class YoloSource(PictureSource):
         return train, tuple(sorted(images.keys() - train))
 
     def files(self, case_id: str) -> StoredCase:
-        """The data set's folders."""
         return StoredCase(tuple(dict.fromkeys((self.file.home, self.file.root))))
 
     def place(self, case_id: str) -> tuple[str | None, int | None]:
@@ -899,7 +879,6 @@ class YoloSource(PictureSource):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """``background`` and the classes of boxes, or none."""
         return (BACKGROUND, *self.file.names) if self.options.classes == "boxes" else ()
 
     @cached_property
@@ -1033,13 +1012,7 @@ def unsplit(case_id: str) -> str:
 
 
 def check_yolo(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
-    """Find all faults of ``yolo:data.yaml``; every image is decoded.
-
-    Raises:
-        UsageFault: no such file, or invalid options.
-        DataFault: ``data.yaml`` cannot be read.
-        IntegrityFault: its ``path`` leads out of its folder.
-    """
+    """Find all faults of ``yolo:data.yaml``; every image is decoded."""
     source = YoloSource(request)
     report = check_source(source, progress, check_pixels)
     own: list[Finding] = []

@@ -33,7 +33,6 @@ class YoloWriter(PictureWriter):
 
     @classmethod
     def check(cls, schema: Schema, options: Any) -> None:
-        """Refuse channels that no picture has."""
         super().check(schema, options)
         if len(schema.channels) not in (1, 3) or (len(schema.channels) == 3 and options.bits == 16):
             raise UsageFault(
@@ -67,7 +66,6 @@ class YoloWriter(PictureWriter):
         return {part: f"images/{part}" for part in ("train", "val") if self.images[part]}
 
     def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Write ``data.yaml``."""
         names, channels = self.schema.box_classes, len(self.schema.channels)
         write_data_file(self.folder, self.where(), names, channels)
         return self.report()

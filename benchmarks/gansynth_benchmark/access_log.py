@@ -22,11 +22,7 @@ ENDING, OWN = ".looks.jsonl", "hash"
 
 
 class AccessLog:
-    """The access log of one plan.
-
-    Raises:
-        IntegrityFault: the log was changed by something other than gansynth.
-    """
+    """The access log of one plan."""
 
     def __init__(self, plan: Path) -> None:
         self.path = plan.with_name(plan.name.removesuffix(".yaml").removesuffix(".yml") + ENDING)

@@ -49,11 +49,7 @@ def preset_names() -> tuple[str, ...]:
 
 
 def preset(name: str) -> Mapping[str, Any]:
-    """Return a preset arm: keys of ``gansynth_benchmark.plan.ArmPlan``.
-
-    Raises:
-        UsageFault: no such arm, or the plugin's file is no mapping in YAML.
-    """
+    """Return a preset arm: keys of ``gansynth_benchmark.plan.ArmPlan``."""
     return CONTROLS[name] if name in CONTROLS else _file(name)[0]
 
 

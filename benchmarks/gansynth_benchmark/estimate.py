@@ -44,9 +44,6 @@ def estimate(plan: BenchmarkPlan, request: BenchmarkRequest) -> dict[str, Any]:
 
     Times come from finished jobs. Without any, a training and a fit tell theirs by a dry run,
     unless ``no_probe``; their mean is that of all. Nothing is written but to a temporary folder.
-
-    Raises:
-        GansynthError: data or plan cannot be used, or a probe failed.
     """
     with tempfile.TemporaryDirectory() as scratch:
         real = (request.folder(plan.name) / "jobs").is_dir()
@@ -143,10 +140,7 @@ class _Probe:
         return [(seconds * _trainings(spec) + start * bool(spec.needs), size) for spec in specs]
 
     def _told(self, spec: ComputationSpec) -> tuple[float, float, float] | None:
-        """Return seconds and bytes of a job, and the seconds in which its process starts.
-
-        Raises EnvironmentFault: it failed; its log is shown.
-        """
+        """Return seconds and bytes of a job, and the seconds in which its process starts."""
         clock, share, store = measuring(), SHARES[spec.kind], ResultStore(self.folder)
         file = self.folder / f"{spec.key}.json"
         places = {

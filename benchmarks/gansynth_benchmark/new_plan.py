@@ -76,9 +76,6 @@ def draft_of(request: BenchmarkRequest, named: str, folder: Path) -> Draft:
 
     Args:
         folder: of the plan.
-
-    Raises:
-        GansynthError: nothing can be trained on the data.
     """
     asked = AugmentRequest(data=named, dry_run=True, **shared(request))
     if asked.unlabelled:  # an arm draws into the scans as they are, and marks none
@@ -121,11 +118,7 @@ def shared(request: BenchmarkRequest) -> dict[str, Any]:
 
 
 def write_new(request: BenchmarkRequest) -> dict[str, Any]:
-    """Write a plan for a data set; it is read and opened as a benchmark would.
-
-    Raises:
-        GansynthError: there is a file already, or nothing can be trained on the data.
-    """
+    """Write a plan for a data set; it is read and opened as a benchmark would."""
     path = request.file
     if path.exists():
         again = shlex.join(

@@ -509,7 +509,6 @@ class BenchmarkPlan(ClosedModel):
             )
 
     def arm(self, name: str) -> ArmPlan:
-        """Return an arm by name."""
         return next(arm for arm in self.arms if arm.name == name)
 
     def generator(self, name: str) -> GeneratorPlan:

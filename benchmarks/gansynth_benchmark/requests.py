@@ -194,7 +194,6 @@ class PapersRequest(Request):
 
     @property
     def kind(self) -> str:
-        """Kind of the data."""
         return self.data.partition(":")[0]
 
 

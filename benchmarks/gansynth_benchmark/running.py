@@ -304,11 +304,7 @@ def _seconds(study: BenchmarkStudy, key: str | None = None) -> float | None:
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Read a results document; one without a format is of something else, which its reader tells.
-
-    Raises:
-        IntegrityFault: it is of another format, or of a newer version of gansynth.
-    """
+    """Read a results document; one without a format is left to its reader."""
     document: dict[str, Any] = read_json(path)
     made, way = document.get("gansynth"), "run the benchmark again"
     check_format(path, document.get("format", FORMAT), FORMAT, made, way)

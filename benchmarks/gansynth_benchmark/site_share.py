@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gansynth.metrics.statistics import REPETITIONS, MeanSquares, RunValues
+from gansynth.metrics.statistics import LEVEL, REPETITIONS, MeanSquares, RunValues
 from gansynth.runtime.serialise import Document
 from gansynth_benchmark.worth import shared_tables
 
@@ -37,7 +37,6 @@ def share_of_gap(
     target: RunValues,
     *,
     better: str = "higher",
-    level: float = 0.05,
 ) -> ShareOfGap:
     """Return the share of the gap between control and target that an arm closes."""
     each, _ = shared_tables([arm, control, target])
@@ -48,13 +47,13 @@ def share_of_gap(
     if len(ours) < REPETITIONS or ours.shape[1] < 2:
         return ShareOfGap(None, None, None, gap, None, "too few runs or test subjects")
     gap_p = float(MeanSquares.of(best - source).p())
-    if gap <= 0 or gap_p > level:
+    if gap <= 0 or gap_p > LEVEL:
         reason = "that labels of the target help is not shown: there may be no gap to close"
         return ShareOfGap(None, None, None, gap, gap_p, reason)
     shares = np.linspace(LOWEST, HIGHEST, STEPS)
     along = source + shares[:, None, None] * (best - source)
     squares = MeanSquares.of(ours - along)
-    alike = shares[np.abs(squares.mean) <= squares.reach(level)]
+    alike = shares[np.abs(squares.mean) <= squares.reach(LEVEL)]
     share = float((ours - source).mean() / gap)
     low, high = (float(alike[0]), float(alike[-1])) if alike.size else (share, share)
     ends = (None if low <= LOWEST else low, None if high >= HIGHEST else high)

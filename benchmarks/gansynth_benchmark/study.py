@@ -59,7 +59,6 @@ class TrainingPoint:
 
     @property
     def random(self) -> int:
-        """Seed of the training."""
         return self.draw * SEEDS_OF_A_DRAW + self.seed
 
     def __str__(self) -> str:
@@ -113,9 +112,6 @@ class BenchmarkStudy:
         arms: use only these and the control; all if empty.
         cached: results of the same jobs elsewhere, key -> document.
         source: the plan's cases, if they are open already.
-
-    Raises:
-        UsageFault: the label maps lack a region or the primary measure's region.
     """
 
     def __init__(
@@ -209,11 +205,7 @@ class BenchmarkStudy:
         return self.store.result(key) if self.store.at_hand(key) else self.cached.get(key)
 
     def specs(self) -> dict[str, ComputationSpec]:
-        """Return all computations known so far, by key; dependencies come first.
-
-        Raises:
-            IntegrityFault: a training would be refused, see ``refuse_neighbours``.
-        """
+        """Return all computations known so far, by key; dependencies come first."""
         specs: dict[str, ComputationSpec] = {}
         for place in self.places():
             trained = self._trained(place)
@@ -230,7 +222,6 @@ class BenchmarkStudy:
         return specs
 
     def jobs(self, specs: Iterable[ComputationSpec]) -> list[JobSpec]:
-        """Return specs as jobs."""
         env, request = self.plan.host.env, self.request.to_json()
         jobs = JobFactory(self.folder, self.store, request, env)
         return [jobs.of(spec, self.test_cases) for spec in specs]
@@ -249,7 +240,6 @@ class BenchmarkStudy:
         return self.training_cases(place.n * arm.real, place.draw, at_target=arm.at_target)
 
     def _known(self, cases: Sequence[str]) -> list[list[str]]:
-        """Return id, subject and SHA-256 of cases."""
         for case in cases:
             if case not in self._records:
                 self._records[case] = record = case_record(self.source, case)
@@ -276,9 +266,6 @@ class BenchmarkStudy:
 
         Args:
             specs: those that are to be run.
-
-        Raises:
-            IntegrityFault: naming them.
         """
         # Of each training: cases that train, cases that are judged.
         sides: dict[tuple[tuple[str, ...], ...], None] = {}
@@ -357,7 +344,6 @@ class BenchmarkStudy:
     # -- specs -----------------------------------------------------------------------------------
 
     def fit(self, generator: str, cases: Sequence[str], seed: int, title: str) -> ComputationSpec:
-        """Fit a generator on training cases."""
         data = dict(self._data, train=self._known(cases))
         options = self.plan.generator(generator).document
         return fit_spec(data, options, seed, f"fit {generator}, {title}")
@@ -373,7 +359,6 @@ class BenchmarkStudy:
         return self.fit(arm.generator, self.cases_of(place), seed, title)
 
     def train(self, place: TrainingPoint) -> ComputationSpec:
-        """Return the training of a place."""
         arm, cases = self.plan.arm(place.arm), self.cases_of(place)
         host, document = self.host(arm, len(cases)), dict(self._data)
         if self.plan.levels is not None:
@@ -426,11 +411,7 @@ class BenchmarkStudy:
     # -- the host --------------------------------------------------------------------------------
 
     def _length(self, name: str, cases: int) -> dict[str, str]:
-        """Return settings that give every arm the same number of steps on ``cases`` cases.
-
-        Raises:
-            UsageFault: an arm sets the length itself.
-        """
+        """Return settings that give every arm the same number of steps on ``cases`` cases."""
         arms = [arm for arm in self.plan.arms if not arm.tune]
         host = self.plan.host
         given_settings = dict(host.set)
@@ -560,7 +541,6 @@ class JobFactory:
     env: Mapping[str, str]  # environment variables of all processes except fits of generators
 
     def of(self, spec: ComputationSpec, held_out: Sequence[str]) -> JobSpec:
-        """Return the job of a spec."""
         places: dict[str, Any] = {"request": self.request}
         if spec.kind == FIT:
             # Outside the job's folder: a run stores the path of its cases.

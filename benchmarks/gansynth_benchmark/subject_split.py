@@ -43,7 +43,6 @@ class SubjectSplit:
         return self.cases_of(subjects)
 
     def cases_of(self, subjects: Sequence[str]) -> tuple[str, ...]:
-        """Return all cases of the subjects, sorted."""
         cases = [case for subject in subjects for case in self.cases[subject]]
         return tuple(sorted(cases))
 
@@ -144,10 +143,7 @@ def _developed(split: SplitPlan, sealed: int) -> int:
 def _of_sites(
     source: CaseSource, split: SplitPlan, cases: Mapping[str, Sequence[str]]
 ) -> tuple[tuple[str, ...], ...]:
-    """Return the pool of the other sites, and the target's development, sealed and other subjects.
-
-    Raises DataFault: there is no such site.
-    """
+    """Return the pool of the other sites; the target's development, sealed and other subjects."""
     subject_of = {case: subject for subject, ids in cases.items() for case in ids}
     sites = cases_of_sites(str(split.sites), subject_of)
     if split.target not in sites:

@@ -74,11 +74,7 @@ def read_suite(path: Path) -> SuitePlan | None:
 
 
 def suite_of(suite: SuitePlan, documents: Sequence[Document]) -> dict[str, Any]:
-    """Return what the results documents of a suite's sets say together.
-
-    Raises:
-        UsageFault: their primary measures are not the same.
-    """
+    """Return what the results documents of a suite's sets say together."""
     primary = documents[0]["primary"]
     for document in documents:
         if document["primary"] != primary:

@@ -309,11 +309,7 @@ CHOICE = "choice.json"
 def open_choice(
     plan: BenchmarkPlan, request: TuneRequest
 ) -> tuple[ComputationSpec, BenchmarkStudy]:
-    """Return the spec of a choice and its study; nothing is trained.
-
-    Raises:
-        IntegrityFault: a training would be refused, see ``BenchmarkStudy.refuse_neighbours``.
-    """
+    """Return the spec of a choice and its study; nothing is trained."""
     parse_executor(request.executor)
     study = BenchmarkStudy(plan, "", request.folder(plan.name))
     cases = _cases(plan, study.division, request)
@@ -338,11 +334,7 @@ def candidates(plan: BenchmarkPlan) -> tuple[str, ...]:
 
 
 def choose_arm(plan: BenchmarkPlan, request: TuneRequest) -> dict[str, Any]:
-    """Choose an arm and write ``choice.json``; finished trainings are reused.
-
-    Raises:
-        GansynthError: data or plan cannot be used, or trainings failed.
-    """
+    """Choose an arm and write ``choice.json``; finished trainings are reused."""
     spec, study = open_choice(plan, request)
     folder = request.folder(plan.name).absolute() / spec.key
     places = {"request": study.source.request.to_json(), "held_out": []}

@@ -87,11 +87,6 @@ def audit_export(
         sources: the source; its held-out cases, files and folders are searched for, too.
         harmless: words that identify nobody, even as names of folders or users. Names of channels
             and labels of ``sources`` are added.
-
-    Raises:
-        UsageFault: the folder is empty.
-        EnvironmentFault: a file may not be read.
-        DataFault: there is no such folder.
     """
     if not folder.is_dir():
         raise DataFault(

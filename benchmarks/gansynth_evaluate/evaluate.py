@@ -334,10 +334,6 @@ def measure_realism(
 
     Returns:
         The figures; skipped metrics and why; seconds by metric.
-
-    Raises:
-        DataFault: a requested metric needs more, or other, images.
-        UsageFault: a requested metric fails.
     """
     figures: list[Estimate] = []
     left_out, seconds = [], dict[str, float]()

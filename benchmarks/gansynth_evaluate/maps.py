@@ -165,9 +165,6 @@ def embed(features: Floats, *, seed: int = 0) -> FloatArray:
 
     Returns:
         float32 (N, 2).
-
-    Raises:
-        DataFault: fewer than 10 images, non-finite values, or identical rows.
     """
     from sklearn.manifold import TSNE
 

@@ -49,10 +49,6 @@ def open_evaluated(
         device: ``auto``, ``cpu``, ``cuda:0``.
         data: KIND:WHERE of the run's data set, if it was moved or renamed.
         root: overrides the host folders of the run's source.
-
-    Raises:
-        UsageFault: neither a run nor a bank, or a bank without ``real``.
-        DataFault: real cases of other channels, axes, spacing or labels.
     """
     if folder_kind(folder) == "bank":
         return _open_bank(folder, real, number, reporter)
@@ -115,12 +111,7 @@ def _open_bank(folder: Path, real: Real | None, number: int, reporter: Reporter)
 
 
 def open_real(request: Real, own_source: CaseSource) -> CaseSource:
-    """Open other real cases in the format of the run's own source.
-
-    Raises:
-        UsageFault: they do not open.
-        DataFault: they differ from the run's own.
-    """
+    """Open other real cases in the format of the run's own source."""
     from gansynth.conditions.condition_source import inherited_request
 
     try:

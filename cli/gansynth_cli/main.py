@@ -230,7 +230,7 @@ def exit_code_of(run: Callable[[], Any], *, debug: bool = False) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except SystemExit as stop:
-        if stop.code == EXIT_BUG and _reader_left():  # click makes no difference
+        if stop.code == EXIT_BUG and nobody_reads(1):  # click makes no difference
             return EXIT_SIGPIPE
         raise
     except (click.Abort, KeyboardInterrupt):
@@ -255,11 +255,6 @@ def _report(text: str, code: int, debug: bool) -> int:
         traceback.print_exc(file=sys.stderr)
     write_stderr(from_here(text))
     return code
-
-
-def _reader_left() -> bool:
-    """Return whether nobody reads what is printed any more."""
-    return nobody_reads(1)
 
 
 def _one_line(parts: Sequence[object]) -> str:

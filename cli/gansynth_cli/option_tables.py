@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -23,7 +22,6 @@ from gansynth.runtime.errors import UsageFault, did_you_mean
 from gansynth.runtime.option_kinds import option_rows
 from gansynth.runtime.parts import refuse_absent
 from gansynth.training.loop import FitOptions, loop_options
-from gansynth_cli.main import registered
 
 KINDS = {
     "generators": "generator",
@@ -39,7 +37,7 @@ OTHERS: dict[str, tuple[str, str, type[BaseModel]]] = {
     "lesions": ("placement of", "--lesions KEY=VALUE,...", LesionOptions),
     "boxes": ("jittered", "--boxes jitter:KEY=VALUE,...", JitterOptions),
 }
-"""Options of what is not registered; ``others`` has those of commands, too."""
+"""Options of what is not registered: name -> kind, how they are typed, the model."""
 COLUMNS = ("key", "default", "meaning")
 COMMANDS = {
     "import": "gansynth import SOURCE {}:WHERE --set KEY=VALUE",
@@ -82,7 +80,6 @@ class OptionTables(tuple[OptionTable, ...]):
         return "".join(parts)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return the tables as JSON."""
         return [
             {
                 "kind": table.kind,
@@ -98,9 +95,6 @@ def tables_of(name: str) -> OptionTables:
 
     Args:
         name: as registered (``gansynth plugins list``), or ``lesions``, ``boxes``.
-
-    Raises:
-        UsageFault: nothing is registered under that name.
     """
     registry = installed()
     kinds = [kind for kind in KINDS if name in registry.loaders[kind]]
@@ -112,13 +106,12 @@ def tables_of(name: str) -> OptionTables:
             usual.update(capabilities_of(loaded).loop)
         for typed, model in _models_of(kind, name, loaded):
             found.append((KINDS[kind], typed, model))
-    beside = others()
     recipe = list(_recipe(name)) if name in registry.loaders["recipes"] else []
-    if name in beside:
-        found.append(beside[name])
+    if name in OTHERS:
+        found.append(OTHERS[name])
     elif not kinds and not recipe:
         refuse_absent("options", name)
-        names = list(beside)
+        names = list(OTHERS)
         for kind in (*KINDS, "recipes"):
             names += registry.names(kind)
         raise UsageFault(
@@ -135,17 +128,6 @@ def tables_of(name: str) -> OptionTables:
 
 options = with_checked_arguments(tables_of, name="options")
 """``gansynth.options``: the same, whose errors speak Python."""
-
-
-def others() -> dict[str, tuple[str, str, type[BaseModel]]]:
-    """Return the options of what is not registered: name -> kind, how they are typed, the model."""
-    found = {name: pkgutil.resolve_name(where) for name, (where, _) in registered().items()}
-    options = dict(OTHERS)
-    for name, command in found.items():
-        model = getattr(command, "settings", None)
-        if model:
-            options[name] = ("command", f"gansynth {name} --set KEY=VALUE", model)
-    return options
 
 
 def _recipe(name: str) -> Iterator[OptionTable]:

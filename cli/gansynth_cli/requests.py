@@ -21,7 +21,7 @@ from gansynth.core.requests.base import (
     text_of,
 )
 from gansynth.runtime.option_kinds import alternatives
-from gansynth.runtime.options import OptionModel, flag_of, refuse_idle
+from gansynth.runtime.options import flag_of, refuse_idle
 from gansynth.runtime.progress import alive
 from gansynth_cli.common import FILE, FOLDER, PRINTING, Output, reader_of_pairs
 from gansynth_cli.help import (
@@ -45,7 +45,6 @@ def request_command(
     models: Models | None = None,
     options: Sequence[Callable[[Any], Any]] = (),
     needs: Mapping[str, str] = MappingProxyType({}),
-    settings: type[OptionModel] | None = None,
 ) -> click.Command:
     """Return the command of a request.
 
@@ -56,7 +55,6 @@ def request_command(
         models: further flags, see ``SettingsCommand``.
         options: that only the terminal has; ``show`` gets their values by name.
         needs: conditions of their effects.
-        settings: the keys of its ``--set``, which ``gansynth options NAME`` lists.
     """
     fields = model.model_fields
 
@@ -91,7 +89,7 @@ def request_command(
         made = GroupedCommand(None, headings=model.headings, first=model.leading, **shared)
     else:
         made = click.Command(None, **shared)
-    made.request, made.show, made.settings = model, show, settings  # type: ignore[attr-defined]
+    made.request, made.show = model, show  # type: ignore[attr-defined]
     return made
 
 

@@ -103,10 +103,6 @@ def fill(
         sample_timeout: time limit in seconds.
         progress: called with the number of samples whenever it changes.
         say: receives messages about restarts.
-
-    Raises:
-        GansynthError: the producer failed.
-        TrainingFault: the time limit is exceeded.
     """
     supervisor = ProducerSupervisor(config, log, restarts=restarts)
     try:

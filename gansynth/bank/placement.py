@@ -32,10 +32,6 @@ def place_bank(
 
     Returns:
         The folder, and a notice for the log if it is not in shared memory, else "".
-
-    Raises:
-        EnvironmentFault: there is no room, or the folder cannot be written.
-        UsageFault: ``scratch`` is a file.
     """
     for left in _dead_banks(scratch):
         shutil.rmtree(left, ignore_errors=True)

@@ -130,10 +130,6 @@ def produce(
         compare: refuses images of the first samples in other units than the real ones.
         settings: generation settings for the provenance.
         oriented: whether it is known which way samples' arrays run (``Space.oriented``).
-
-    Raises:
-        TrainingFault: more than half of the last 64 samples were rejected.
-        EnvironmentFault: the disk is full.
     """
     spec = writer.spec
     pictures = Path(config.rejected) if config.rejected else None
@@ -197,11 +193,7 @@ class _Admission:
     rejected: RejectedSamples
 
     def admit(self, sample: Sample, index: int) -> tuple[Sample, HostArrays] | None:
-        """Return a sample as it is stored, and the host's arrays of it; None if it is rejected.
-
-        Raises:
-            TrainingFault: too many samples were rejected.
-        """
+        """Return a sample as it is stored, and the host's arrays of it; None if it is rejected."""
         try:
             stored = validate_sample(sample, self.spec.schema, self.min_size, self.spec.dtype)
             extras = self.finalise(sample)

@@ -261,12 +261,7 @@ def _order(key: tuple[int, ...], lap: int, total: int) -> npt.NDArray[Any]:
 
 
 def verify_bank(folder: str | os.PathLike[str]) -> int:
-    """Hash every sample, compare with the record, and return the number of samples.
-
-    Raises:
-        IntegrityFault: a file, which is named, is damaged, missing or surplus.
-        DataFault: there is no bank.
-    """
+    """Hash every sample, compare with the record, and return the number of samples."""
     folder = Path(folder)
     load_spec(folder)
     hashes = {}

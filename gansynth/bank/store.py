@@ -167,12 +167,7 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def load_spec(folder: Path) -> BankSpec:
-    """Read a bank's description.
-
-    Raises:
-        DataFault: there is no bank.
-        IntegrityFault: its description is damaged, or of another format.
-    """
+    """Read a bank's description."""
     path = folder / SPEC
     try:
         doc = read_document(path)
@@ -227,11 +222,7 @@ def list_samples(folder: Path) -> list[str]:
 
 
 def encode_sample(sample: Sample, extras: Mapping[str, Array], dtype: str) -> list[Part]:
-    """Return the bytes of a sample's file, in parts.
-
-    Raises:
-        DataFault: its arrays do not fit together, or cannot be stored.
-    """
+    """Return the bytes of a sample's file, in parts."""
     arrays: dict[str, Array] = {"image": np.asarray(sample.image).astype(dtype, copy=False)}
     if sample.labels is not None:
         arrays["labels"] = np.asarray(sample.labels, "<i2")
@@ -435,12 +426,7 @@ class BankWriter:
 
     @classmethod
     def create(cls, folder: Path | str, spec: BankSpec) -> BankWriter:
-        """Make a new bank.
-
-        Raises:
-            UsageFault: the folder exists and is not empty.
-            EnvironmentFault: it cannot be written, or another writer is making it.
-        """
+        """Make a new bank."""
         folder = Path(folder)
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -449,12 +435,7 @@ class BankWriter:
 
     @classmethod
     def attach(cls, folder: Path | str) -> BankWriter:
-        """Continue a bank whose writer has ended; half-written files are removed.
-
-        Raises:
-            DataFault: there is no bank.
-            EnvironmentFault: another writer is using it.
-        """
+        """Continue a bank whose writer has ended; half-written files are removed."""
         load_spec(Path(folder))  # before a lock is made there
         return cls(Path(folder))
 
@@ -485,12 +466,6 @@ class BankWriter:
         A live bank retires its oldest samples: those beyond its capacity afterwards, and
         beforehand those that its bytes or a full disk have no room for. The last one always stays.
         Where the disk has room again for all of it, it grows again.
-
-        Raises:
-            UsageFault: the frozen bank is full, or complete.
-            DataFault: the sample cannot be stored.
-            EnvironmentFault: the disk is full, with the bytes needed and free; nothing is left
-                behind.
         """
         if self.spec.frozen and (self.held >= self.spec.capacity or self.complete):
             raise UsageFault(

@@ -64,9 +64,6 @@ class ProducerSupervisor:
         log: log file; the configuration is written beside it.
         restarts: consecutive restarts at most; a published sample or a finished batch resets the
             count.
-
-    Raises:
-        EnvironmentFault: the log cannot be written.
     """
 
     process: subprocess.Popen[bytes]  # the running producer
@@ -107,10 +104,6 @@ class ProducerSupervisor:
         Args:
             timeout: seconds.
             progress: called with the number of samples whenever it changes.
-
-        Raises:
-            GansynthError: the producer was given up; this is its last fault.
-            TrainingFault: it ended, or time was up, with fewer samples.
         """
         reported, end = -1, time.monotonic() + timeout
         all_of_it = self.config.frozen and samples >= self.config.capacity

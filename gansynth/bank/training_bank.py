@@ -72,12 +72,7 @@ class TrainingBank:
         return round(self.samples * (1 - self.progress) * share)
 
     def start(self) -> None:
-        """Make a bank and start its producer, if samples are needed and there is no bank yet.
-
-        Raises:
-            EnvironmentFault: there is no room for the bank.
-            UsageFault: there is no such device.
-        """
+        """Make a bank and start its producer, if samples are needed and there is no bank yet."""
         request, planned = self.request, self.planned
         if planned is None or request.mix.share_of(self.progress) <= 0:
             return
@@ -113,11 +108,7 @@ class TrainingBank:
         )
 
     def wait(self) -> None:
-        """Wait until the bank holds enough to start with, or set ``fault``.
-
-        Raises:
-            GansynthError: the bank did not fill, and real cases may not replace samples.
-        """
+        """Wait until the bank holds enough to start with, or set ``fault``."""
         request, planned = self.request, self.planned
         if self.bank is None:
             return

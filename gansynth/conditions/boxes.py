@@ -70,7 +70,6 @@ class TrainingBoxes(BoxDrawer):
     """A training case's own boxes, unchanged."""
 
     def draw(self, context: BoxContext) -> tuple[Boxes, dict[str, Any]]:
-        """The case's own boxes."""
         boxes = own_boxes(context.case)
         return boxes, record(boxes, "training")
 
@@ -108,11 +107,7 @@ class JitteredBoxes(BoxDrawer):
 
     @classmethod
     def parse(cls, text: str) -> JitteredBoxes:
-        """Read ``position=0.25,size=0.15``; other keys have their defaults.
-
-        Raises:
-            UsageFault: an unknown key, with the nearest one, or a value that does not fit.
-        """
+        """Read ``position=0.25,size=0.15``; other keys have their defaults."""
         options = ",".join(filter(None, text.split(",")))
         if not options:
             return cls()
@@ -265,12 +260,7 @@ MOST_BYTES = 1 << 26  # largest file of boxes
 
 
 def box_drawer(option: str) -> BoxDrawer:
-    """Return the drawer of an option's boxes.
-
-    Raises:
-        UsageFault: an unknown text.
-        DataFault: a file of boxes that cannot be used, naming it and the line.
-    """
+    """Return the drawer of an option's boxes."""
     kind, colon, options = option.partition(":")
     if option == "training":
         return TrainingBoxes()
@@ -302,7 +292,6 @@ class BoxFile(BoxDrawer):
 
     @classmethod
     def read(cls, path: Path) -> BoxFile:
-        """Read a file."""
         try:
             if path.stat().st_size > MOST_BYTES:
                 raise DataFault(
@@ -325,11 +314,6 @@ class BoxFile(BoxDrawer):
         return cls(path, _groups(path, text))
 
     def draw(self, context: BoxContext) -> tuple[Boxes, dict[str, Any]]:
-        """See ``BoxDrawer.draw``.
-
-        Raises:
-            DataFault: a class that the generator does not know, or a box outside of its image.
-        """
         if self._read is None:
             size = context.case.image.shape[1:]
             self._read = [self._boxes(lines, context.schema, size) for lines in self.groups]

@@ -41,10 +41,6 @@ class ConditionSource(WrappedSource):
     """Another source's training cases with the schema of the run's own.
 
     Unless ``labelled``, cases have no labels, and may have more channels than the run.
-
-    Raises:
-        UsageFault: other channels, axes, labels or classes, another spacing, or cases that know of
-            an outside where the run's do not.
     """
 
     same_cases = False
@@ -85,7 +81,6 @@ class ConditionSource(WrappedSource):
 
     @property
     def schema(self) -> Schema:
-        """The schema of the run's own source."""
         return self._schema
 
     def header(self, case_id: str) -> CaseHeader:
@@ -115,7 +110,6 @@ class ConditionSource(WrappedSource):
         return replace(decoded, image=image, labels=labels, boxes=None, label_class=None)
 
     def files(self, case_id: str) -> StoredCase | None:
-        """The other source's, channels as the run has them."""
         return of_channels_seen(self.base.files(case_id), self._order)
 
     def _labels(self, case: Case) -> LabelArray:
@@ -134,12 +128,7 @@ class ConditionSource(WrappedSource):
 
 
 class ChainConditionSource(ConditionSource):
-    """Cases of another source in a chain, with the label maps that a generator draws of them.
-
-    Raises:
-        UsageFault: as ``ConditionSource``; or neither tissue labels nor the channels to draw them
-            of.
-    """
+    """Cases of another source in a chain, with the label maps that a generator draws of them."""
 
     def __init__(self, base: CaseSource, view: SourceView) -> None:
         labeller = view.labeller
@@ -169,7 +158,6 @@ class ChainConditionSource(ConditionSource):
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """The run's channels that the cases have."""
         return tuple(c for c in self._schema.channels if c in self.base.schema.channels)
 
     def _find_channels(self, schema: Schema) -> list[int]:
@@ -329,11 +317,7 @@ def differing_images(other: CaseSource, source: CaseSource) -> str:
 
 
 def check_opens(samples: SampleRequest, own: SourceRequest) -> list[CaseSource]:
-    """Open other sources before anything else is done with the own one; return ``unlabelled``.
-
-    Raises:
-        UsageFault, DataFault: a source does not open, or has no case.
-    """
+    """Open other sources before anything else is done with the own one; return ``unlabelled``."""
     if samples.label_source is not None:
         _opened(inherited_request(samples.label_source, own))
     with describe_error("--label-source", "--unlabelled"):

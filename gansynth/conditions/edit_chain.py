@@ -26,11 +26,7 @@ ContextFn = Callable[[Case], LabelArray]
 
 
 def build_edits(texts: Sequence[str]) -> list[Edit]:
-    """Build edits from their texts, in order.
-
-    Raises:
-        UsageFault: an unknown edit or option, or a value that does not fit.
-    """
+    """Build edits from their texts, in order."""
     return [build_edit(text) for text in texts]
 
 

@@ -605,11 +605,6 @@ def centres(
         yield draw()
 
 
-def corner_at(middle: Sequence[float], centre: Sequence[int]) -> tuple[int, ...]:
-    """Return the start of an array that brings the middle of its voxels to a centre."""
-    return tuple([int(c) - round(m) for c, m in zip(centre, middle, strict=True)])
-
-
 def put(
     ground: PlacementRegion,
     labels: LabelArray,
@@ -643,12 +638,6 @@ def _landed(ground: PlacementRegion, labels: LabelArray, corner: Sequence[int]) 
     lesion = crop_pad(labels, [-start for start in corner], shape, 0)
     lesion[~ground.free | (ground.case_context.labels == OUTSIDE)] = 0
     return lesion
-
-
-def put_mask(ground: PlacementRegion, mask: Mask, corner: Sequence[int]) -> Mask:
-    """Put a mask into the background's array, clipped to free ground."""
-    landed = crop_pad(mask, [-start for start in corner], ground.free.shape, False)
-    return np.asarray(landed & ground.free)
 
 
 def signed_distance(mask: Mask, spacing: Sequence[float]) -> npt.NDArray[np.float64]:
@@ -996,7 +985,9 @@ class LesionDrawer:
     ) -> _Attempt | None:
         """Draw a lesion of a case, and its edits; None if it has none, or edits leave none."""
         case_pool, classes = case_context.case_pool, self.classes(case_context.case_pool.schema)
-        into = lesion_provenance(self.options.into, classes, case_pool.schema)
+        asked = self.options.into
+        around = case_pool.schema.foreground if asked is None else asked
+        into = tuple([value for value in around if value > 0 and value not in classes])
         margin_mm = self.options.margin_mm if self._shows_donors else MARGIN_OF_SHAPES
         plane = draw_plane(case_pool, case_id, classes, depth_of(case_context), rng)
         labels = case_pool.label_map(case_id)  # kept, so the case need not be read
@@ -1038,7 +1029,7 @@ class LesionDrawer:
         best: dict[str, Any] | None = None
         places = centres(ground, attempt.donor, len(attempt.voxels), options.tries, rng)
         for tried, centre in enumerate(places, start=1):
-            corner = np.array(corner_at(attempt.middle, centre))
+            corner = np.array(centre) - np.round(attempt.middle).astype(int)
             shares = ground.share(
                 looked_at + corner, least, options.shown, each=attempt.each, tight=tight
             )
@@ -1073,14 +1064,6 @@ def _preference(placement: Mapping[str, Any]) -> tuple[bool, bool, float]:
     """Order of places, the best last."""
     likely, aside = "unlikely" not in placement, "astride" not in placement
     return likely, aside, placement["inside"] * placement.get("likely", 1.0)
-
-
-def lesion_provenance(
-    into: Sequence[int] | None, classes: Sequence[int], schema: Schema
-) -> tuple[int, ...]:
-    """Return label values around a lesion, besides 0: as requested, or all other classes."""
-    values = schema.foreground if into is None else into
-    return tuple(v for v in values if v > 0 and v not in classes)
 
 
 def seeded(*numbers: int) -> Rng:
@@ -1125,7 +1108,11 @@ def _brought(
         labels = np.where(carved, labels, np.int16(0))
         taken = carved & usable
     lesion, donor = put(ground, labels, image, usable, change.known, provenance["corner"])
-    region = None if taken is None else (lesion > 0) | put_mask(ground, taken, provenance["corner"])
+    region = None
+    if taken is not None:
+        start = [-place for place in provenance["corner"]]
+        landed = crop_pad(taken, start, ground.free.shape, False)
+        region = (lesion > 0) | (landed & ground.free)
     labels = np.where(lesion > 0, lesion, case_context.labels)
     return PlacedLesion(labels, lesion, donor, region, change.steps, provenance)
 
@@ -1206,9 +1193,6 @@ def lesion_drawer(
     """Return the drawer of ``--lesions KEY=VALUE,...``; ``usual`` has defaults of other keys.
 
     ``images``: see ``LesionDrawer``.
-
-    Raises:
-        UsageFault: an unknown key, or a value that does not fit.
     """
     values: dict[str, Any] = {}
     for text in filter(None, (usual, options)):

@@ -45,11 +45,6 @@ def open_unlabelled(
 
     Args:
         lesions: label values of lesions in the source.
-
-    Raises:
-        UsageFault: a source does not open, or is not like the training cases in channels, axes,
-            orientation, voxel size or names of labels.
-        DataFault: it has no case without a lesion, and is not taken for self-training.
     """
     words = describe_error("--label-source", "--unlabelled")
     with words, describe_error("--read ", "--unlabelled-read "):

@@ -114,7 +114,6 @@ class TrainingCases:
         return None if store is None else store.read_as(how).mapped(what, make)
 
     def subject(self, case_id: str) -> str:
-        """Return the subject of a case."""
         self._refuse_others(case_id)
         if case_id not in self._subjects:
             self._subjects[case_id] = _READERS[self].source.header(case_id).subject

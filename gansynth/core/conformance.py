@@ -38,7 +38,6 @@ class ConformanceReport:
 
     @property
     def failed(self) -> tuple[Check, ...]:
-        """The checks that failed."""
         return tuple(check for check in self.checks if check.verdict == "failed")
 
     @property

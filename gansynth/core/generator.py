@@ -375,11 +375,7 @@ class ContextOf:
 
 
 def context_of(generator: Generator, case: Case) -> Any:
-    """Return a generator's context of a case, int16 (D, H, W); None if it takes none.
-
-    Raises:
-        IntegrityFault: it has other values than integers, or more than 64 distinct ones.
-    """
+    """Return a generator's context of a case, int16 (D, H, W); None if it takes none."""
     takes_context = "context" in generator.capabilities.takes
     return _checked(generator, generator.context(case) if takes_context else None)
 
@@ -427,11 +423,7 @@ def handed(generator: Generator, condition: Condition) -> Condition:
 def generated(
     generator: Generator, conditions: Sequence[Condition], seeds: Sequence[int]
 ) -> list[Sample]:
-    """Generate whole samples of whole conditions; a generator with a margin gets windows of them.
-
-    Raises:
-        IntegrityFault: a sample of a window has another size.
-    """
+    """Generate samples of whole conditions; a generator with a margin gets windows of them."""
     margin, asked = generator.lesion_margin(), [handed(generator, c) for c in conditions]
     if margin is None:
         return generator.sample(asked, seeds)

@@ -93,9 +93,6 @@ def refuse_seen(seen: Lineage, held_out: HeldOut, door: Door) -> Compared:
 
     Returns:
         What was compared, and warnings of what it could not decide.
-
-    Raises:
-        IntegrityFault: naming them.
     """
     found = [_compare(lineage, held_out) for lineage in seen.everyone()]
     for each in found:
@@ -132,17 +129,14 @@ def _way_out(found: _Comparison, held_out: HeldOut, door: Door) -> str:
             "copies, remove one side's. Then fit again, not before"
         )
     if found.same is False and kinds == {"subject"}:
-        rule = held_out.naming if _is_expression(held_out.naming) else "(.*)"
+        named = held_out.naming
+        rule = named if named and not named.endswith(".csv") else "(.*)"
         prefixed = door.naming(f"other:{rule.partition(':')[2] or rule}")
         return (
             f"{door.hint}. If they are other people of the same number, give these a prefix: "
             f"{prefixed}"
         )
     return door.hint
-
-
-def _is_expression(naming: str) -> bool:
-    return bool(naming) and not naming.endswith(".csv")
 
 
 # -- one lineage -----------------------------------------------------------------------------------
@@ -427,7 +421,6 @@ def _leads(case_id: str) -> list[str]:
 
 
 def _ends(case_id: str) -> list[int]:
-    """Return where the words of an id end."""
     return [word.end() for word in re.finditer(r"[^\W_]+", case_id)]
 
 

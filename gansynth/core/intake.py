@@ -144,10 +144,6 @@ class Intake:
 
 
 def intake_of(host: str, source: CaseSource) -> Intake:
-    """Return what a registered host (``nnunet``) asks of samples on the given cases.
-
-    Raises:
-        UsageFault: there is no such host, or it cannot read the cases.
-    """
+    """Return what a registered host (``nnunet``) asks of samples on the given cases."""
     made: Intake = installed().host(host).Intake(source, host)
     return made

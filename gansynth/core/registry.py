@@ -121,12 +121,7 @@ class Registry:
         return _options_of(self.command(verb, host))
 
     def run(self, verb: str, host: str, request: Any, settings: Mapping[str, str]) -> Any:
-        """Run a host's command.
-
-        Raises:
-            UsageFault: the host has no such command, or a setting is unknown or invalid.
-            GansynthError: what the command refuses.
-        """
+        """Run a host's command."""
         command = self.command(verb, host)
         model = _options_of(command)
         options = read_settings(model, settings, f"{verb} of {host}")

@@ -176,7 +176,6 @@ class RunFolder(RunDescription):
 
     @classmethod
     def from_json(cls, doc: str) -> RunFolder:
-        """Return the run of a path."""
         return cls(Path(doc))
 
 
@@ -189,12 +188,7 @@ def own_request(folder: Path, manifest: Mapping[str, Any]) -> SourceRequest:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read ``manifest.json`` of a run.
-
-    Raises:
-        DataFault: if the folder is no run.
-        IntegrityFault: if the manifest is damaged or changed, or of a later version.
-    """
+    """Read ``manifest.json`` of a run."""
     path = folder / MANIFEST
     if not path.is_file():
         bank = " (this is a sample bank; name the run that filled it)"
@@ -223,12 +217,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write ``manifest.json`` of a run, with its digest.
-
-    Raises:
-        EnvironmentFault: a disk error.
-        IntegrityFault: the generator's state is as large as images are.
-    """
+    """Write ``manifest.json`` of a run, with its digest."""
     plain = json.loads(json.dumps(manifest, allow_nan=False))
     size = len(json.dumps(plain.get("state")))
     if size > MOST_STATE:

@@ -439,47 +439,37 @@ class WrappedSource(CaseSource):
 
     @property
     def name(self) -> str:
-        """Name of the base source."""
         return self.base.name
 
     @property
     def schema(self) -> Schema:
-        """Schema of the base source."""
         return self.base.schema
 
     @property
     def space(self) -> Space:
-        """Space of the base source, with its host's record."""
         return self.base.space
 
     @property
     def train_ids(self) -> tuple[str, ...]:
-        """Training cases of the base source."""
         return self.base.train_ids
 
     @property
     def held_out_ids(self) -> tuple[str, ...]:
-        """Held-out cases of the base source."""
         return self.base.held_out_ids
 
     def load(self, case_id: str) -> Case:
-        """Read a case of the base source."""
         return self.base.load(case_id)
 
     def decode(self, case_id: str) -> DecodedCase:
-        """Return what the files of the base source hold."""
         return replace(self.base.decode(case_id), prepare=partial(self.load, case_id))
 
     def header(self, case_id: str) -> CaseHeader:
-        """Header of the base source."""
         return self.base.header(case_id)
 
     def files(self, case_id: str) -> StoredCase | None:
-        """Files of the base source."""
         return self.base.files(case_id)
 
     def cut_from(self, ids: Iterable[str]) -> tuple[CaseSource, tuple[str, ...]] | None:
-        """Volumes of the base source."""
         return self.base.cut_from(ids)
 
     def preparing(self, other: CaseSource) -> CaseSource:
@@ -487,12 +477,10 @@ class WrappedSource(CaseSource):
         return self.base.preparing(other)
 
     def boxes_around(self, labels: LabelArray) -> Boxes | None:
-        """Boxes of the base source."""
         return self.base.boxes_around(labels)
 
     @property
     def unit(self) -> str:
-        """Unit of the base source."""
         return self.base.unit
 
 

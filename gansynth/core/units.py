@@ -59,12 +59,7 @@ class UnitCheck:
             raise DataFault("units.samples-differ-from-real", self._why)
 
     def compare(self) -> None:
-        """Compare what was measured.
-
-        Raises:
-            DataFault: a channel's deviation and range both differ by more than ``FACTOR``, or its
-                median by as many deviations. One that is constant in either says nothing.
-        """
+        """Compare what was measured."""
         real, samples = self.medians
         for number, (here, there) in enumerate(zip(real.tolist(), samples.tolist(), strict=False)):
             if not all(here[1:] + there[1:]):

@@ -87,7 +87,6 @@ def read_volume(
     *,
     max_bytes: int = MAX_VOLUME_BYTES,
     ndim: Collection[int] = (3,),
-    finite: bool = True,
     labels: bool = False,
 ) -> Volume:
     """Read a file (or folder) of a volume whole, by the reader of its ending.
@@ -96,12 +95,7 @@ def read_volume(
         path: the file.
         max_bytes: refuse a header that announces more voxels than this, before allocating.
         ndim: accepted numbers of axes.
-        finite: refuse NaN and infinite voxels.
         labels: refuse a header that scales: a label map holds its labels as they are.
-
-    Raises:
-        DataFault: names file, value, expectation and hint.
-        EnvironmentFault: the file may not be read.
     """
     path = Path(path)
     reader = reader_of(path)
@@ -120,7 +114,7 @@ def read_volume(
             f"{path}: holds {array.dtype} of shape {array.shape}, its header announces numbers of "
             f"shape {header.shape}; {COPY_AGAIN}",
         )
-    return _scaled(path, header, array, finite)
+    return _scaled(path, header, array)
 
 
 def read_volume_header(
@@ -306,12 +300,12 @@ def _stored_bytes(path: Path) -> int:
     return sum([file.stat().st_size for file in beside if file.is_file()])
 
 
-def _scaled(path: Path, layout: VolumeHeader, array: npt.NDArray[Any], finite: bool) -> Volume:
+def _scaled(path: Path, layout: VolumeHeader, array: npt.NDArray[Any]) -> Volume:
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if layout.scaled:
         wide = np.result_type(array.dtype, np.float32)
         array = array.astype(wide) * wide.type(layout.slope) + wide.type(layout.inter)
-    if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
         nan, inf = int(np.isnan(array).sum()), int(np.isinf(array).sum())
         raise DataFault(
             "nifti.voxels-not-finite",

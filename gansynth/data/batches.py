@@ -177,7 +177,6 @@ class CaseCache:
 
     @property
     def schema(self) -> Schema:
-        """Schema of the cases."""
         return self.source.schema
 
     @property

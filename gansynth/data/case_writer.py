@@ -48,9 +48,6 @@ def write_prediction(
 
     Returns:
         The path; None for a case without a file of its own, of which nothing is written.
-
-    Raises:
-        EnvironmentFault: the disk refuses.
     """
     files = source.files(case_id)
     if files is None or files.shape is None or files.affine is None or not files.own_labels:
@@ -196,7 +193,6 @@ class NiftiWriter(Writer):
         self.cases += 1
 
     def finish(self, about: Mapping[str, Any]) -> None:
-        """Write ``dataset.json``."""
         names = names_of(self.schema, self.labelled, self.cases, ENDING)
         write_json_atomic(self.folder / FILE, names | dict(about))
 

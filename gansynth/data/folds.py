@@ -54,9 +54,6 @@ def cases_of_sites(text: str, subject_of: Mapping[str, str]) -> dict[str, tuple[
     """Return the cases of each site, both sorted, by a CSV (case,site) or an expression.
 
     ``text``: as after ``--sites``; ``subject_of``: of each case.
-
-    Raises UsageFault, DataFault: as of ``read_subjects``. DataFault: a subject is of two sites, or
-    there are fewer than two.
     """
     with describe_error("--subjects", "--sites"):
         site_of = read_subjects(text, subject_of, ("site",))
@@ -86,9 +83,6 @@ def read_subjects(
     """Map cases to subjects, by a CSV or by a rule (``SubjectRule``), or each to itself (``EACH``).
 
     ``columns``: of the CSV, of which the first that it has is read.
-
-    Raises UsageFault: no such expression, or one without a group. Raises DataFault: a case has no
-    subject or two, or the CSV lacks a column.
     """
     ids = sorted(ids)
     if text == EACH:
@@ -312,8 +306,9 @@ def grouped_splits(
     return [_held_out({c: fold_of[subject_of[c]] for c in ids}, fold) for fold in range(folds)]
 
 
-def splits_of_sites(sites: Mapping[str, Sequence[str]]) -> list[FoldSplit]:
-    """Return a fold for each site, which holds out its cases."""
+def splits_of_sites(text: str, subject_of: Mapping[str, str]) -> list[FoldSplit]:
+    """Return a fold for each site of ``cases_of_sites``, which holds out its cases."""
+    sites = cases_of_sites(text, subject_of)
     site_of = {case: site for site, cases in sites.items() for case in cases}
     return [_held_out(dict(sorted(site_of.items())), site) for site in sites]
 
@@ -454,11 +449,7 @@ def read_folds(path: Path, cases: Collection[str], where: Path) -> dict[str, Fol
 def choose_fold(
     listing: VolumeSet, subject_of: Mapping[str, str], options: VolumeOptions, fold: str
 ) -> Sides:
-    """Return training and held-out cases of a fold, sorted; ``all`` holds out test cases only.
-
-    Raises UsageFault: no such fold; DataFault: a split that cannot be used, or an empty side;
-    IntegrityFault: a subject is on both sides.
-    """
+    """Return training and held-out cases of a fold, sorted; ``all`` holds out test cases only."""
     if fold == "all":
         split = _held_out({entry.case: entry.part for entry in listing.entries}, "test")
     else:
@@ -482,9 +473,6 @@ def one_fold(
     """Training and held-out cases of one fold of a JSON of splits, sorted.
 
     ``missing``: the splits of a file that is not there. It is written, but not by a dry run.
-
-    Raises UsageFault: no such fold; DataFault: as ``read_folds``; IntegrityFault: a subject on both
-    sides.
     """
     if missing:
         folds = {str(number): split for number, split in enumerate(missing)}
@@ -575,11 +563,7 @@ class FoldFiles:
 def write_resplit(
     source: CaseSource, ids: Collection[str], splits: Sequence[FoldSplit], folder: Path
 ) -> FoldFiles:
-    """Check a split, and write it with all subjects to a folder, which is made if missing.
-
-    Raises UsageFault: no fold, unknown cases, an empty side, or a folder that holds another split;
-    IntegrityFault: a subject is on both sides; EnvironmentFault: the disk refuses.
-    """
+    """Check a split, and write it with all subjects to a folder, which is made if missing."""
     folder, subject_of = folder.absolute(), {case: source.header(case).subject for case in ids}
     for number, split in enumerate(splits):
         for side, cases in (("train", split["train"]), ("val", split["val"])):

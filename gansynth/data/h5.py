@@ -289,10 +289,6 @@ def compare_h5(
     """Return the report of a cache that is there already; arguments as for ``write_h5``.
 
     Every case is read on both sides.
-
-    Raises:
-        UsageFault: the file is no such cache, or of other cases or options.
-        DataFault: a case in it is damaged.
     """
     try:
         cache = H5Source(SourceRequest("h5", str(path), fold=read_index(path).fold))
@@ -513,7 +509,6 @@ def _empty_file() -> bytes:
 
 
 def _stored(case: Case, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """The image as it is stored."""
     with np.errstate(over="ignore"):  # an overflow is infinite, and found below
         image = case.image.astype(dtype, copy=False)
     if not np.isfinite(image).all():
@@ -571,13 +566,11 @@ class HdfWriter(Writer):
         self._close = weakref.finalize(self, self._file.close)  # also if ``finish`` is not reached
 
     def add(self, item: Item) -> None:
-        """Write the arrays of a case."""
         case = Case(item.name, item.name, item.image, item.labels, item.boxes)
         record = CaseRecord(item.name, item.name, content_hash(item.image, item.labels))
         self._file.add(case, self.schema, record)
 
     def finish(self, about: Mapping[str, Any]) -> None:
-        """Write the index, with the mark."""
         names = tuple([entry.id for entry in self._file.entries])
         request = SourceRequest("h5", SAMPLES, fold="all").to_json()
         self._file.publish(
@@ -604,12 +597,7 @@ def cache_of(where: str) -> Path:
 
 
 class H5Source(PatchSource):
-    """A cached source. May be pickled, shared by threads, and used on both sides of a fork.
-
-    Raises DataFault: no cache, or a damaged one. Raises UsageFault: another fold,
-    configuration, plans or subjects than the cache has. Raises IntegrityFault: a subject on both
-    sides.
-    """
+    """A cached source. May be pickled, shared by threads, and used on both sides of a fork."""
 
     def __init__(self, request: SourceRequest) -> None:
         self.path = cache_of(request.where)
@@ -631,27 +619,22 @@ class H5Source(PatchSource):
 
     @property
     def name(self) -> str:
-        """The original source's name."""
         return self.index.name
 
     @property
     def schema(self) -> Schema:
-        """The original source's schema."""
         return self.index.schema
 
     @property
     def space(self) -> Space:
-        """The original source's space, with its record."""
         return self.index.space
 
     @property
     def train_ids(self) -> tuple[str, ...]:
-        """Training cases of the cached fold, sorted."""
         return self.index.train
 
     @property
     def held_out_ids(self) -> tuple[str, ...]:
-        """Held-out cases of the cached fold, sorted."""
         return self.index.held_out
 
     @cached_property
@@ -661,7 +644,6 @@ class H5Source(PatchSource):
         return Provenance(records, self.index.ancestors)
 
     def header(self, case_id: str) -> CaseHeader:
-        """A case without its arrays, from the index."""
         entry = self._entry(case_id)
         return CaseHeader(entry.subject, entry.shape, self.schema.spacing, entry.label_class)
 

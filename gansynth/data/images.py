@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.volumes import volume_stem
 from gansynth.data.listing import (
     CaseFiles,
     VolumeSet,
@@ -24,7 +25,6 @@ from gansynth.data.listing import (
     located,
     numbered_channel,
     places_of_channels,
-    stem,
     volumes_in,
 )
 from gansynth.data.nifti import ChannelNormalisation, VolumeSource
@@ -63,9 +63,6 @@ def open_images(
         read: how they are read, as typed.
         channels: those that are needed, in their order; the files' names are compared with them.
         like: the cases whose units and spacing the images get; None leaves them as stored.
-
-    Raises:
-        UsageFault: other channels, or no such kind. DataFault: no images, or unreadable ones.
     """
     kind, place = _kind_of(where)
     volumes = kind in ("nifti", "msd")
@@ -127,7 +124,7 @@ def _kind_of(where: str) -> tuple[str, str]:
     if path.is_dir():
         names = [name for _, _, found in walk_all(path) for name in found]
     pictures = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
-    volumes = any(stem(name) for name in names) or path.is_file()
+    volumes = any(volume_stem(name) for name in names) or path.is_file()
     return ("pictures" if pictures and not volumes else "nifti"), where
 
 
@@ -158,19 +155,15 @@ class UnlabelledVolumes(VolumeSource):
 
 
 def list_images(request: SourceRequest, options: FileOptions, channels: Sequence[str]) -> VolumeSet:
-    """List the image files of each case, one for each of ``channels`` or one for all.
-
-    Raises:
-        UsageFault: other channels. DataFault: no images.
-    """
+    """List the image files of each case, one for each of ``channels`` or one for all."""
     where = located(request)
     chosen = options.model_copy(update={"channels": None})
     wanted = options.channels or channels
     by_channel = where.is_dir() and _by_channel(where, wanted)
     if by_channel:
         found = _grouped(request, where, by_channel, wanted)
-    elif where.is_file() and stem(where.name):
-        found = _loose(request, where.parent, [(stem(where.name) or "", where)], wanted)
+    elif where.is_file() and volume_stem(where.name):
+        found = _loose(request, where.parent, [(volume_stem(where.name) or "", where)], wanted)
     elif where.is_file():
         found = list_manifest(request.kind, where, chosen)
     elif request.kind == "msd":

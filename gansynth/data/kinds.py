@@ -12,7 +12,8 @@ from gansynth.core.requests.base import absolute, as_texts
 from gansynth.core.requests.sections import CaseData
 from gansynth.core.sample_request import read_other
 from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.data.listing import files_not_read, read_by, stem
+from gansynth.core.volumes import volume_stem
+from gansynth.data.listing import files_not_read, read_by
 from gansynth.data.picture_files import SUFFIXES
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault, describe_error
@@ -60,10 +61,7 @@ def find_kind(where: str, root: str | None = None) -> str:
 def read_named(
     text: str | None, how: Mapping[str, str], option: str, root: str | None = None
 ) -> dict[str, Any] | None:
-    """Return another source that an option names, as JSON of a ``SourceRequest``; None for none.
-
-    Raises UsageFault: it is neither KIND:WHERE nor a folder that one kind opens.
-    """
+    """Return another source that an option names, as JSON of a ``SourceRequest``; None for none."""
     if text is None:
         return None
     with describe_error("--label-source", option):
@@ -104,7 +102,7 @@ def _kind_of_files(where: Path) -> str | None:
     if where.is_file() and where.suffix.lower() in MANIFESTS:
         return "nifti"
     for _, _, names in walk_all(where):
-        if any(map(stem, names)):
+        if any(map(volume_stem, names)):
             return "nifti"
         if any(Path(name).suffix.lower() in SUFFIXES for name in names):
             return "pictures"
@@ -140,9 +138,6 @@ def source_request(
 
     Args:
         idle: whether keys of ``read`` without effect are refused.
-
-    Raises:
-        UsageFault: no KIND:WHERE, an unknown kind, or a key without effect.
     """
     if isinstance(data, SourceRequest):
         return data

@@ -92,7 +92,6 @@ class Judgement:
 
     @property
     def typed(self) -> str:
-        """The keys as they are typed."""
         return " ".join([f"--read {key}={quote(text)}" for key, text in self.keys.items()])
 
 

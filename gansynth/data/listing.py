@@ -201,7 +201,6 @@ class Collector:
         return path
 
     def put(self, row: CaseRow, suffix: str, path: Path) -> None:
-        """Put a file into a case's row, if its path is allowed."""
         allowed = self.file(os.path.relpath(path, self.root), str(path.parent), row.case)
         if allowed is not None:
             row.files[suffix].append(allowed)
@@ -275,11 +274,6 @@ class Collector:
         )
 
 
-def stem(name: str) -> str | None:
-    """A volume's name without its ending; None for other files and hidden ones."""
-    return volume_stem(name)
-
-
 def volumes_in(folder: Path) -> list[tuple[str, Path]]:
     """Stems and paths of a folder's volumes, sorted by name; empty if there is no folder.
 
@@ -289,7 +283,7 @@ def volumes_in(folder: Path) -> list[tuple[str, Path]]:
     if folder.is_dir():
         with os.scandir(folder) as there:
             for item in there:
-                short = stem(item.name)
+                short = volume_stem(item.name)
                 if short is None and item.is_dir() and is_series(Path(item.path)):
                     short = item.name
                 if short:
@@ -951,7 +945,7 @@ def _list_by_suffix(
     def missing_file(row: CaseRow, suffix: str) -> Path:
         """Its name is spelled as a case's other files are."""
         other = next(iter(row.files.values()))[0].name
-        short = stem(other) or ""
+        short = volume_stem(other) or ""
         joint = (short[len(row.case) :][:1] or "_") if suffix else ""
         path = row.folder / f"{row.case}{joint}{suffix}{other[len(short) :]}"
         strays = [p for short, p in volumes_in(row.folder) if not short.startswith(row.case)]
@@ -999,18 +993,14 @@ _Lines = Sequence[tuple[str, dict[str, str]]]  # (place in the file, column -> t
 
 
 def list_manifest(kind: str, path: Path, options: FileOptions) -> VolumeSet:
-    """List what a manifest says; without a column ``label`` its cases are unlabelled.
-
-    Raises DataFault: a scan, not readable, without images, or a column that looks like ``label``
-    only; UsageFault: channels are named that it does not have.
-    """
+    """List what a manifest says; without a column ``label`` its cases are unlabelled."""
     if options.image is not None:
         raise UsageFault(
             "listing.image-pattern-with-manifest",
             f"--read image={options.image.text}: {path} lists its files, expected a pattern for a "
             "folder; leave it out",
         )
-    if stem(path.name) is not None:
+    if volume_stem(path.name) is not None:
         raise DataFault(
             "listing.one-scan",
             f"{path}: is one scan, expected a folder or a list (CSV or JSON) of cases; name its "
@@ -1133,7 +1123,7 @@ def _columns(path: Path, rows: _Lines, options: FileOptions) -> tuple[str, ...]:
     header, images = _header(rows), list[str]()
     for name in header:
         if name not in _COLUMNS and any(
-            stem(Path(row.get(name, "")).name) or is_series(path.parent / row.get(name, ""))
+            volume_stem(Path(row.get(name, "")).name) or is_series(path.parent / row.get(name, ""))
             for _, row in rows
         ):
             images.append(name)
@@ -1171,7 +1161,7 @@ def _with_cases(rows: _Lines, column: str) -> _Lines:
     alike = len(rows) > 1 and len({path.name for path in paths}) == 1
     named = []
     for (place, row), path in zip(rows, paths, strict=True):
-        case = row.get("case") or (path.parent.name if alike else stem(path.name)) or ""
+        case = row.get("case") or (path.parent.name if alike else volume_stem(path.name)) or ""
         named.append((place, dict(row, case=case)))
     return named
 
@@ -1237,8 +1227,8 @@ def list_msd(folder: Path, options: VolumeOptions) -> VolumeSet:
     for number, entry in enumerate(training):
         where = f"{path}: training: {number}"
         match entry:
-            case {"image": str(image), "label": str(label)} if stem(Path(image).name):
-                case = stem(Path(image).name) or ""
+            case {"image": str(image), "label": str(label)} if volume_stem(Path(image).name):
+                case = volume_stem(Path(image).name) or ""
                 files = [collector.file(image, f"{where}: image", case)]
                 drawn = collector.file(label, f"{where}: label", case)
                 collector.add(CaseFiles(case, tuple(filter(None, files)), drawn))

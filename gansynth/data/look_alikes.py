@@ -26,10 +26,6 @@ def write_merged_subjects(
 
     Returns:
         In words what was merged.
-
-    Raises:
-        UsageFault: the file exists and says otherwise.
-        GansynthError: a case cannot be read, or the file cannot be written.
     """
     path = Path(path)
     cases = sorted({*source.train_ids, *source.held_out_ids})

@@ -132,12 +132,10 @@ class VolumeSource(CaseSource):
 
     @property
     def train_ids(self) -> tuple[str, ...]:
-        """Training cases of the fold, sorted."""
         return self._train
 
     @property
     def held_out_ids(self) -> tuple[str, ...]:
-        """Validation and test cases of the fold, sorted."""
         return self._held_out
 
     def divided(self, splits: Sequence[FoldSplit], folder: Path) -> SourceRequest:

@@ -203,7 +203,6 @@ class PictureFiles:
 
     @property
     def masks(self) -> tuple[Path, ...]:
-        """All its masks."""
         return () if self.mask is None else (self.mask, *self.further)
 
 
@@ -223,9 +222,6 @@ def pair_keys(folder: Path) -> Mapping[str, str]:
     """``--read`` keys that say where the masks of a folder are, by its files and their names.
 
     Empty without masks for half of the images, and where ``images`` and ``masks`` say it already.
-
-    Raises:
-        DataFault: there are masks of several kinds, or in a layout that has to be chosen.
     """
     homes = {p.name: p for p in sorted(folder.iterdir()) if p.is_dir() and p.name[0] != "."}
     drawn = [name for name in homes if name in MASKS or LIKE_LABELS.search(name)]
@@ -528,11 +524,7 @@ BINARY = {0: 0, 1: 1, 255: 1}  # numbers in mask files that name no labels -> la
 
 @register_read_options(PictureOptions)
 def open_pictures(request: SourceRequest) -> PictureSource:
-    """Open ``pictures:FOLDER``.
-
-    Raises UsageFault: no such folder or fold, or options that do not fit. Raises DataFault: no
-    picture, one without its mask, or two of one name.
-    """
+    """Open ``pictures:FOLDER``."""
     source = PictureSource(request)
     for _, _, fault in source.faults():
         raise fault
@@ -600,12 +592,10 @@ class PictureSource(CaseSource):
 
     @property
     def name(self) -> str:
-        """``pictures:`` and the folder's name."""
         return f"pictures:{self.found.folder.name}"
 
     @property
     def train_ids(self) -> tuple[str, ...]:
-        """Training pictures of the fold, sorted."""
         return self._split[0]
 
     @property
@@ -695,7 +685,6 @@ class PictureSource(CaseSource):
 
     @cached_property
     def _number_of(self) -> dict[int, int]:
-        """Label -> its number in a mask; an unnamed foreground is 1 or 255, as masks have it."""
         number_of = {label: number for number, label in self.numbers.items()}
         if self.numbers is BINARY and self.threshold is None:
             for case in self.train_ids:
@@ -747,7 +736,6 @@ class PictureSource(CaseSource):
         return self.decode(case_id).prepare()
 
     def decode(self, case_id: str) -> DecodedCase:
-        """Read a picture's pixels and masks."""
         picture = self._picture(case_id)
         array = read_picture(real_file(picture.image, self.request))
         real_pixels(array, picture.image, self.request)

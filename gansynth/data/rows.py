@@ -69,7 +69,6 @@ def _stem(path: Path) -> str:
 
 
 def _own_words(paths: Sequence[Path]) -> list[set[str]]:
-    """Return the words of each path that no other has."""
     words = _words(paths)
     counts = Counter([word for each in words for word in each])
     return [{word for word in each if counts[word] == 1} for each in words]

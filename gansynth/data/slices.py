@@ -169,7 +169,6 @@ class SliceOptions(ReadOptions):
 
     @classmethod
     def behind(cls, request: SourceRequest) -> SourceRequest:
-        """See ``ReadOptions``."""
         return split_read(request)[1]
 
 
@@ -225,10 +224,7 @@ VOLUME_BYTES = 1 << 30  # volumes held in memory, so that neighbouring slices ne
 
 @register_read_options(SliceOptions)
 class SliceSource(CaseSource):
-    """Slices of the volumes of one fold; ``axis`` of (D, H, W) is cut across.
-
-    Raises UsageFault: options that do not fit, or no volumes.
-    """
+    """Slices of the volumes of one fold; ``axis`` of (D, H, W) is cut across."""
 
     def __init__(self, request: SourceRequest) -> None:
         slice_request, inner_request = split_read(request)
@@ -267,7 +263,6 @@ class SliceSource(CaseSource):
 
     @property
     def name(self) -> str:
-        """``slices:`` and the inner source's name."""
         return f"slices:{self.inner.name}"
 
     @cached_property
@@ -284,7 +279,6 @@ class SliceSource(CaseSource):
 
     @cached_property
     def held_out_ids(self) -> tuple[str, ...]:
-        """Slices of the held-out volumes, sorted."""
         return self._slice_ids(self.inner.held_out_ids)
 
     def header(self, case_id: str) -> CaseHeader:
@@ -298,7 +292,6 @@ class SliceSource(CaseSource):
         )
 
     def files(self, case_id: str) -> StoredCase:
-        """A slice of a volume's files."""
         case, index, channels = self._parse_id(case_id)
         if case not in self._folders:
             inner = self.inner.files(case)
@@ -327,7 +320,6 @@ class SliceSource(CaseSource):
 
     @property
     def unit(self) -> str:
-        """The unit of the volumes."""
         return self.inner.unit
 
     def divided(self, splits: Sequence[FoldSplit], folder: Path) -> SourceRequest:
@@ -346,7 +338,6 @@ class SliceSource(CaseSource):
         )
 
     def cut_from(self, ids: Iterable[str]) -> tuple[CaseSource, tuple[str, ...]]:
-        """The volumes of slices, and their source."""
         return self.inner, tuple(self._volumes_of(ids))
 
     def _volumes_of(self, cases: Iterable[str]) -> list[str]:
@@ -401,7 +392,6 @@ class SliceSource(CaseSource):
 
     @property
     def provenance(self) -> Provenance:
-        """Who made the volumes."""
         return Provenance(ancestors=ancestors_of(self.inner))
 
     # -- reading ---------------------------------------------------------------------------------
@@ -465,16 +455,12 @@ class SliceSource(CaseSource):
             windows = self._windows or ()
             image: FloatArray | None = None
             if any(window.percent for window in windows):
-                image = self.volume(case).image
+                image = self._volumes(case).image
             self._bounds[case] = [
                 window.bounds(None if image is None else image[channel])
                 for channel, window in zip(self._channels, windows, strict=True)
             ]
         return self._bounds[case]
-
-    def volume(self, case: str) -> Case:
-        """Return a whole volume."""
-        return self._volumes(case)
 
     # -- listing ---------------------------------------------------------------------------------
 
@@ -493,9 +479,6 @@ class SliceSource(CaseSource):
         """Return the volume of a slice, its number, and the places of its channels.
 
         Places count the kept channels, ``self._channels``.
-
-        Raises:
-            DataFault: no such slice.
         """
         text, channels = case_id, list(range(len(self._channels)))
         if self.options.concat:
@@ -593,7 +576,7 @@ class SliceSource(CaseSource):
             for value, row in zip(planes.values, planes.counts, strict=True):
                 counts[[v == value for v in values]] = row
             return {"counts": counts}
-        labels = self.volume(case).labels
+        labels = self._volumes(case).labels
         if labels is None:
             only, by_what = self.options.foreground, self.options.classes
             asks = f"classes={by_what}" if only == "any" else f"foreground={only}"

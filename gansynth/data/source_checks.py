@@ -53,11 +53,7 @@ def check_source(opener: Opener, request: SourceRequest) -> ConformanceReport:
 
 
 def check_data(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
-    """Check a data set by its kind's own check; without one, read cases as ``check_source`` does.
-
-    Raises:
-        UsageFault: nothing of that name is registered; or as the source's opener.
-    """
+    """Check a data set by its kind's check; without one, read cases as ``check_source`` does."""
     registry = installed()
     kind = request.kind
     if kind in registry.loaders["checks"] or kind not in registry.loaders["sources"]:

@@ -119,7 +119,6 @@ class SourceView(WrappedSource):
 
     @cached_property
     def train_ids(self) -> tuple[str, ...]:
-        """The source's training cases of the view's classes."""
         return self._of_classes(self.base.train_ids)
 
     @cached_property
@@ -147,7 +146,6 @@ class SourceView(WrappedSource):
         return replace(decoded, image=decoded.image[self._seen])
 
     def files(self, case_id: str) -> StoredCase | None:
-        """The source's, of the channels that are seen."""
         return of_channels_seen(self.base.files(case_id), self._seen)
 
     def store_of(self, case_id: str) -> CaseStore | None:
@@ -177,7 +175,6 @@ class _RenamedChannels(WrappedSource):
 
     @property
     def schema(self) -> Schema:
-        """The source's, with other names."""
         schema = self.base.schema
         channels = [self._names.get(channel, channel) for channel in schema.channels]
         return replace(schema, channels=tuple(channels))

@@ -87,11 +87,7 @@ def make_plan(
     settings: Mapping[str, str],
     edits: Sequence[str] | None,
 ) -> CompositePlan:
-    """Resolve a composite run. Arguments are as in ``fit_composite``.
-
-    Raises:
-        UsageFault: names the part and its fault.
-    """
+    """Resolve a composite run. Arguments are as in ``fit_composite``."""
     source = open_source(request)
     if isinstance(spec, PerClass):
         return _plan_classes(spec, source, settings, edits)

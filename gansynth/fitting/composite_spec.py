@@ -142,10 +142,7 @@ class PerClass:
     groups: str = EACH
 
     def classes(self, source: CaseSource) -> dict[str, tuple[str, ...]]:
-        """Return the names of the parts, and the classes of each.
-
-        Raises UsageFault: no classes, one unknown or named twice, or too few cases of it.
-        """
+        """Return the names of the parts, and the classes of each."""
         option = f"--per-class {self.groups}"
         class_numbers(source, (), asked="--per-class")
         counts = Counter(source.header(case).label_class for case in source.train_ids)
@@ -203,11 +200,7 @@ def asked_for(name: str, groups: str | None, classes: str | None = None) -> Spec
 
 
 def read_chain(path: Path) -> ChainSpec:
-    """Read a chain's YAML file.
-
-    Raises:
-        UsageFault: no such file, not YAML, or not a chain; names the key.
-    """
+    """Read a chain's YAML file."""
     doc, _ = read_yaml(path, "YAML with 'parts'")
     try:
         spec = ChainSpec.model_validate(doc)

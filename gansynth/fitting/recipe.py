@@ -160,10 +160,7 @@ class Recipe:
         return RecipeSpec(**document)
 
     def called(self, channels: Sequence[str], *, of: str = "") -> dict[str, str]:
-        """Return the data's names of the recipe's channels; ``of`` names the data in messages.
-
-        Raises UsageFault: a channel is missing, or there twice.
-        """
+        """Return the data's names of the recipe's channels; ``of`` names the data in messages."""
         names: dict[str, str] = {}
         for name, others in self.spec.channels.items():
             aliases = {alias.casefold() for alias in (name, *others)}
@@ -266,11 +263,7 @@ class Recipe:
 
 
 def read_recipe(path: Path, name: str | None = None) -> Recipe:
-    """Read a recipe's file; ``Recipe.check`` checks its settings.
-
-    Raises:
-        UsageFault: no such file, not YAML, or not a recipe; names file and key.
-    """
+    """Read a recipe's file; ``Recipe.check`` checks its settings."""
     doc, data = read_yaml(path, "a recipe in YAML")
     try:
         spec = RecipeSpec.model_validate(doc)

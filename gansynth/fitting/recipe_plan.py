@@ -107,9 +107,6 @@ def plan_recipe(
     ``settings`` and the request's ``read`` override the recipe's. ``edits`` None: the recipe's.
     ``only``: names of sets, all if empty. ``others``: KIND:WHERE of further sources, by name.
     ``others_read``: how these are read, NAME.KEY -> text.
-
-    Raises:
-        UsageFault: an unknown scale, set or setting, or data that do not fit the recipe.
     """
     spec, scaled = recipe.spec, recipe.scaled(scale)
     overrides = dict(scaled.read) | dict(request.read)

@@ -43,12 +43,7 @@ class ParentRun(RunFolder):
 
     @classmethod
     def open(cls, folder: Path) -> ParentRun:
-        """Open a run to start from.
-
-        Raises:
-            UsageFault: no run, a composite run, or no weights yet.
-            IntegrityFault: its weights differ from the manifest.
-        """
+        """Open a run to start from."""
         run = RunFolder(folder)
         parts = run.manifest.get("parts")
         if parts:
@@ -114,11 +109,7 @@ def extend_lineage(source: CaseSource, lineage: Lineage, parent_run: ParentRun) 
 
 
 def warm_start(generator: Generator, parent_run: ParentRun) -> WarmStart:
-    """Copy an ancestor's weights, in place.
-
-    Raises:
-        UsageFault: nothing fits.
-    """
+    """Copy an ancestor's weights, in place."""
     original = build_generator(parent_run, parent_run.weights)
     taken = copy_weights(generator, named_axes(original), parent_run.tensors())
     if generator.nets and taken.share < LEAST_FITTING:

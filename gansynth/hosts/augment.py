@@ -126,9 +126,6 @@ def _report(request: AugmentRequest) -> Mapping[str, Any]:
 
     Returns:
         What ``--json`` prints: counts, shares, folder, metrics on real held-out cases.
-
-    Raises:
-        GansynthError: typed by cause. ``TrainingFault``: trained, but samples were missing.
     """
     done = run_augment(request)
     done.refuse_missing()
@@ -282,11 +279,7 @@ def _plan_unprepared(decision: Decision) -> dict[str, Any]:
 
 
 def _first_training(request: AugmentRequest) -> FirstTraining | None:
-    """Return the training that is to mark scans; None if there are none, or somebody vouches.
-
-    Raises:
-        UsageFault: scans that cannot be marked, or a training that would not fit its folder.
-    """
+    """Return the training that is to mark scans; None if there are none, or somebody vouches."""
     if not request.unlabelled:
         return None
     run = request.run
@@ -541,10 +534,6 @@ def data_of(request: AugmentRequest) -> tuple[SourceRequest, str]:
     """Return the data of a training, and in words what of it is as its generator was fitted.
 
     If the generator's data set is of another kind, only its fold is used.
-
-    Raises:
-        UsageFault: no data set is named, or a key has no effect.
-        DataFault: no run there.
     """
     run, values = request.run, {key: getattr(request, key) for key in READING}
     given = {key: value for key, value in values.items() if value}

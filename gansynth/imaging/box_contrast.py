@@ -203,7 +203,6 @@ class ClassContrast:
 
     @property
     def checks_samples(self) -> bool:
-        """Whether samples are checked by this class."""
         enough = self.boxes >= FEW_BOXES
         return enough and (self.told_apart is None or self.told_apart >= LEAST_ROC_AREA)
 

@@ -61,7 +61,6 @@ class ChannelStatistics:
         return self._beside[key]
 
     def to_json(self) -> dict[str, Any]:
-        """For ``from_json``."""
         return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
 
     def load_json(self, document: Mapping[str, Any]) -> None:

@@ -52,13 +52,11 @@ class C2ST(Metric):
     def compute(
         self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
     ) -> Mapping[str, float]:
-        """Return accuracy and p."""
         comparison = Comparison(samples, real, schema)
         result = classified(comparison)
         return {"accuracy": result.accuracy, "p": result.p(comparison.rng("c2st"))}
 
     def figures(self, comparison: Comparison) -> list[Estimate]:
-        """Return the accuracy as a figure."""
         self.check(comparison)
         result = classified(comparison)
         low, high = result.interval(comparison.rng("c2st people"))

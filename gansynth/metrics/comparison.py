@@ -426,11 +426,7 @@ def _as_sample(case: Case, schema: Schema) -> Sample:
 def check_images(
     images: Sequence[FloatArray], names: Sequence[str], schema: Schema, size: Sequence[int]
 ) -> None:
-    """Refuse images (C, D, H, W) or (C, H, W) that cannot be compared.
-
-    Raises DataFault: naming the first image with other channels, another size in voxels, non-finite
-    values, or a constant value.
-    """
+    """Refuse images (C, D, H, W) or (C, H, W) that cannot be compared."""
     shape = (len(schema.channels), *size)
     for image, name in zip(images, names, strict=True):
         if image.shape[:1] != shape[:1]:

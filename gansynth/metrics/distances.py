@@ -46,7 +46,6 @@ class FeatureMetric(Metric):
     kinds: ClassVar[Sequence[Kind]] = KINDS
 
     def prepare(self, images: Sequence[Image], comparison: Comparison) -> Kept:
-        """Features of the networks."""
         return {kind: features_of(comparison).of(images, kind) for kind in self.kinds}
 
 
@@ -62,7 +61,6 @@ class FeatureDistance(FeatureMetric):
         """Distance between features (N, K) and real ones (M, K)."""
 
     def compute(self, samples: Kept, real: Kept, schema: Schema) -> Mapping[str, float]:
-        """Distances by network."""
         found: dict[str, float] = {}
         for kind in self.kinds:
             axes = zip(samples[kind].slices, real[kind].slices, strict=True)
@@ -70,7 +68,6 @@ class FeatureDistance(FeatureMetric):
         return found
 
     def quantity(self, name: str) -> Quantity:
-        """Name the network."""
         return Quantity(f"{self.description} {WORDS[name]}", "lower", self.lowest)
 
 
@@ -95,7 +92,6 @@ class Frechet(FeatureDistance):
     description = "Fréchet distance of features of slices"
 
     def distance(self, x: Floats, y: Floats) -> float:
-        """Fréchet distance."""
         return frechet_distance(x, y)
 
 
@@ -108,11 +104,9 @@ class Manifold(FeatureMetric):
     least = 4 * (NEAREST + 1)
 
     def compute(self, samples: Kept, real: Kept, schema: Schema) -> Mapping[str, float]:
-        """The four shares."""
         return manifold_shares(samples["trained"].whole, real["trained"].whole)
 
     def quantity(self, name: str) -> Quantity:
-        """All but density are shares."""
         what = f"{NAMES[name]} (k = {NEAREST}; features of the trained network)"
         return Quantity(what, "higher", 0.0, math.inf if name == "density" else 1.0)
 
@@ -237,7 +231,6 @@ class HistogramMetric(Metric):
         }
 
     def quantity(self, name: str) -> Quantity:
-        """Name the voxels."""
         what = f"1-Wasserstein distance in deviations of the real ones, {name}"
         return Quantity(what, "lower", 0.0)
 
@@ -389,7 +382,6 @@ class Spectrum(Metric):
         return summed | ratios
 
     def quantity(self, name: str) -> Quantity:
-        """Bands are plotted as curves, not listed."""
         if name == "distance":
             what = "mean over channels and bands of |log of the power's ratio to real|"
             return Quantity(what, "lower", 0.0)

@@ -92,11 +92,9 @@ class Diversity(Metric):
     def compute(
         self, samples: PairSimilarities, real: PairSimilarities, schema: Schema
     ) -> Mapping[str, float]:
-        """Mean of the one side alone."""
         return {"ms_ssim": samples.mean}
 
     def quantity(self, name: str) -> Quantity:
-        """From unlike to equal."""
         what = "mean MS-SSIM of pairs of different subjects; 1 if all images are the same"
         return Quantity(what, "real", 0.0, 1.0)
 
@@ -215,15 +213,13 @@ def weights_for(size: Sequence[int]) -> tuple[float, ...]:
     return tuple([weight / total for weight in WEIGHTS[:count]])
 
 
-def ms_ssim(
-    first: Tensor, second: Tensor, data_range: float, weights: Sequence[float] | None = None
-) -> Tensor:
+def ms_ssim(first: Tensor, second: Tensor, data_range: float) -> Tensor:
     """MS-SSIM of pairs of images, float32 (B, C, D, H, W) or (B, C, H, W): (B,), 0 to 1.
 
-    ``weights``: of the scales, fine to coarse. Contrasts are averaged over positions and channels.
+    Contrasts are averaged over positions and channels.
     """
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
-    weights = weights_for(first.shape[2:]) if weights is None else weights
+    weights = weights_for(first.shape[2:])
     images = torch.stack([first, second]).flatten(1, 2)  # (2, B * C, ...)
     pool = F.avg_pool3d if first.ndim == 5 else F.avg_pool2d
     count, result = len(first), torch.ones(len(first), device=first.device)

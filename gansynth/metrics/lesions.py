@@ -70,11 +70,7 @@ class CountMetric(Metric):
     title = "Number of lesions"
 
     def prepare(self, images: Sequence[Image], comparison: Comparison) -> Floats:
-        """Lesions of each image, and those of each bin of ``SIZES``: (N, 1 + bins).
-
-        Raises:
-            DataFault: images without label maps and boxes.
-        """
+        """Lesions of each image, and those of each bin of ``SIZES``: (N, 1 + bins)."""
         every: list[Image] = [*comparison.samples, *comparison.real]
         if all(image.labels is not None for image in every):
             values, maps = comparison.schema.foreground, [image.labels for image in images]
@@ -94,7 +90,6 @@ class CountMetric(Metric):
         return {SHARE: float((samples[:, 0] > 0).mean()), **means}
 
     def quantity(self, name: str) -> Quantity:
-        """Shares end at 1."""
         return Quantity(COUNTED[name][1], "real", 0.0, 1.0 if name == SHARE else math.inf)
 
     def figures(self, comparison: Comparison) -> list[Estimate]:

@@ -51,7 +51,6 @@ class LesionPlaces(Metric):
         return dict(zip(names, shown.mean(axis=0).tolist(), strict=True))
 
     def quantity(self, name: str) -> Quantity:
-        """Shares end at 1."""
         if name == SHALLOW:
             what = f"depth of lesions' shallowest {100 * QUANTILE:.0f} % below the body's surface"
             return Quantity(f"{what}, in lengths of the body", "real", 0.0)

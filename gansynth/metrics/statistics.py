@@ -427,10 +427,7 @@ def detectable(
     power: float = 0.8,
     level: float = LEVEL,
 ) -> float:
-    """Smallest effect that a design detects at a level, under true variances; None counts as 0.
-
-    Raises UsageFault: fewer than two test subjects, or too few trainings for an interval.
-    """
+    """Smallest effect that a design detects at a level, under true variances; None counts as 0."""
     if min(draws, seeds) < 1 or subjects < 2 or (draws if draws > 1 else seeds) < REPETITIONS:
         raise UsageFault(
             "metrics.design-counts-too-small",

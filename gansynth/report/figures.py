@@ -108,11 +108,7 @@ def write_curves(metrics: Path, path: Path) -> Path:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG atomically; its folder is made if needed.
-
-    Raises:
-        EnvironmentFault: a disk error; an existing picture remains.
-    """
+    """Write a figure as PNG atomically; its folder is made if needed."""
     figure.tight_layout()
     image = io.BytesIO()
     figure.savefig(image, format="png")

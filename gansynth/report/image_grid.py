@@ -90,9 +90,6 @@ def write_image_grid(
         path: where to write; published atomically, its folder made.
         cells: of equally many items (C, D, H, W) or (C, H, W), all of one shape.
         edge: approximate pixels along a panel; larger images keep their size.
-
-    Raises:
-        EnvironmentFault: a disk error.
     """
     items = [item for _, shown in cells for item in shown]
     windows, drawn = windows_of(items), []
@@ -243,9 +240,6 @@ def write_sample_grid(
         without: images that lesions were drawn into, float (C, ...) as the samples, in their order.
         given_channels: names of the channels that were input of the generator.
         drawn: whether labels are predicted from images; shown beside the real cases' labels.
-
-    Raises:
-        EnvironmentFault: a disk error.
     """
     count = len(samples) or len(real)
     bare = [None if image is None else Sample(image, None) for image in without]

@@ -128,9 +128,6 @@ def write_report(text: str, figures: Mapping[str, str], folder: Path) -> dict[st
 
     Returns:
         Name of each file -> its path.
-
-    Raises:
-        EnvironmentFault: the disk refuses.
     """
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

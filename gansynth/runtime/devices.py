@@ -253,10 +253,6 @@ def producer_device(device_name: str, training: Sequence[int]) -> str:
 
     Returns:
         A name with its number: ``cpu``, ``cuda:1``.
-
-    Raises:
-        UsageFault: no name of a device.
-        EnvironmentFault: the device does not exist.
     """
     if device_name == "auto":
         # Counting does not initialise CUDA in this process; reading free memory would.

@@ -118,9 +118,6 @@ def process_group(device: torch.device) -> Iterator[ProcessGroup]:
 
     Args:
         device: where this process trains. NCCL carries tensors on CUDA, gloo those on the CPU.
-
-    Raises:
-        EnvironmentFault: they cannot connect, or one of them ends before the others.
     """
     if expected_size() == 1:
         yield ProcessGroup()

@@ -227,9 +227,6 @@ def refuse_unknown(
         names: valid keys.
         of: their owner, for the message; its last word is a name for ``gansynth options``.
         named: formats a key for the message.
-
-    Raises:
-        UsageFault: names the most similar key, and the command that lists all.
     """
     names = sorted(names)
     for key in settings:

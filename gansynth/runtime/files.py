@@ -103,10 +103,6 @@ def path_inside(folder: str | Path, relative: str, *, key: str) -> Path:
         folder: must contain the path.
         relative: the path in the file; absolute paths, ``..`` and links to outside are refused.
         key: file and key of the path, for the message.
-
-    Raises:
-        IntegrityFault: the path leads out of the folder.
-        DataFault: no file can have that name.
     """
     if "\0" not in relative:
         refuse_unnameable(os.path.join(folder, relative), key)
@@ -184,11 +180,7 @@ def walk_all(
 
 
 def verify_zip(path: Path, hint: str) -> None:
-    """Compare each part of an archive, such as torch's weights, with its checksum; torch does not.
-
-    Raises:
-        IntegrityFault: one differs, or it is no archive.
-    """
+    """Compare each part of an archive (torch's weights) with its checksum; torch does not."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -235,7 +227,7 @@ def disk_errors(path: str | Path, needed: int | None = None) -> Iterator[None]:
         ) from error
 
 
-def refuse_unwritable(folder: str | Path, hint: str = "choose another -o") -> None:
+def refuse_unwritable(folder: str | Path) -> None:
     """Refuse (EnvironmentFault) a folder that cannot be made or written to, before work for it."""
     folder = Path(folder).absolute()
     refuse_closed(folder)
@@ -246,7 +238,7 @@ def refuse_unwritable(folder: str | Path, hint: str = "choose another -o") -> No
         raise EnvironmentFault(
             "files.folder-not-writable",
             f"{folder}: {there} is no folder that can be written to, expected a writable place; "
-            f"{hint}",
+            "choose another -o",
         )
 
 
@@ -377,9 +369,6 @@ def write_bytes_atomic(
         path: the file.
         parts: its bytes, in order; views are of bytes.
         reserved: reserve its space first, so that a file that does not fit never fills the disk.
-
-    Raises:
-        EnvironmentFault: with the bytes needed and free; no partial file remains.
     """
     path = Path(path)
     temporary, size = temporary_beside(path), sum(map(len, parts))
@@ -458,11 +447,7 @@ def whole_folder(final: Path, *, anew: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_or_same(final: Path, refusal: str) -> Iterator[Path]:
-    """Yield a folder to write: ``final``, or where that has files one that must equal it.
-
-    Raises:
-        UsageFault: ``refusal``, as other files were written; ``final`` stays as it is.
-    """
+    """Yield a folder to write: ``final``, or where that has files one that must equal it."""
     if not (final.is_dir() and any(final.iterdir())):
         yield final
         return

@@ -122,11 +122,7 @@ class Measuring:
         return self._measured + (0.0 if began is None else time.monotonic() - began)
 
     def opened(self, what: str, work: Callable[[], T]) -> T:
-        """Return what ``work`` opens; what opens other data, or is measured, has one end for both.
-
-        Raises:
-            EnvironmentFault: a dry run's takes longer than ``OPENING``.
-        """
+        """Return what ``work`` opens; opening other data, or measuring, has one end for both."""
         if self.now != CHECKS or not self.dry:
             return work()
         self.now = f"opening {what}"

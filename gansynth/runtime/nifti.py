@@ -69,9 +69,6 @@ def nifti_header(path: Path, *, single: bool = True) -> VolumeHeader:
     Args:
         path: the file.
         single: whether it has to hold the voxels, too.
-
-    Raises:
-        DataFault: it is none, or says what cannot be.
     """
     with _opened(path, gzip.GzipFile) as (stream, _):
         header, _, _ = _read_layout(path, stream, single=single)
@@ -92,11 +89,7 @@ def named_as_packed(path: Path) -> bool:
 
 
 def nifti_voxels(path: Path) -> npt.NDArray[Any]:
-    """Read the voxels of a NIfTI file as stored, and the file to the last byte of its checksum.
-
-    Raises:
-        DataFault: damaged, or larger or smaller than its header says.
-    """
+    """Read the voxels of a NIfTI file as stored, and the file to the last byte of its checksum."""
     if _IGZIP is not None:
         fast, error = _IGZIP
         # A file refused here is read again by zlib, whose messages are the same everywhere.

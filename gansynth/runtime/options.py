@@ -91,9 +91,6 @@ def read_options(
     Args:
         option: the text as typed, with its option, for messages: ``--edit shift:max_mm=12``.
         form: the expected form, for messages.
-
-    Raises:
-        UsageFault: an unknown or repeated key, or an invalid value.
     """
     names = list(model.model_fields)
     values: dict[str, Any] = {}
@@ -188,9 +185,6 @@ def read_model(
 
     Args:
         joint: separator of several typed values.
-
-    Raises:
-        UsageFault: names the option, the expectation, an example of its form, its meaning.
     """
     try:
         return model.model_validate(dict(values))

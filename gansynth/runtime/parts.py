@@ -32,9 +32,6 @@ def refuse_absent(what: str, name: str) -> None:
 
     Args:
         what: kind of thing that it names, for the message: ``command``.
-
-    Raises:
-        EnvironmentFault: it says how to install the distribution.
     """
     where = where_to_get(name)
     if where:

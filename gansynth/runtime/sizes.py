@@ -11,9 +11,6 @@ def bytes_of(text: str, named: str) -> int:
     """Return the bytes of a size as ``16GB``, ``800MB``, ``12GiB`` or ``5000000``.
 
     ``named``: the option or variable, for the message.
-
-    Raises:
-        UsageFault: it is none.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
     if match is None or float(match[1]) == 0:

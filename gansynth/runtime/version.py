@@ -82,9 +82,6 @@ def check_format(file: object, found: object, expected: object, made_by: object,
         found, expected: the number of the format; equal where a kind of file has none.
         made_by: what ``build`` has written into the file, if anything.
         way: what to do, if the version that made it is not at hand.
-
-    Raises:
-        IntegrityFault: another format, or a newer version.
     """
     release = made_by.partition(",")[0] if isinstance(made_by, str) else None
     newer = _minor(release) > _minor(__version__)

@@ -60,10 +60,6 @@ def read_yaml(
         path: the file.
         expected: description for messages: ``a recipe in YAML``.
         fault: raised for a file that is too large, or not YAML.
-
-    Raises:
-        DataFault: no such file.
-        EnvironmentFault: it may not be read.
     """
     from gansynth.runtime.files import reading  # imports numpy, which --help does not need
 

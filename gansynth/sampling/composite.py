@@ -85,11 +85,9 @@ class CompositeBase(Generator):
 
     @cached_property
     def capabilities(self) -> Capabilities:
-        """What its parts can together."""
         return of_parts([part.run.capabilities for part in self.parts])
 
     def networks(self) -> dict[str, nn.Module]:
-        """Every part's networks, as ``PART/NETWORK``."""
         return {
             f"{part.name}/{name}": net
             for part in self.parts
@@ -187,9 +185,6 @@ class PerClassGenerator(CompositeBase):
 
     A condition without a class has no part. Conditions come from the training cases of all parts,
     so every class is drawn as often as it occurs there.
-
-    Raises:
-        IntegrityFault: a class has two parts, or is not in the schema.
     """
 
     def __init__(self, schema: Schema, space: Space, parts: Sequence[CompositePart]) -> None:

@@ -455,9 +455,6 @@ class SharedSamples:
         """Take a sample in the source's space; return the shareable part of its provenance.
 
         This has no case, no place, no edit's parameters.
-
-        Raises:
-            IntegrityFault: it repeats a real image, or nothing has measured whether it does.
         """
         share = provenance.get(REPEATED)
         if share is None:
@@ -531,12 +528,7 @@ class SharedSamples:
             )
 
     def finish(self, samples: int) -> None:
-        """Search for some of the samples in all training cases; warn of copies, and of own maps.
-
-        Raises:
-            IntegrityFault: a sample is a training case, perhaps turned, noisy or in other greys, or
-                repeats parts of one.
-        """
+        """Search for some of the samples in all training cases; warn of copies, and of own maps."""
         self._refuse_copies()
         parts: dict[int, str] = {}
         space, ids = self.space, self.source.train_ids if self.searched else ()

@@ -365,9 +365,6 @@ def compare_with_training(
 
     A line ends in a judgement where there is a limit; ``answer`` follows from these. Lesions are of
     the classes that were put into real images, else of the whole foreground.
-
-    Raises:
-        DataFault: fewer than four samples, or images that cannot be compared.
     """
     people = {case_id: source.header(case_id).subject for case_id in source.train_ids}
     known = KnownSubjects(tuple(people), (), people).like(samples, source)

@@ -47,13 +47,7 @@ def check_weights(run: RunDescription) -> Path:
 
 
 def load_run(run: Path | RunFolder, device: str = "auto") -> Run:
-    """Open a run: build its generator and load the averaged weights, checked against their hash.
-
-    Raises:
-        UsageFault: there is no run, or it has no weights yet.
-        IntegrityFault: the weights are not the manifest's.
-        EnvironmentFault: its networks or its samples are larger than the memory.
-    """
+    """Open a run: build its generator and load the averaged weights, checked against their hash."""
     from gansynth.core.generator import move
     from gansynth.runtime.devices import pick_device
     from gansynth.training.checkpoint import load_tensors
@@ -149,10 +143,6 @@ def build_fitting(build: Callable[[], Generator], path: Path) -> Generator:
 
     They are built without memory first. torch's random state is kept. ``path``: the averaged
     weights; of a generator without networks anything.
-
-    Raises:
-        IntegrityFault: the weights have other shapes, or are no safetensors file.
-        EnvironmentFault: the networks are larger than the memory.
     """
     import torch
     from safetensors import SafetensorError, safe_open
@@ -243,12 +233,7 @@ def _first_line(error: Exception) -> str:
 
 
 def load_composite(run: RunDescription, device: str) -> CompositeBase:
-    """Open the parts that generate images, each checked against the composite's manifest.
-
-    Raises:
-        UsageFault: not all parts are fitted yet.
-        IntegrityFault: a part has changed, or the parts do not fit together.
-    """
+    """Open the parts that generate images, each checked against the composite's manifest."""
     from gansynth.sampling.composite import CompositeGenerator, CompositePart, PerClassGenerator
 
     check_parts(run)

@@ -137,7 +137,6 @@ class PngWriter(PictureWriter):
         self.folders = ["images"] if self.one_file else [f"images/{name}" for name in names]
 
     def add(self, item: Item) -> None:
-        """Write images, mask and overlay."""
         labels, boxes, mask = item.labels, item.boxes, item.mask
         file = f"{item.name}.png"
         row = {"case": item.name}
@@ -174,7 +173,6 @@ class PngWriter(PictureWriter):
         self.rows.append(row)
 
     def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Write the table and ``dataset.json``."""
         with open(self.folder / "manifest.csv", "w", encoding="utf-8", newline="") as stream:
             table = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
             table.writeheader()

@@ -92,7 +92,6 @@ def noted(sample: Sample, settings: Mapping[str, Any]) -> Sample:
 
 
 def _as_stored(sample: Sample, dtype: str) -> Sample:
-    """Return a sample with the values that are stored, as float32."""
     image = np.asarray(sample.image).astype(dtype).astype(np.float32)
     return replace(sample, image=image)
 
@@ -134,7 +133,6 @@ class SampleRecord:
 
     @classmethod
     def of(cls, provenance: Mapping[str, Any], name: str) -> SampleRecord:
-        """Read a sample's provenance."""
         try:
             settings = {"seed": provenance["seed"], **provenance["settings"]}
             if "asking" in settings:

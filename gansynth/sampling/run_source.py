@@ -40,13 +40,7 @@ if TYPE_CHECKING:
 
 
 def viewed(source: CaseSource, view: Mapping[str, Any]) -> CaseSource:
-    """Return a source through a view, with the label maps of the run that the view may name.
-
-    Raises:
-        UsageFault: a channel or class that the source does not have.
-        DataFault: the named run does not generate labels.
-        IntegrityFault: that run has changed.
-    """
+    """Return a source through a view, with the label maps of the run that the view may name."""
     if "labels_by" not in view or isinstance(source, SourceView):
         return data_viewed(source, view)
     folder = (Path(view.get(HOME, ".")) / view["labels_by"]).resolve()
@@ -155,11 +149,7 @@ def open_source(request: SourceRequest) -> CaseSource:
 
 
 def open_real(request: Mapping[str, Any], source: CaseSource) -> CaseSource:
-    """Open real cases of another source, a ``SourceRequest`` as JSON, in the run's own format.
-
-    Raises:
-        UsageFault, DataFault: it does not open, or its cases are not like the run's own.
-    """
+    """Open real cases of another source, a ``SourceRequest`` as JSON, in the run's own format."""
     from gansynth.conditions.condition_source import open_base
 
     with describe_error("--label-source", "--real"):  # both are read alike

@@ -372,9 +372,6 @@ def predict_cases(
         n: number of cases, the first ones; None for all.
         request: what the files depend on, beside the cases; see ``write``.
         conditions: another source of images, as in ``SampleRequest``; they need no labels.
-
-    Raises:
-        UsageFault: the folder holds something else, or images do not fit.
     """
     run_source = viewed(source, run.request.view)
     cases = run_source if conditions is None else open_base(conditions, run_source, labelled=False)

@@ -248,11 +248,7 @@ class Sampler:
         return self.run.space.to_host(Sample(background, None), shape).image
 
     def check_cases(self) -> None:
-        """Read all training cases, and refuse any that differs from what the run has seen.
-
-        Raises:
-            IntegrityFault: naming the first such case.
-        """
+        """Read all training cases, and refuse any that differs from what the run has seen."""
         cases = self.sampler.case_pool.cases
         for case_id in cases.ids:
             cases.admit(case_id)
@@ -338,10 +334,6 @@ def open_drawer(
     Returns:
         The drawer, in the space of the run's own source, and a function that maps its samples to
         the host. It is None if both have the same source.
-
-    Raises:
-        GansynthError: a run is damaged or does not fit its source, has not grown to its size, or a
-            request is not supported.
     """
     opened = load_run(run, device)
     refuse_below_size(opened, request)

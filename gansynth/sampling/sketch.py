@@ -35,7 +35,6 @@ class Sketch:
 
     @classmethod
     def of(cls, sample: Sample) -> Sketch:
-        """Return the sketch of a sample."""
         boxes = sample.boxes
         coords = None if boxes is None else np.asarray(boxes.coords, np.float32)
         classes = None if boxes is None else np.asarray(boxes.labels, np.int16)

@@ -75,10 +75,6 @@ def write(
 
     Returns:
         What the writer and ``counts`` report.
-
-    Raises:
-        IntegrityFault: a sample for sharing repeats a real image, or a generated file has no mark.
-        EnvironmentFault: the disk refuses.
     """
     origins: dict[str, Mapping[str, Any]] = {}
     public_facts: dict[str, Mapping[str, Any]] = {}
@@ -141,10 +137,6 @@ def held(
 
     Returns:
         None if nothing is there, or if it is to be replaced.
-
-    Raises:
-        UsageFault: the folder holds something else.
-        IntegrityFault: a file in it is missing or was changed.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None

@@ -785,7 +785,6 @@ class LesionSampleChecks:
         draws.same(windowed, draws.samples, "windows with the margin of lesion_margin()")
 
     def _bare(self, number: int) -> Condition:
-        """Return a condition of a body without a lesion."""
         body = self.cases.bodies[number]
         return replace(
             self.requested[number],

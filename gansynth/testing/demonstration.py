@@ -267,9 +267,6 @@ def write_set(request: DemoRequest, kind: str, reporter: Reporter) -> dict[str, 
 
     Returns:
         What they are, how many, where, and a command to run on them.
-
-    Raises:
-        UsageFault: ``out`` holds other files, or a sequence is unknown.
     """
     from gansynth.testing.phantoms import KINDS
 
@@ -309,9 +306,6 @@ def _claim(request: DemoRequest, work: Mapping[str, Any]) -> bool:
     """Take a new folder, or that of the same demo, and return whether that was begun before.
 
     ``force`` removes an earlier demo first, never anything else.
-
-    Raises:
-        UsageFault: the folder holds something else.
     """
     out = Path(request.out)
     settings = json.dumps({"seed": request.seed} | dict(work), indent=2)

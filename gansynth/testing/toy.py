@@ -54,12 +54,10 @@ class ToySource(CaseSource):
 
     @property
     def name(self) -> str:
-        """``toy:3`` or ``toy:2``."""
         return f"toy:{len(self._shape)}"
 
     @property
     def schema(self) -> Schema:
-        """Two channels; labels -1 (outside), 0, 1, 2."""
         return Schema(
             channels=("first", "second"),
             labels={"background": 0, "one": 1, "two": 2},
@@ -73,21 +71,17 @@ class ToySource(CaseSource):
 
     @property
     def space(self) -> Space:
-        """A crop of the size of a case."""
         return Space("crop", self._shape)
 
     @property
     def train_ids(self) -> tuple[str, ...]:
-        """The first twelve cases."""
         return tuple(self._cases)[:12]
 
     @property
     def held_out_ids(self) -> tuple[str, ...]:
-        """The last four cases."""
         return tuple(self._cases)[12:]
 
     def load(self, case_id: str) -> Case:
-        """Return a case with read-only arrays."""
         return self._cases[case_id]
 
 

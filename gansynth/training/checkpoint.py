@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,13 +90,8 @@ def drop_old(folder: Path, newest: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def latest(
-    folder: Path, fits: Callable[[Checkpoint], bool] = lambda whole: True
-) -> Checkpoint | None:
-    """Return the newest whole checkpoint that fits; None if there are none.
-
-    Raises IntegrityFault: every checkpoint is damaged.
-    """
+def latest(folder: Path) -> Checkpoint | None:
+    """Return the newest whole checkpoint; None if there are none."""
     damaged: list[str] = []
     for candidate in sorted(folder.glob("step-*"), reverse=True):
         try:
@@ -114,9 +109,7 @@ def latest(
         ) as error:
             damaged.append(f"{candidate.name}: {error}")
             continue
-        whole = Checkpoint(candidate, tensors, state, damaged)
-        if fits(whole):
-            return whole
+        return Checkpoint(candidate, tensors, state, damaged)
     if damaged:
         raise IntegrityFault(
             "training.all-checkpoints-damaged",

@@ -129,9 +129,6 @@ class TensorBoardLog:
         folder: of the run; None: nothing is logged.
         config: settings of the run, a JSON-able document.
         warn: called when the log fails later.
-
-    Raises:
-        EnvironmentFault: TensorBoard is not installed, or does not import.
     """
 
     def __init__(
@@ -215,10 +212,7 @@ class TensorBoardLog:
 
 
 def check_tensorboard() -> None:
-    """Refuse a log that cannot be opened, before the training; nothing is imported.
-
-    Raises EnvironmentFault: TensorBoard is not installed.
-    """
+    """Refuse a log that cannot be opened, before the training; nothing is imported."""
     if importlib.util.find_spec("tensorboard") is None:
         raise EnvironmentFault(
             "training.tensorboard-not-installed",

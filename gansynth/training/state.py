@@ -36,7 +36,6 @@ class TrainingState:
 
     @classmethod
     def of(cls, generator: Generator, scaler: torch.amp.GradScaler) -> TrainingState:
-        """Return the state of a generator at the start of its training."""
         nets = generator.nets
         optimizers = {
             player: generator.optimizer(player, [p for n in names for p in nets[n].parameters()])

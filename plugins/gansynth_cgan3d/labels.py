@@ -42,7 +42,6 @@ class CGAN3DLabels(CGAN):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can under its options."""
         o, shared = self.options, super().capabilities
         missed = (
             "train longer (--set steps=N), give labels of few voxels more weight (--set dice=20), "
@@ -70,11 +69,9 @@ class CGAN3DLabels(CGAN):
 
     @property
     def target_channels(self) -> tuple[str, ...]:
-        """``drawn:0`` for each label value."""
         return tuple([f"drawn:{value}" for value in self.schema.label_values])
 
     def inputs_of_batch(self, batch: Batch, step: TrainingStep | None = None) -> ConditionInputs:
-        """Return the given channels of a training batch."""
         return ConditionInputs(given=batch.image[:, self.given])
 
     def inputs_of(self, conditions: Sequence[Condition]) -> ConditionInputs:
@@ -84,7 +81,6 @@ class CGAN3DLabels(CGAN):
     def condition_parts(
         self, inputs: ConditionInputs, part: Callable[[Tensor], Tensor]
     ) -> list[Tensor]:
-        """Return the given channels."""
         assert inputs.given is not None
         return [part(inputs.given)]
 
@@ -105,7 +101,6 @@ class CGAN3DLabels(CGAN):
         return Sample(condition.given.astype(np.float32), labels)
 
     def own_terms(self, step: TrainingStep, fake: Tensor, real: Tensor) -> Mapping[str, Tensor]:
-        """Return the soft Dice of the foreground."""
         if not self.options.dice:
             return {}
         foreground = [i for i, value in enumerate(self.schema.label_values) if value > 0]

@@ -46,7 +46,6 @@ class CGAN3DLesion(CGAN):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can under its options."""
         o, shared = self.options, super().capabilities
         remedies = dict(shared.remedies) | {"organs": "name the lesions (--set lesions=NAME)"}
         return replace(
@@ -81,7 +80,6 @@ class CGAN3DLesion(CGAN):
 
     @property
     def judges(self) -> list[Discriminator]:
-        """The discriminators, the global one first."""
         o = self.options
         return [*super().judges, *self.local_judges(["hole"], o.local, o.local_size)]
 
@@ -98,16 +96,13 @@ class CGAN3DLesion(CGAN):
     # -- training cases --------------------------------------------------------------------------
 
     def accepts(self, case: Case) -> bool:
-        """Accept crops that show a lesion."""
         return self.inserting.accepts(case)
 
     def observe(self, cases: Iterable[Case]) -> dict[str, Any]:
-        """Fit statistics of lesions."""
         self.inserting.statistics.fit(cases)
         return {"lesions": self.inserting.statistics.to_json()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``observe`` returned."""
         self.inserting.statistics.load_json(state.get("lesions", {}))
 
     # -- conditions ------------------------------------------------------------------------------
@@ -126,7 +121,6 @@ class CGAN3DLesion(CGAN):
     def condition_parts(
         self, inputs: ConditionInputs, part: Callable[[Tensor], Tensor]
     ) -> list[Tensor]:
-        """Return labels, hole and start image."""
         insertion = inserted(inputs)
         units = self.units(inputs, insertion.start)
         start = insertion.start if units is None else units.standardised(insertion.start)

@@ -182,7 +182,6 @@ class CGAN(Generator):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can under its options."""
         remedies = {
             "not finite": "Lower the learning rates (--set lr_generator=1e-4)",
             "at chance": "a stronger discriminator: --set spectral_norm=false",
@@ -267,7 +266,6 @@ class CGAN(Generator):
     # -- networks --------------------------------------------------------------------------------
 
     def networks(self) -> dict[str, nn.Module]:
-        """Return U-Net and PatchGAN."""
         o = self.options
         self.loss, self.pool = losses.ADVERSARIAL[o.loss], ImagePool(0)
         midpoint = self.loss.midpoint or 0.0
@@ -369,7 +367,6 @@ class CGAN(Generator):
         return players
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Return Adam at the player's learning rate."""
         o = self.options
         rates = {
             "generator": o.lr_generator,

@@ -149,7 +149,6 @@ class CGAN3DOptions(CGANOptions):
         return self.context.partition(":")[2] if isinstance(self.context, str) else None
 
     def conflicts(self) -> dict[str, bool]:
-        """See ``CGANOptions``."""
         given, edited, own_units = bool(self.given), bool(self.fit_edits), self.output == "tanh"
         unlike = "fit_edits: samples have other label maps than the real images, so features do not"
         return super().conflicts() | {

@@ -58,7 +58,6 @@ class CGAN3D(CGAN):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can under its options."""
         o, takes = self.options, set[Input]({"labels"})
         if o.given:
             takes.add("channels")
@@ -105,7 +104,6 @@ class CGAN3D(CGAN):
 
     @property
     def judges(self) -> list[Discriminator]:
-        """The discriminators, the global one first."""
         o = self.options
         values = self.schema.lesion_values(o.lesions) if o.local else ()
         names = [f"label:{value}" for value in values]
@@ -131,7 +129,6 @@ class CGAN3D(CGAN):
         return automatic(self.options, cases)
 
     def observe(self, cases: Iterable[Case]) -> dict[str, Any]:
-        """Fit intensities and context clusters."""
         watched = self._watched(cases)
         self.clusters.fit(watched)
         for _ in watched:
@@ -148,7 +145,6 @@ class CGAN3D(CGAN):
             yield case
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``observe`` returned."""
         self.clusters.load_json(state)
         if self.options.standardise:
             self.intensities.load_json(state["intensities"])
@@ -166,7 +162,6 @@ class CGAN3D(CGAN):
         return self.clusters.of_image(case.image) if self.options.clusters else None
 
     def whole_context_key(self) -> str:
-        """Return the clusters' centres."""
         return json.dumps(self.clusters.to_json()) if self.options.clusters else ""
 
     def cut_context(self, case: Case, whole: Clusters, corner: Sequence[int]) -> LabelArray:
@@ -193,7 +188,6 @@ class CGAN3D(CGAN):
     def condition_parts(
         self, inputs: ConditionInputs, part: Callable[[Tensor], Tensor]
     ) -> list[Tensor]:
-        """Return labels, body, context and given channels."""
         parts = super().condition_parts(inputs, part)
         if self.options.body_of is not None:
             assert inputs.context is not None, "the batch has the body of context()"
@@ -238,7 +232,6 @@ class CGAN3D(CGAN):
         return torch.where((labels == OUTSIDE)[:, None], value, drawn)
 
     def sample_of(self, drawn: Tensor, condition: Condition) -> Sample:
-        """Return all channels, with those that are given."""
         if condition.given is None or not self.given:
             return super().sample_of(drawn, condition)
         image = np.empty((len(self.schema.channels), *drawn.shape[1:]), np.float32)
@@ -259,7 +252,6 @@ class CGAN3D(CGAN):
         return losses.l1(fake, real, lowpass=lowpass)
 
     def own_terms(self, step: TrainingStep, fake: Tensor, real: Tensor) -> Mapping[str, Tensor]:
-        """Return the perceptual loss."""
         if not self.options.perceptual:
             return {}
         features_of = cast(Perceptor, self.nets["perceptor"]).features

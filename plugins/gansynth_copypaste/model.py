@@ -107,7 +107,6 @@ class CopyPaste(Generator):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can under its options."""
         o = self.options
         return Capabilities(
             takes=frozenset({"labels", "lesion"}),
@@ -137,14 +136,12 @@ class CopyPaste(Generator):
         return {"limits": self.limits.tolist(), "contrasts": usual}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``observe`` returned."""
         self.limits = np.array(state["limits"])
         # Older runs have signs to all around a lesion, which tell nothing of nested classes.
         contrasts = state.get("contrasts", {})
         self.usual = {border: np.array(row) for border, row in contrasts.items()}
 
     def lesion_margin(self) -> int | None:
-        """See ``Generator.lesion_margin``."""
         return None if self.options.image_level else max(self._reach, AROUND)
 
     @property

@@ -76,7 +76,6 @@ class CPGGAN(Generator):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can under its options."""
         o, takes = self.options, set[Input]({"boxes"})
         if o.condition == "class":
             takes.add("class")
@@ -177,7 +176,6 @@ class CPGGAN(Generator):
     # -- training ----------------------------------------------------------------------------------
 
     def phases(self) -> Sequence[Phase]:
-        """Return the phases of ``CPGGANObjective``."""
         return self.objective.phases()
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -226,17 +224,12 @@ class CPGGAN(Generator):
             yield case
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``observe`` returned."""
         if not state:
             return
         self.intensities.load_json(state["intensities"])
         self.counts = [int(count) for count in state["classes"]]
         contrast = state["contrast"]
         self.contrast = None if contrast is None else LesionContrast.from_json(contrast)
-
-    def standardised(self, image: Tensor) -> Tensor:
-        """Return images in the networks' units, float32."""
-        return self.intensities.standardised(image)
 
     def kinds_of(self, batch: Batch) -> Tensor | None:
         """Return the classes of a training batch, int64 (B,); None if unconditional."""
@@ -456,7 +449,7 @@ class CPGGANObjective:
                 f"--set patch={list(batch.image.shape[2:])}: cpggan needs whole images, "
                 f"expected {list(self.gan.size)} voxels; leave patch out",
             )
-        return self.gan.standardised(batch.image)
+        return self.gan.intensities.standardised(batch.image)
 
     def _at_level(self, step: TrainingStep, pair: Tensor) -> Tensor:
         """Return full-size pairs at the stage's size, blurred while it fades in."""

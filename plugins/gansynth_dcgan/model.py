@@ -59,7 +59,6 @@ class DCGAN(Generator):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can under its options."""
         o = self.options
         against_collapse = ["lower rates (--set lr_generator=...)"]
         if o.objective != "wgan-gp":
@@ -133,7 +132,6 @@ class DCGAN(Generator):
     # -- training ----------------------------------------------------------------------------------
 
     def phases(self) -> Sequence[Phase]:
-        """Return the phases of ``DCGANObjective``."""
         return self.objective.phases()
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -177,7 +175,6 @@ class DCGAN(Generator):
                 yield case.labels
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``observe`` returned."""
         if not state:
             return
         self.intensities.load_json(state["intensities"])

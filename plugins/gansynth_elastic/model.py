@@ -79,7 +79,6 @@ class ElasticGenerator(Generator):
 
     @property
     def capabilities(self) -> Capabilities:
-        """See ``Generator.capabilities``."""
         # The edits of cgan3d, in its order: a seed then gives both the same shapes.
         return Capabilities(
             takes=frozenset({"labels", "image"}),
@@ -98,7 +97,6 @@ class ElasticGenerator(Generator):
         return {"scans": found}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """See ``Generator.load_state``."""
         self.scans = np.array(state["scans"], np.float64) if "scans" in state else None
 
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:

@@ -81,7 +81,6 @@ class Parametric(Generator):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can under its options."""
         names = self.options.lesions
         return Capabilities(
             takes=frozenset({"labels", "lesion"}),
@@ -93,7 +92,6 @@ class Parametric(Generator):
         )
 
     def networks(self) -> dict[str, nn.Module]:
-        """Return none."""
         self.values = self.schema.lesion_values(self.options.lesions)
         return {}
 
@@ -134,7 +132,6 @@ class Parametric(Generator):
             )
 
     def lesion_margin(self) -> int:
-        """See ``Generator.lesion_margin``."""
         return AROUND
 
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:

@@ -166,11 +166,7 @@ def predict(
 
 
 def settings(job: DetectorJob) -> dict[str, Any]:
-    """Return the settings of ultralytics for a job.
-
-    Raises:
-        UsageFault: an unknown option or value, or one that would break the ratio.
-    """
+    """Return the settings of ultralytics for a job."""
     ours = dict(OURS, model="--set model=", save_dir="--set output=")
     refuse_options(job.options, ours, REFUSED, _cfg.DEFAULT_CFG_DICT, "ultralytics")
     model = find_model(job.model)

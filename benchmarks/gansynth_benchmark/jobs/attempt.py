@@ -174,9 +174,6 @@ def attempt(order: AttemptSpec, *, logged: bool) -> AttemptResult:
 
     Args:
         logged: the output of this process goes to the job's log.
-
-    Raises:
-        GansynthError: the attempt could not begin.
     """
     store, key = ResultStore(order.store), order.job.key
     with store.lock(key) as mine:

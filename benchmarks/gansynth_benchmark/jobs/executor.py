@@ -60,7 +60,6 @@ class HereExecutor(Executor):
     """Runs jobs in this process, one after the other: for a debugger, a profiler, or a test."""
 
     def submit(self, order: AttemptSpec) -> Future[AttemptResult]:
-        """Run a job, to its end."""
         future, before = Future[AttemptResult](), dict(os.environ)
         os.environ.update(order.job.env)
         try:
@@ -102,7 +101,6 @@ class LocalExecutor(Executor):
         return self._devices
 
     def open(self, store: Path) -> None:
-        """Check the platform."""
         if os.name != "posix":
             raise EnvironmentFault(
                 "benchmark.jobs-on-unsupported-system",
@@ -110,7 +108,6 @@ class LocalExecutor(Executor):
             )
 
     def submit(self, order: AttemptSpec) -> Future[AttemptResult]:
-        """Start an attempt in a free slot."""
         used = {running.slot for running in self._left.values()}
         slot = min(set(range(self.slots)) - used)
         process = start(order, self.environ(slot))

@@ -99,7 +99,6 @@ class GraphReport:
         return [f"{count} job{'s' * (count != 1)}: {counts}", *failures]
 
     def raise_if_failed(self) -> None:
-        """Raise an error if a job failed."""
         failed = self.of(JobPhase.FAILED)
         if failed:
             raise TrainingFault(
@@ -236,7 +235,6 @@ class _JobRunner:
         return left
 
     def _submit(self) -> bool:
-        """Submit ready jobs to the executor."""
         changed = False
         for standing in self.graph.ready():
             if len(self.running) >= self.executor.slots:
@@ -276,7 +274,6 @@ class _JobRunner:
         return size == known and now - since > SILENT
 
     def _note_begun(self) -> bool:
-        """Mark queued jobs that have begun as running."""
         changed = False
         for standing in self.graph.in_phase(JobPhase.QUEUED):
             trace = self.store.trace(standing.job.key)

@@ -57,7 +57,6 @@ def device_names(environ: Mapping[str, str]) -> str:
 
 
 def _processor() -> str:
-    """Return the processor's model."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

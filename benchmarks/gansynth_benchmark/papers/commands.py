@@ -32,11 +32,7 @@ MANY = 1_000_000  # a large number of steps, to compare the lengths of epochs be
 
 
 class PaperCommands:
-    """Words after ``gansynth`` for a plan on given data.
-
-    Raises:
-        UsageFault: the scale is unknown, or the regions are not valid.
-    """
+    """Words after ``gansynth`` for a plan on given data."""
 
     def __init__(self, plan: PaperTablePlan, options: PapersRequest, out: Path) -> None:
         self.plan, self.asked, self.out = plan, options, out
@@ -109,12 +105,7 @@ class PaperCommands:
 
     @cached_property
     def source(self) -> Any:
-        """The cases, opened.
-
-        Raises:
-            GansynthError: the cases cannot be opened.
-            UsageFault: the cases lack a label of a region.
-        """
+        """The cases, opened."""
         # Reads of a table of raters are of the slices that its recipe cuts.
         source = open_source(self._request({} if self.plan.raters else self.asked.read))
         labels = set(map(str, source.schema.foreground))

@@ -97,7 +97,6 @@ class PictureWriter:
         return {file: shows}
 
     def _sets(self) -> Iterator[tuple[str, Runs]]:
-        """Yield the runs of a plan; of raters each fitted set, with its name."""
         commands = self.commands
         if not commands.plan.raters:
             yield "", {name: FittedRun(commands.run(name)) for name in commands.plan.generators}

@@ -232,7 +232,6 @@ class PaperTablePlan(ClosedModel):
 
     @property
     def picture_rows(self) -> list[PictureRow]:
-        """The rows of all pictures."""
         return [row for picture in self.pictures for row in picture.rows]
 
     @cached_property

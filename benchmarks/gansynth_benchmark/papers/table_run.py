@@ -57,7 +57,6 @@ class PaperTableRun:
 
     @property
     def plan(self) -> PaperTablePlan:
-        """The table."""
         return self.commands.plan
 
     def listed(self) -> list[list[str]]:
@@ -85,11 +84,7 @@ class PaperTableRun:
         return [name for name in self.plan.generators if name in needed]
 
     def call(self, words: Sequence[str]) -> str:
-        """Run a command and return its output.
-
-        Raises:
-            GansynthError: it failed; with its exit code. Its own message is above.
-        """
+        """Run a command and return its output."""
         text = said(words, self.commands.out)
         self.say(f"$ {text}")
         line = [sys.executable, "-m", "gansynth_cli", *words, "--json"]

@@ -25,6 +25,7 @@ TRUTH, PREDICTED = "#56b4e9", "#e69f00"
 EDGE = 480  # approximate pixels along the longer side of a picture
 WINDOW = 1.0, 99.5  # percentiles of the image that are shown black and white
 
+MOST_CASES = 6  # that are shown
 LINE, DASH = 3, 8  # width of an outline and length of a dash, in pixels
 
 Labels = npt.NDArray[np.integer[Any]]
@@ -58,7 +59,7 @@ class Overlay:
     png: bytes
 
 
-def worst_cases(document: Mapping[str, Any], most: int = 6) -> list[WorstCase]:
+def worst_cases(document: Mapping[str, Any]) -> list[WorstCase]:
     """Choose the worst test cases by the primary measure.
 
     Returns:
@@ -77,7 +78,7 @@ def worst_cases(document: Mapping[str, Any], most: int = 6) -> list[WorstCase]:
     queues = [_losses(study, arm.key) for arm in study.others]
     queues = sorted(filter(None, queues), key=lambda queue: -queue[0].lost)
     turns = zip_longest(_once(lowest), *queues)
-    return [worst for turn in turns for worst in turn if worst is not None][:most]
+    return [worst for turn in turns for worst in turn if worst is not None][:MOST_CASES]
 
 
 def _losses(study: ReportData, arm: str) -> list[WorstCase]:
@@ -166,13 +167,13 @@ def _outlines(labels: Labels, width: int) -> npt.NDArray[np.bool_]:
     return np.asarray(most != minimum_filter(labels, width + 1, mode="constant"))
 
 
-def overlays_of(document: Mapping[str, Any], study: BenchmarkStudy, most: int = 6) -> list[Overlay]:
+def overlays_of(document: Mapping[str, Any], study: BenchmarkStudy) -> list[Overlay]:
     """Return pictures of the worst cases for a report; cases without files are left out.
 
     They are patient images and appear in the user's own report only.
     """
     overlays = []
-    for worst in worst_cases(document, most):
+    for worst in worst_cases(document):
         run = worst.run
         home = study.folder / JOBS / run["key"] / PREDICTIONS
         by_subject = run.get("by") == "subject"

@@ -128,7 +128,6 @@ class ReportData:
         return str(self.document["arms"][key]["title"])
 
     def places(self, arms: Sequence[ReportArm]) -> Iterator[tuple[ReportArm, int]]:
-        """Yield each of the arms at each size."""
         for arm in arms:
             for n in self.sizes:
                 yield arm, n

@@ -50,13 +50,7 @@ class Rater:
 
 
 def read_answers(study: Study, paths: Sequence[Path]) -> list[Rater]:
-    """Read the answers of a study's raters, ordered by name.
-
-    Raises:
-        DataFault: a file is missing, no file of answers, of another study or incomplete, or two
-            files are of one rater.
-        IntegrityFault: a file has other images than the page that the study gave its rater.
-    """
+    """Read the answers of a study's raters, ordered by name."""
     raters: dict[str, Rater] = {}
     seen: dict[str, Path] = {}
     for path in paths:

@@ -58,12 +58,7 @@ class StudyImages:
 
 
 def gather(run: Run, source: CaseSource, options: TuringOptions, reporter: Reporter) -> StudyImages:
-    """Cut real images, generate as many samples, and shuffle them.
-
-    Raises:
-        UsageFault: fewer cases than images, an unknown class or channel, or too many bytes.
-        TrainingFault: most samples are rejected.
-    """
+    """Cut real images, generate as many samples, and shuffle them."""
     maker = _ImageMaker(run, source, options)
     with reporter.task(2 * options.n, "image") as bar:
         maker.measure()
@@ -97,7 +92,6 @@ class _ImageMaker:
 
     @cached_property
     def real(self) -> CaseSource:
-        """The source of the real images."""
         own_source = self._sampler.source
         return own_source if self.options.real is None else open_real(self.options.real, own_source)
 

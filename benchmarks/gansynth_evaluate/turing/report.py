@@ -42,10 +42,6 @@ def results(study: Study, answers: Sequence[Path]) -> dict[str, Any]:
 
     Returns:
         A JSON-able document; see ``docs/turing_test.md``.
-
-    Raises:
-        DataFault: a file is none of this study, incomplete, or of a rater who has another.
-        IntegrityFault: a file was not made by a page of this study.
     """
     from gansynth_evaluate.turing.summary import conclusions, warnings
 

@@ -77,12 +77,7 @@ class Study:
         return dict(sorted(codes.items()))
 
     def write_pages(self, raters: int) -> list[Path]:
-        """Write the pages of the first raters that are not there yet; all their paths.
-
-        Raises:
-            UsageFault: too many raters.
-            IntegrityFault: the images are missing or damaged.
-        """
+        """Write the pages of the first raters that are not there yet; all their paths."""
         if not 1 <= raters <= MOST_RATERS:
             raise UsageFault(
                 "turing-test.raters-out-of-range", f"--raters {raters}: expected 1 to {MOST_RATERS}"
@@ -140,10 +135,6 @@ def make_study(
 
     Returns:
         The study, and the page of each rater.
-
-    Raises:
-        UsageFault: no run, or the folder holds something else, or a study with other options.
-        GansynthError: what opening run and source, cutting and sampling raise.
     """
     folder, options = folder or default_folder(run), options or TuringOptions()
     if (folder / STUDY).exists():
@@ -190,12 +181,7 @@ def make_study(
 
 
 def open_study(folder: Path) -> Study:
-    """Open a study.
-
-    Raises:
-        DataFault: there is none.
-        IntegrityFault: its document is damaged, or of another version.
-    """
+    """Open a study."""
     path = folder / STUDY
     if not path.is_file():
         raise DataFault(

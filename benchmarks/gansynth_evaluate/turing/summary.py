@@ -176,8 +176,8 @@ def _cell(value: Any) -> Any:
     return int(value) if isinstance(value, bool) else cell(value)
 
 
-def _percent(share: float | None, digits: int = 1) -> str:
-    return "-" if share is None else f"{100 * share:.{digits}f}".removesuffix(".0")
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}".removesuffix(".0")
 
 
 def _interval(share: Document) -> str:

@@ -92,11 +92,7 @@ def _text(path: Path) -> str:
 
 
 def section_of(text: str, section: str, page: str) -> str:
-    """Return the first section whose heading holds the words, with all below it.
-
-    Raises:
-        UsageFault: no heading holds them.
-    """
+    """Return the first section whose heading holds the words, with all below it."""
     starts, headings = zip(*_headings(text), strict=True)
     for index, heading in enumerate(headings):
         if _plain(section) in _plain(heading):

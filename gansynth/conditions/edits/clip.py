@@ -65,7 +65,6 @@ class Clip(Edit):
         return params
 
     def apply(self, context: EditContext, params: Params) -> EditResult:
-        """See ``Edit.apply``."""
         labels, margin = context.labels, params["margin_mm"]
         if params.get("to") == "image":
             labels = _shown(context)

@@ -315,7 +315,6 @@ class Transplant(DonorEdit):
         return {"strength": 0.0, "donor": donors[0] if donors else None, "why": why}
 
     def apply(self, context: EditContext, params: Params) -> EditResult:
-        """See ``Edit.apply``."""
         if params["strength"] == 0:
             return replaced(context, context.labels.copy())
         classes = params["classes"] or context.schema.foreground
@@ -422,7 +421,6 @@ class Interpolate(DonorEdit):
         return {"strength": 0.0, "tries": tries}
 
     def apply(self, context: EditContext, params: Params) -> EditResult:
-        """See ``Edit.apply``."""
         labels, schema = context.labels, context.schema
         if params["strength"] == 0:
             return replaced(context, labels.copy())

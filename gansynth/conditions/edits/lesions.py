@@ -22,7 +22,7 @@ from gansynth.conditions.edits.shared import (
     unchanged,
 )
 from gansynth.conditions.location_prior import learning_cases, whole
-from gansynth.core.case_pool import CaseContext, CasePool
+from gansynth.core.case_pool import CasePool
 from gansynth.core.edit import CaseEdit, Edit, EditContext, EditOptions, EditResult, Params
 from gansynth.core.geometry import (
     Matrix,
@@ -77,11 +77,6 @@ def lesions(
     box = bounding_box(mask)
     cut = np.where(mask[box], labels[box], np.int16(0))
     return [LesionPart(cut, box, labels.shape, schema.spacing)]
-
-
-def cut_by_crop(part: LesionPart, case_context: CaseContext) -> bool:
-    """Whether a lesion may go on beyond the crop, where its shape is unknown."""
-    return bool(case_context.placement.corner) and part.cut_off
 
 
 def taken(labels: LabelArray, part: LesionPart) -> LabelArray:
@@ -182,7 +177,8 @@ class Size(CaseEdit):
         voxels = [part.voxels for part in pieces]
         for number, part in enumerate(pieces):
             factors.append(1.0)
-            if cut_by_crop(part, case_context) or part.volume < options.min_mm3:
+            cut = case_context.placement.corner and part.cut_off  # it may go on beyond the crop
+            if cut or part.volume < options.min_mm3:
                 continue
             left = taken(now, part)
             for _ in range(TRIES):
@@ -337,7 +333,6 @@ class Blob(Edit):
         return unchanged("no room for an ellipsoid")
 
     def apply(self, context: EditContext, params: Params) -> EditResult:
-        """See ``Edit.apply``."""
         kept, self._kept = self._kept, None
         if kept is not None and kept[0] is context and kept[1] is params:
             return kept[2]

@@ -66,11 +66,7 @@ class VolumeEdit(Edit):
     options: VolumeEditOptions
 
     def draw(self, context: EditContext, rng: Rng) -> dict[str, Any]:
-        """Draw ``factor`` on the volume (2D: on the area).
-
-        Raises:
-            UsageFault: if the options name a class the schema lacks.
-        """
+        """Draw ``factor`` on the volume (2D: on the area)."""
         labels, schema = context.labels, context.schema
         classes = chosen_classes(self.name, self.options.classes, schema)
         chosen = mask_of(labels, classes or schema.foreground)
@@ -85,7 +81,6 @@ class VolumeEdit(Edit):
         return {"strength": 0.0, "tries": len(STRENGTHS)}
 
     def apply(self, context: EditContext, params: Params) -> EditResult:
-        """See ``Edit.apply``."""
         labels, schema = context.labels, context.schema
         if params["strength"] == 0:
             return EditResult(labels.copy())

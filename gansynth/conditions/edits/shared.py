@@ -124,9 +124,7 @@ def ordered(options: Ranged) -> Ranged:
     return options
 
 
-def chosen_classes(
-    edit: str, classes: Sequence[int] | None, schema: Schema, key: str = "classes"
-) -> list[int] | None:
+def chosen_classes(edit: str, classes: Sequence[int] | None, schema: Schema) -> list[int] | None:
     """Return the label values of an edit's options, sorted; None for the whole foreground."""
     if classes is None:
         return None
@@ -135,8 +133,8 @@ def chosen_classes(
     if unknown:
         raise UsageFault(
             "conditions.edit-classes-unknown",
-            f"edit {edit!r}: {key} holds {unknown}, expected values among "
-            f"{list(schema.foreground)}; leave {key} out to take the whole foreground",
+            f"edit {edit!r}: classes holds {unknown}, expected values among "
+            f"{list(schema.foreground)}; leave classes out to take the whole foreground",
         )
     return chosen
 

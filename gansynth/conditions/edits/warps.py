@@ -100,11 +100,7 @@ class WarpEdit(Edit):
         return 1.0
 
     def draw(self, context: EditContext, rng: Rng) -> dict[str, Any]:
-        """See ``Edit.draw``; the returned ``tries`` and ``strength`` say what was used.
-
-        Raises:
-            UsageFault: if the options name a class the schema lacks.
-        """
+        """See ``Edit.draw``; the returned ``tries`` and ``strength`` say what was used."""
         labels, schema = context.labels, context.schema
         chosen = chosen_classes(self.name, self.options.classes, schema)
         moved = mask_of(labels, schema.foreground if chosen is None else chosen)
@@ -258,7 +254,6 @@ class Identity(Edit):
         return {}
 
     def apply(self, context: EditContext, params: Params) -> EditResult:
-        """A copy of the labels."""
         return EditResult(context.labels.copy())
 
 
@@ -308,13 +303,11 @@ class Flip(WarpEdit):
         return {"axis": axis, "mirror": moved.shape[axis] - 1}
 
     def coordinates(self, shape: Sequence[int], schema: Schema, params: Params) -> FloatArray:
-        """See ``WarpEdit.coordinates``."""
         pull = np.indices(shape, np.float32)
         pull[params["axis"]] = params["mirror"] - pull[params["axis"]]
         return pull
 
     def affine(self, schema: Schema, params: Params) -> Matrix:
-        """See ``WarpEdit.affine``."""
         matrix = np.eye(schema.ndim, schema.ndim + 1)
         matrix[params["axis"], [params["axis"], -1]] = -1, params["mirror"]
         return matrix
@@ -343,11 +336,9 @@ class Rotate(WarpEdit):
         }
 
     def coordinates(self, shape: Sequence[int], schema: Schema, params: Params) -> FloatArray:
-        """See ``WarpEdit.coordinates``."""
         return affine_coordinates(shape, self._back(schema, params), params["centre"])
 
     def affine(self, schema: Schema, params: Params) -> Matrix:
-        """See ``WarpEdit.affine``."""
         return about(params["centre"], self._back(schema, params))
 
     def _back(self, schema: Schema, params: Params) -> Matrix:
@@ -395,12 +386,10 @@ class ScaleEdit(WarpEdit):
         return {"factor": math.exp(strength * log_factor), "centre": list(centroid(moved))}
 
     def coordinates(self, shape: Sequence[int], schema: Schema, params: Params) -> FloatArray:
-        """See ``WarpEdit.coordinates``."""
         matrix = np.eye(len(shape)) / params["factor"]
         return affine_coordinates(shape, matrix, params["centre"])
 
     def affine(self, schema: Schema, params: Params) -> Matrix:
-        """See ``WarpEdit.affine``."""
         return about(params["centre"], np.eye(schema.ndim) / params["factor"])
 
     def volume_factor(self, schema: Schema, params: Params) -> float:
@@ -429,11 +418,9 @@ class Shift(WarpEdit):
         return {"shift_mm": (length * random_direction(schema.ndim, rng)).tolist()}
 
     def coordinates(self, shape: Sequence[int], schema: Schema, params: Params) -> FloatArray:
-        """See ``WarpEdit.coordinates``."""
         return affine_coordinates(shape, self.affine(schema, params), (0.0,) * len(shape))
 
     def affine(self, schema: Schema, params: Params) -> Matrix:
-        """See ``WarpEdit.affine``."""
         voxels = np.array(params["shift_mm"]) / np.array(schema.spacing)
         return np.asarray(np.c_[np.eye(schema.ndim), -voxels])
 
@@ -482,7 +469,6 @@ class ElasticEdit(WarpEdit):
         return {"seed": seed, "amplitude_mm": strength * amplitude, "correlation_mm": width}
 
     def coordinates(self, shape: Sequence[int], schema: Schema, params: Params) -> FloatArray:
-        """See ``WarpEdit.coordinates``."""
         field = SmoothField(params["seed"], shape, schema.spacing, params["correlation_mm"])
         return field.coordinates(params["amplitude_mm"])
 

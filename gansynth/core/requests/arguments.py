@@ -51,9 +51,6 @@ def with_checked_arguments(
         name: of the function, if it is another.
         options: whose keyword-only parameters stand for ``**options``, and whose docstring says
             what else means.
-
-    Raises:
-        UsageFault: later, from a call; it names the argument, its value, and what is expected.
     """
     signature = _signature(function, options)
     kinds = {key: each.annotation for key, each in signature.parameters.items()}

@@ -460,11 +460,7 @@ def method_of(model: Callable[P, Q], work: Callable[[S, Q], R]) -> Callable[Conc
 
 
 def _settled(cls: Any, args: Sequence[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the named arguments, with those that are no fields among the settings.
-
-    Raises:
-        UsageFault: a text for a number or a switch, or True for a number.
-    """
+    """Return the named arguments, with those that are no fields among the settings."""
     named = dict(values)
     for name, value in (dict(zip(cls.positional(), args, strict=False)) | named).items():
         field = cls.model_fields.get(name)

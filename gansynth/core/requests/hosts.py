@@ -169,7 +169,6 @@ class AugmentRequest(
     }
 
     def called(self, name: str) -> str:
-        """Return what is typed for a field."""
         if name == "options":
             return "host options after --"
         if name == "set":  # the first flag of a setting, if there is one
@@ -228,14 +227,12 @@ class AugmentRequest(
 
     @cached_property
     def mix(self) -> Mix:
-        """Ratio and schedule."""
         from gansynth.core.schedule import Mix
 
         return Mix.parse(self.ratio, self.schedule)
 
     @cached_property
     def size(self) -> BankSize:
-        """Size of the bank."""
         from gansynth.core.bank_options import BankSize
 
         return BankSize.parse(str(self.bank_size))

@@ -39,7 +39,6 @@ class MemorySection(Request):
     quarter of what is free."""
 
     def check(self) -> None:
-        """Refuse what is no size."""
         super().check()
         if self.cache_memory is not None:
             bytes_of(self.cache_memory, "--cache-memory")

@@ -33,7 +33,6 @@ class NumpyArray(VolumeReader):
     beside = (".json",)
 
     def header(self, path: Path) -> VolumeHeader:
-        """Read an array's header, and its voxel size."""
         with _array_in(path) as stream:
             version = np.lib.format.read_magic(stream)
             readers = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
@@ -101,7 +100,6 @@ class Picture(VolumeReader):
         return VolumeHeader(found, np.dtype(dtype), affine, tuple(affine.diagonal()[:3]), affine)
 
     def read(self, path: Path) -> npt.NDArray[Any]:
-        """Read the pixels."""
         if path.suffix.lower().startswith(".tif"):
             import tifffile
 

@@ -40,7 +40,6 @@ class DicomSeries(VolumeReader):
     endings = (FOLDER,)
 
     def header(self, path: Path) -> Announced:
-        """Read the headers of all slices."""
         drawn = _drawn_in(path)
         if drawn is not None:
             return read_volume_header(drawn)

@@ -41,7 +41,6 @@ class Itk(VolumeReader):
     beside = (".raw", ".zraw", ".raw.gz")
 
     def header(self, path: Path) -> tuple[Sequence[int], npt.DTypeLike, npt.ArrayLike]:
-        """Read what ITK calls the image's information."""
         found = information(path)
         return shape_of(found), dtype_of(found), affine_of(found)
 
@@ -52,7 +51,6 @@ class Itk(VolumeReader):
         return voxels_of(image)
 
     def write(self, path: Path, array: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> None:
-        """Write a label map, compressed."""
         itk = quiet_itk()
         image, own = itk.GetImageFromArray(array.T), TO_RAS @ affine
         sizes = np.linalg.norm(own[:3, :3], axis=0)

@@ -25,11 +25,9 @@ class Nifti(VolumeReader):
     endings = (".nii", ".nii.gz")
 
     def header(self, path: Path) -> VolumeHeader:
-        """Read a header of NIfTI-1 or 2."""
         return nifti_header(path)
 
     def read(self, path: Path) -> npt.NDArray[Any]:
-        """Read the voxels as stored."""
         return nifti_voxels(path)
 
 
@@ -40,7 +38,6 @@ class Analyze(VolumeReader):
     beside = (".img", ".mat")
 
     def header(self, path: Path) -> VolumeHeader:
-        """Read the .hdr file."""
         if path.read_bytes()[344:346] == b"ni":
             return nifti_header(path, single=False)
         image = _loaded(path)
@@ -53,7 +50,6 @@ class Analyze(VolumeReader):
         )
 
     def read(self, path: Path) -> npt.NDArray[Any]:
-        """Read the .img file, as stored."""
         return np.asarray(_loaded(path).dataobj.get_unscaled())
 
 
@@ -63,7 +59,6 @@ class AnalyzeVoxels(Analyze):
     endings, listed = (".img",), False
 
     def header(self, path: Path) -> VolumeHeader:
-        """Read the .hdr file beside."""
         return super().header(path.with_suffix(".hdr"))
 
 
@@ -73,7 +68,6 @@ class FreeSurfer(VolumeReader):
     endings = (".mgz", ".mgh")
 
     def header(self, path: Path) -> tuple[tuple[int, ...], Any, npt.NDArray[np.float64]]:
-        """Read a header."""
         import nibabel
 
         with path.open("rb") as raw:
@@ -92,7 +86,6 @@ class FreeSurfer(VolumeReader):
         return np.asarray(nibabel.MGHImage.from_bytes(data).dataobj)
 
     def write(self, path: Path, array: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> None:
-        """Write a label map."""
         import nibabel
 
         nibabel.MGHImage(array, affine).to_filename(path)

@@ -1,7 +1,5 @@
 """A host that trains a segmenter on crops, and predicts whole cases: four members of its own."""
 
-# ruff: noqa: D102 - methods that override those of Framework and Intake
-
 from __future__ import annotations
 
 from abc import abstractmethod

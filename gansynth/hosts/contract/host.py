@@ -137,9 +137,6 @@ class Framework(ABC):
         Args:
             folder: of the results, in place of ``place``: a process of the training may have
                 variables that name other folders than those checked.
-
-        Raises:
-            UsageFault: cases, options or ways of mixing that the framework does not take.
         """
         self.source, self.request = source, request
         self.intake = self.Intake(source, self.name)

@@ -175,11 +175,7 @@ def without_ignore(what: str, instead: str = "") -> UsageFault:
 
 
 def find_result(request: PredictRequest) -> Path:
-    """Return the folder of a training's record: the one that is named, or the only one below.
-
-    Raises:
-        UsageFault: there is none, or more than one.
-    """
+    """Return the folder of a training's record: the one that is named, or the only one below."""
     folder = Path(request.result)
     if not folder.is_dir():
         raise UsageFault(
@@ -207,11 +203,7 @@ def find_result(request: PredictRequest) -> Path:
 
 
 def trained_sessions(folder: Path) -> list[dict[str, Any]]:
-    """Return the sessions of a training, of which the last has trained.
-
-    Raises:
-        UsageFault: nothing was trained in it.
-    """
+    """Return the sessions of a training, of which the last has trained."""
     sessions = record.read_sessions(folder)
     if not sessions or not sessions[-1]["epochs"][1]:
         raise UsageFault(
@@ -223,11 +215,7 @@ def trained_sessions(folder: Path) -> list[dict[str, Any]]:
 
 
 def newest_session(folder: Path) -> Mapping[str, Any]:
-    """Return the newest session of a training.
-
-    Raises:
-        UsageFault: nothing was trained in it.
-    """
+    """Return the newest session of a training."""
     sessions = trained_sessions(folder)
     if "target" not in sessions[-1]:
         document = record.read_record(folder)
@@ -278,9 +266,6 @@ def write_labels(
     Args:
         labels: int16 (D, H, W) or (H, W), on the grid of ``source.load``.
         numbers: label -> its number in a picture, as training masks hold it, where they differ.
-
-    Raises:
-        DataFault: the case is of no file. EnvironmentFault: the disk refuses.
     """
     written = write_prediction(source, case, labels, folder, numbers=numbers)
     if written is None:

@@ -117,9 +117,6 @@ def training_in(look: Callable[[], TrainingFolder]) -> Iterator[TrainingFolder]:
 
     Args:
         look: returns the folder, which another process may have changed meanwhile.
-
-    Raises:
-        EnvironmentFault: another process uses it, or it cannot be written.
     """
     from gansynth.sampling.manifest import locked
 
@@ -167,11 +164,7 @@ def version_of(package: str) -> str | None:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Read the record of a training in its folder; empty if there is none.
-
-    Raises:
-        IntegrityFault: a newer version of gansynth wrote it.
-    """
+    """Read the record of a training in its folder; empty if there is none."""
     file = folder / FILE
     document: dict[str, Any] = read_json(file) if file.is_file() else {}
     check_format(file, None, None, document.get("gansynth"), f"train again: {elsewhere(folder)}")

@@ -284,12 +284,7 @@ class Session:
         return self._check_samples(request) if request.mix.synthetic else of_space
 
     def _check_samples(self, request: AugmentRequest) -> SampleSource:
-        """Check the generator or bank, and return it with everything that it has seen.
-
-        Raises:
-            IntegrityFault: leakage, another space, or a damaged bank.
-            UsageFault, DataFault: samples that the host cannot learn from, or an invalid request.
-        """
+        """Check the generator or bank, and return it with everything that it has seen."""
         found, source, intake = find_sample_source(request), self.source, self.host.intake
         run, bank, lineage = found.run, found.bank, found.lineage
         kind = "generator" if bank is None else "bank"

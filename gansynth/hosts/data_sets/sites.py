@@ -38,10 +38,6 @@ def sites_asked(request: CheckRequest, source: CaseSource) -> list[tuple[Site, S
     """Return the pairs of sites that ``--sites`` or ``--against`` asks to compare.
 
     Of three sites or more, each is compared with all others together.
-
-    Raises:
-        UsageFault: the other cases do not open, or have other channels or axes.
-        DataFault: a site has one subject, or a subject is of two sites.
     """
     if request.against is not None:
         return [(_site(source.name, source), _against(request, source))]
@@ -144,7 +140,6 @@ def _sites(text: str, source: CaseSource) -> list[Site]:
 
 
 def _others(site: Site, sites: Sequence[Site]) -> Site:
-    """Return all other sites as one."""
     subjects: dict[str, str] = {}
     for other in sites:
         if other is not site:

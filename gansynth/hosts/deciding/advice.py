@@ -246,11 +246,7 @@ def _apart(mine: Description, other: Description, limits: Sequence[Limit]) -> tu
 
 
 def describe_source(source: CaseSource, contents: Contents | None = None) -> Description:
-    """Describe what up to 128 training cases of any labelled source hold.
-
-    Raises:
-        GansynthError: a case cannot be read.
-    """
+    """Describe what up to 128 training cases of any labelled source hold."""
     found = contents or contents_of(source)
     names = found.lesions or found.organs
     values = [source.schema.labels[name] for name in names]
@@ -281,7 +277,6 @@ class _Figures:
         self.of: dict[str, list[float]] = {}
 
     def median(self, name: str) -> float | None:
-        """Return the median of a figure."""
         values = self.of.get(name)
         return round(float(np.median(values)), 4) if values else None
 

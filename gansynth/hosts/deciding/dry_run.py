@@ -175,11 +175,7 @@ def _measured_sampler(session: Session) -> tuple[Sampler | None, float]:
 
 
 def timed_sampler(session: Session) -> tuple[Sampler, float]:
-    """Draw two samples as a producer would; return their sampler and the second one's seconds.
-
-    Raises:
-        GansynthError: a producer would fail, or one of the samples would be rejected.
-    """
+    """Draw two samples as a producer would; return their sampler and the second one's seconds."""
     from gansynth.runtime.devices import producer_device
     from gansynth.sampling.sampler import open_drawer
 

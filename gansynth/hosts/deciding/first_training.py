@@ -51,9 +51,6 @@ def unvouched(request: AugmentRequest, asked: SourceRequest) -> tuple[CaseSource
 
     Args:
         asked: the training cases.
-
-    Raises:
-        UsageFault: scans with label maps beside such without, or ``first`` for them.
     """
     if request.lesion_free or request.bank is not None or not request.mix.synthetic:
         return ()
@@ -217,10 +214,6 @@ def check_markable(
 
     Args:
         vow: what else can be typed; empty where nothing can.
-
-    Raises:
-        UsageFault: a target without probabilities, labels without one to ignore, scans of another
-            kind, or an export without a first training.
     """
     typed = request.typed("unlabelled")
     odd = [each for each in scans if not isinstance(each, VolumeSource | PictureSource)]
@@ -247,11 +240,7 @@ def check_markable(
 
 
 def check_named(folder: Path, held_out: HeldOut) -> None:
-    """Refuse a training of ``--first`` that has seen held-out people.
-
-    Raises:
-        IntegrityFault: naming them.
-    """
+    """Refuse a training of ``--first`` that has seen held-out people."""
     door = Door("--first", "Name a training on this fold, or leave --first out: one is made")
     for lineage in record.lineages_of(newest_session(folder)):
         refuse_seen(lineage, held_out, door)

@@ -64,9 +64,6 @@ def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
     """Decide what is left out, and say why; prepare the data if their target needs it.
 
     A dry run prepares nothing, and looks at the raw data instead.
-
-    Raises:
-        GansynthError: data that cannot be used.
     """
     asked = SourceRequest.parse(str(request.data))
     scans = check_opens(request.samples, asked)
@@ -228,11 +225,7 @@ def _prepared(
 
 
 def describe(source: CaseSource, found: Contents, subjects: int) -> str:
-    """Return in a line how many cases there are, and what is in them.
-
-    Raises:
-        UsageFault: neither label maps nor boxes.
-    """
+    """Return in a line how many cases there are, and what is in them."""
     schema, ids = source.schema, source.train_ids
     line = (
         f"{source.name}: {len(ids) + len(source.held_out_ids)} cases of {subjects} subject(s), "

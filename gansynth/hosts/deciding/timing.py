@@ -76,9 +76,6 @@ def pace_of(alone: Session) -> Mapping[str, Any]:
 
     It is judged on a few of the held-out cases. Nothing is written but to a temporary folder. Empty
     where it doesn't begin soon enough.
-
-    Raises:
-        GansynthError: the short training fails.
     """
     request, host = alone.request, alone.host
     if not host.Options.output_key:
@@ -104,9 +101,6 @@ def noted_by(words: Sequence[str], environ: Mapping[str, str], file: Path) -> Ma
     """Return what a process notes in a file, with ``began``, when it was begun, monotonic.
 
     It is ended once the time for measuring is over; what it has noted until then counts.
-
-    Raises:
-        GansynthError: it fails.
     """
     run = partial(processes.run, words, environ, file.with_suffix(".log"), show=lambda line: None)
     began = time.monotonic()
@@ -154,7 +148,6 @@ class Timeline(NullReporter):
 
     @contextmanager
     def task(self, total: int, title: str, done: float = 0) -> Iterator[ProgressTask]:
-        """Note the units of the training."""
         if title == self._unit:
             yield self
             return

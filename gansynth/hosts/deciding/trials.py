@@ -4,8 +4,6 @@ A benchmark asks all of it. It is optional: a host's own answers are a second cl
 beside the host (``register_trials``).
 """
 
-# ruff: noqa: D102 - methods that override those of Trials
-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

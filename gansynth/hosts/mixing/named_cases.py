@@ -35,9 +35,6 @@ def held_out_named(named: NamedCases, spec: BankSpec) -> HeldOut:
     Args:
         named: a folder of their images, or a list of records, of ids or files (compared without
             folder, ending and case) or of images (C, D, H, W), (C, H, W).
-
-    Raises:
-        UsageFault: no list; an empty one; or no name in it looks as any of the bank's does.
     """
     if isinstance(named, HeldOut):
         return named

@@ -56,10 +56,6 @@ def evaluate_held_out(
     Returns:
         The document of ``Evaluation.document``, with ``predictions`` (case -> file, or None if none
         was written) and ``without_labels``.
-
-    Raises:
-        DataFault: a case cannot be read, or a prediction has another shape.
-        EnvironmentFault: the disk refuses.
     """
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch) if folder is None else folder
@@ -116,9 +112,6 @@ def refuse_unmeasurable(source: CaseSource, *, saved: bool) -> None:
     """Reject a source whose predictions could not be measured after a training.
 
     ``saved``: whether the training writes them.
-
-    Raises:
-        UsageFault: its cases have no files, or other label maps than these, or nothing is saved.
     """
     files = source.files(source.held_out_ids[0]) if source.held_out_ids else None
     if files is None or files.shape is None:
@@ -144,10 +137,6 @@ def prediction_files(source: CaseSource, folder: Path) -> dict[str, Prediction]:
     """Return held-out case -> predicted and true label map, without unlabelled cases.
 
     Both are on the grid of the case's own file, even if the source resamples.
-
-    Raises:
-        UsageFault: as ``refuse_unmeasurable``.
-        DataFault: the training has not ended, or a file is missing.
     """
     refuse_unmeasurable(source, saved=True)
     document = read_json(folder / METRICS, hint=WAY_OUT)

@@ -229,16 +229,12 @@ class UNetGenerator(nn.Module):
             shapes.append(tuple(shrunk(shapes[-1], stride)))
         return shapes
 
-    def noise_shapes(self, size: Sequence[int]) -> list[tuple[int, ...]]:
-        """Return the spatial shapes of the noise: per level, finest first, then for the head."""
-        shapes = self.level_shapes(size)
-        return [*shapes, shapes[0]] if self.style.noise else []
-
     def latent_shapes(self, size: Sequence[int]) -> list[tuple[int, ...]]:
         """Return shapes (channels, ...) of standard normal numbers: of noise, then of dropout."""
         shapes = self.level_shapes(size)
         drop = [(self.widths[i], *shapes[i]) for i in self._dropped]
-        return [(1, *shape) for shape in self.noise_shapes(size)] + drop
+        noisy = [*shapes, shapes[0]] if self.style.noise else []  # of each level, then of the head
+        return [(1, *shape) for shape in noisy] + drop
 
     @property
     def _dropped(self) -> range:

@@ -117,7 +117,6 @@ class ContrastFilter(Filter):
         return {"classes": classes}
 
     def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
-        """Load the contrast of each class."""
         known: dict[int, ClassContrast] = {}
         for name, facts in state["classes"].items():
             fields = dict(facts)

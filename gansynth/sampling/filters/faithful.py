@@ -132,7 +132,6 @@ class FaithfulFilter(Filter):
         )
 
     def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
-        """Build the segmenter from its weights."""
         import torch
 
         from gansynth.metrics.faithfulness import EvaluationSegmenterOptions, load_segmenter
@@ -147,7 +146,6 @@ class FaithfulFilter(Filter):
         self._classes, self._least = schema.foreground, float(state["least"])
 
     def judge(self, sample: Sample, request: FilterRequest) -> FilterResult:
-        """Segment a sample and compare with its labels."""
         if sample.labels is None:
             return FilterResult()
         dice = self._dice(self._segmenter.predict(sample.image), sample.labels)

@@ -159,12 +159,7 @@ class LearntFilters:
     def load(
         cls, run: RunDescription, texts: Sequence[str], schema: Schema, device: str = "cpu"
     ) -> LearntFilters:
-        """Load the fitted filters of a run's folder.
-
-        Raises:
-            UsageFault: one has not been fitted there.
-            IntegrityFault: one is damaged, or was fitted on cases that are not the run's.
-        """
+        """Load the fitted filters of a run's folder."""
         filters = build_filters(texts)
         lineage: Lineage | None = None
         for item in filters:
@@ -214,11 +209,6 @@ def ensure_learnt(
     """Fit the filters that a run's folder lacks, and load all of them.
 
     If another process fits them at the same time, this one waits and loads its result.
-
-    Raises:
-        UsageFault: there is no such filter, or the source has no suitable cases.
-        IntegrityFault: see ``LearntFilters.load``; or a case is not the one the run was fitted on.
-        EnvironmentFault: the run's folder cannot be written to.
     """
     if not filters:
         return LearntFilters((), None)

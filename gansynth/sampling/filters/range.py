@@ -89,12 +89,10 @@ class RangeFilter(Filter):
         return {"labels": limits, "most": round(max(most, 0.0) + self.options.tolerance, 4)}
 
     def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
-        """Load the range of each label."""
         self._known, self._most = state["labels"], float(state["most"])
         self._schema = schema
 
     def judge(self, sample: Sample, request: FilterRequest) -> FilterResult:
-        """Measure how far a sample exceeds the ranges."""
         beyond, where = self._worst(sample.image, sample.labels)
         if not np.isfinite(beyond) or beyond > self._most:
             return FilterResult(

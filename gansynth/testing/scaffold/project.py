@@ -105,12 +105,7 @@ def plan_project(name: str, kind: str = "generator", folder: Path | None = None)
 
 
 def write_project(project: PluginProject) -> None:
-    """Write a project atomically.
-
-    Raises:
-        UsageFault: the folder was created in the meantime.
-        EnvironmentFault: a file cannot be written.
-    """
+    """Write a project atomically."""
     folder = project.folder.absolute()
     with whole_folder(folder) as temporary:
         for path, text in project.files.items():
