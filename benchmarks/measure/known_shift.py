@@ -6,7 +6,8 @@ grey values that only rises leads there; tumours are bright at both. It is blurr
     python known_shift.py --source lgg_flair256 -o FOLDER
 
 writes FOLDER/cases (slices of 64 x 64 and masks; names begin with ``flair`` or ``likeT2``) and
-FOLDER/scans, slices of the second site without masks, of people who are in neither.
+FOLDER/scans, slices of the second site without masks, of people who are in neither; those of them
+without a tumour are in FOLDER/free, too.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 EDGE = 64
-GREYS = ((0, 0), (12, 10), (40, 225), (90, 60), (150, 150), (255, 250))
-"""A FLAIR grey value and that of the second site; between them a straight line. Tissue has 90."""
+FLAIR, LIKE_T2 = (0, 12, 40, 90, 150, 255), (0, 10, 225, 60, 150, 250)
+"""Grey values, and what they are at the second site; straight lines between them. Tissue has 90."""
 BLUR, NOISE = 0.6, 6.0
 """Deviations, in pixels and in grey values."""
 PEOPLE = {"flair": 30, "likeT2": 32, "scans": 15}
@@ -29,7 +30,7 @@ PEOPLE = {"flair": 30, "likeT2": 32, "scans": 15}
 
 def like_t2(greys: np.ndarray, name: str) -> np.ndarray:
     """Return a slice's greys at the second site; noise depends on the file's name alone."""
-    mapped = np.interp(greys, *zip(*GREYS, strict=True))
+    mapped = np.interp(greys, FLAIR, LIKE_T2)
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     grain = NOISE * rng.standard_normal(greys.shape)
     return (gaussian_filter(mapped, BLUR) + grain).round().clip(0, 255).astype(np.uint8)

@@ -132,13 +132,13 @@ class Translate(Generator):
         return image, self.theirs.standardised(step.batch.scans)
 
     def _there(self, image: Tensor, grain: Tensor) -> Tensor:
-        change = self.nets["generator"](torch.cat((image, grain), 1))
+        change: Tensor = self.nets["generator"](torch.cat((image, grain), 1))
         return (image + change).float()
 
-    def _unfound(self, fake: Tensor, labels: Any) -> Tensor:
+    def _unfound(self, there: Tensor, labels: Any) -> Tensor:
         """Cross-entropy, each label of equal weight: a small lesion counts as much as the rest."""
         asked = gansynth.one_hot(labels, self.schema.label_values)
-        surprise = -functional.log_softmax(self.nets["segmenter"](fake, ()).float(), 1) * asked
+        surprise = -functional.log_softmax(self.nets["segmenter"](there, ()).float(), 1) * asked
         axes = [0, *range(2, surprise.ndim)]
         present = asked.sum(axes)
         return (surprise.sum(axes) / present.clamp(min=1)).sum() / (present > 0).sum().clamp(min=1)
