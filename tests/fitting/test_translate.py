@@ -49,6 +49,17 @@ def test_samples_have_the_grey_values_of_the_scans(translate, tmp_path):
     assert abs(drawn - theirs) < 0.4 * abs(ours - theirs)
 
 
+def test_the_same_scans_give_the_same_samples(translate, tmp_path):
+    data, scans = save(tmp_path / "ours", "a"), scans_of(tmp_path)
+    words: Any = {"data": data, "target_scans": scans, "device": "cpu", "quiet": True}
+    runs = [
+        gansynth.fit("translate", **words, width=4, steps=3, out=tmp_path / name)
+        for name in ("one", "other")
+    ]
+    one, other = (run.sample(1)[0].image for run in runs)
+    assert np.array_equal(one, other)
+
+
 def test_what_no_longer_stands_out_is_rejected(translate, tmp_path, run_json):
     data, scans = save(tmp_path / "ours", "a"), scans_of(tmp_path)
     words = ("--data", data, "--target-scans", scans, "-o", tmp_path / "run", *SMALL)
