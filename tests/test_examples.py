@@ -13,19 +13,22 @@ pytestmark = [pytest.mark.ci, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def strangers(tmp_path_factory) -> Environment:
-    """Three distributions by others, installed, and a run of the first of them."""
+    """Four distributions by others, installed, and a run of the first of them."""
     clean = Environment(tmp_path_factory.mktemp("strangers"))
     clean.pip(ROOT)
     for name, kind in (("flow", "generator"), ("bids", "writer"), ("monai", "host")):
         folder = ROOT / "examples" / f"gansynth_{name}"
         clean.pip(folder)
         assert code_lines((folder / f"gansynth_{name}.py").read_text()) <= LINES[kind]
+    clean.pip(ROOT / "examples/gansynth_translate")
     small = ("--set", "steps=40", "--set", "width=8", "--device", "cpu")
     clean.run("gansynth", "fit", "flow", "--data", "example:3d", "-o", "flow", *small)
     return clean
 
 
-@pytest.mark.parametrize("words", [("flow", "--steps", 800), ("bids",)], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "words", [("flow", "--steps", 800), ("bids",), ("translate",)], ids=lambda words: words[0]
+)
 def test_a_strangers_plugin_keeps_its_contract(strangers, words):
     strangers.run("gansynth", "plugins", "check", *words)
 
@@ -33,7 +36,7 @@ def test_a_strangers_plugin_keeps_its_contract(strangers, words):
 def test_examples_are_typed_against_what_is_installed(strangers):
     pytest.importorskip("monai", reason="MONAI is not installed: pip install monai")
     files = sorted((ROOT / "examples").glob("gansynth_*/gansynth_*.py"))
-    assert len(files) == 3
+    assert len(files) == 4
     strangers.run("python", "-m", "mypy", "--strict", "--cache-dir", "types", *files)
 
 

@@ -58,8 +58,8 @@ def pictures(source: Path, out: Path, edge: int) -> str:
     """Write pictures and masks; return the benchmark's command."""
     for _, slices in patients(source, edge):
         for entry in slices:
-            _save(out / "images" / entry.name, entry.image)
-            _save(out / "labels" / entry.name, entry.labels)
+            save(out / "images" / entry.name, entry.image)
+            save(out / "labels" / entry.name, entry.labels)
     plan = "lgg" if edge == 64 else f"lgg_{edge}"
     return f"gansynth benchmark benchmarks/gains/{plan}.yaml --data pictures:{out}"
 
@@ -106,8 +106,8 @@ def yolo(source: Path, out: Path, edge: int) -> str:
             boxes = boxes_of(entry.labels.astype(np.int16), schema, least).coords / edge
             middles, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
             rows = np.hstack([middles[:, ::-1], sizes[:, ::-1]])
-            _save(out / "images" / split / entry.name, entry.image)
-            _save(out / "masks" / split / entry.name, entry.labels)
+            save(out / "images" / split / entry.name, entry.image)
+            save(out / "masks" / split / entry.name, entry.labels)
             label = out / "labels" / split / f"{Path(entry.name).stem}.txt"
             label.parent.mkdir(parents=True, exist_ok=True)
             lines = [" ".join(["0", *(f"{value:.6f}" for value in row)]) for row in rows]
@@ -118,6 +118,7 @@ def yolo(source: Path, out: Path, edge: int) -> str:
     return f"gansynth benchmark benchmarks/gains/lgg_yolo.yaml --data yolo:{out / 'data.yaml'}"
 
 
-def _save(path: Path, pixels: np.ndarray) -> None:
+def save(path: Path, pixels: np.ndarray) -> None:
+    """Write a picture and the folders that it is in."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)

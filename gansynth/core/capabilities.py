@@ -67,7 +67,8 @@ class Capabilities(Document, strict=True, optional=("replays", "donors", "scans"
         donors: whether samples show the other case's image where a lesion is drawn; if not, the
             ``donor`` is the background there.
         rim_mm: how far beyond a lesion samples may differ from the background, mm; None: 1 voxel.
-        scans: whether it learns of unlabelled scans of another site (``observe_scans``).
+        scans: whether it learns of unlabelled scans of another site (``observe_scans``,
+            ``Batch.scans``).
     """
 
     takes: frozenset[Input] = frozenset({"labels"})

@@ -61,6 +61,8 @@ class Batch:
         box_labels: int64 (B, M), their classes; -1 in rows beyond a sample's own.
         asked: int64 like ``labels``: label maps for this step's synthetic samples, where edited
             (``Capabilities.fit_edits``). None where they are the cases' own.
+        scans: float32 like ``image``: as many crops of unlabelled scans of another site
+            (``Capabilities.scans``), drawn by themselves. None without such scans.
     """
 
     image: Tensor
@@ -72,6 +74,7 @@ class Batch:
     box_labels: Tensor | None = None
     asked: Tensor | None = None
     asked_context: Tensor | None = None
+    scans: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
@@ -274,6 +277,7 @@ class Generator(ABC):
         """Return plain statistics of unlabelled scans of another site, as ``observe`` does.
 
         Called after ``observe``, if its capabilities have ``scans``; keys differ from those there.
+        If it trains, each step has crops of them (``Batch.scans``).
         """
         return {}
 

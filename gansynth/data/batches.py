@@ -287,7 +287,8 @@ class CaseBatches:
 
     Several threads may ask for batches at once.
     ``context`` makes context channels of a case. ``accepts`` says whether to train on a case at its
-    place; if not, another is drawn. ``asked`` makes the label map of a synthetic sample.
+    place; if not, another is drawn. ``asked`` makes the label map of a synthetic sample. ``scans``
+    are those of another site.
     """
 
     cases: CaseCache | TrainingCases
@@ -297,6 +298,7 @@ class CaseBatches:
     context: Callable[[Case], LabelArray | None] | None = None
     accepts: Callable[[Case], bool] | None = None
     asked: RequestedMaps | None = None
+    scans: CaseBatches | None = None
 
     def __post_init__(self) -> None:
         self._whole: dict[str, tuple[PlacedCase, Case]] = {}
@@ -316,6 +318,7 @@ class CaseBatches:
         batch.context = _stacked([self._context(*each) for each in accepted])
         batch.padding = self._padding(drawn)
         batch.asked, batch.asked_context = self._asked(step, which, drawn, cases)
+        batch.scans = None if self.scans is None else self.scans(step, stage, which).image
         return batch
 
     def _asked(

@@ -107,7 +107,8 @@ def fit(
         if init_from is not None:
             job.parent_run = ParentRun.open(init_from)
         if target_scans is not None:
-            job.target_scans = TargetScans.open(target_scans, job.generator, job.source)
+            scans = job.target_scans = TargetScans.open(target_scans, job.generator, job.source)
+            job.batches.scans = scans.batches(job.batches.space, job.options.seed)
         check_given(job.target_scans, job.generator)
         refuse_full_disk(job, out)
         if dry_run:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from gansynth.fitting.sample_grids import UNTRAINED
 from gansynth.report.figures import write_curves
 from gansynth.report.page import compose, data_uri, page
 from gansynth.runtime.files import read_json, write_bytes_atomic, write_json_atomic
-from gansynth.runtime.options import overlay, split_settings
+from gansynth.runtime.options import as_typed, overlay, split_settings
 from gansynth.runtime.progress import Reporter
 from gansynth.runtime.version import __version__
 from gansynth.sampling.deidentify import (
@@ -122,7 +121,7 @@ def _seen(lineage: Lineage) -> dict[str, Any]:
 def _changed(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     cls, config = installed().generator(manifest["generator"]), manifest["config"]
     loop = capabilities_of(cls).loop
-    usual = overlay({key: json.dumps(value) for key, value in loop.items()}, {})
+    usual = overlay(as_typed(loop), {})
     models = split_settings(usual, loop_options(cls), cls.Options, generator=cls.name)
     for part, model in zip(("fit", "options"), models, strict=True):
         for key, value in model.model_dump(mode="json").items():
@@ -187,10 +186,7 @@ def _about(run: RunDescription, root: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _shown(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    return [
-        {key: value if isinstance(value, str) else json.dumps(value) for key, value in row.items()}
-        for row in rows
-    ]
+    return [as_typed(row) for row in rows]
 
 
 def _steps(run: Path) -> list[str]:

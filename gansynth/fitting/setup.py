@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -37,7 +36,7 @@ from gansynth.runtime.devices import pick_device, seeded
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import elsewhere, free_bytes, in_units, write_bytes_atomic
 from gansynth.runtime.measuring import Tally, measuring
-from gansynth.runtime.options import overlay, split_settings
+from gansynth.runtime.options import as_typed, overlay, split_settings
 from gansynth.runtime.progress import PLAIN_SECONDS, Reporter, counting
 from gansynth.sampling.manifest import Run, check_lockable, new_manifest
 from gansynth.sampling.open_run import check_room, load_state
@@ -46,7 +45,7 @@ from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 from gansynth.training.checkpoint import KEPT_CHECKPOINTS, bytes_of
 from gansynth.training.loggers import flat
-from gansynth.training.loop import Batches, FitOptions, loop_options, steps_for
+from gansynth.training.loop import FitOptions, loop_options, steps_for
 
 log = logging.getLogger("gansynth")
 CROPS = 32
@@ -81,7 +80,7 @@ class FitJob:
     generator: Generator
     options: FitOptions
     edits: tuple[str, ...]
-    batches: Batches
+    batches: CaseBatches
     crops: CaseBatches
     device: torch.device
     parent_run: ParentRun | None = None
@@ -171,7 +170,7 @@ def resolve(
 ) -> FitJob:
     """Open the source and build the generator, writing nothing. Arguments are as in ``fit``."""
     cls = installed().generator(name)
-    defaults = {key: json.dumps(value) for key, value in capabilities_of(cls).loop.items()}
+    defaults = as_typed(capabilities_of(cls).loop)
     texts = overlay(defaults, settings)
     given, options = split_settings(
         texts, loop_options(cls), cls.Options, generator=name, typed=typed

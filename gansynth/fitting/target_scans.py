@@ -28,6 +28,7 @@ from gansynth.runtime.errors import UsageFault, describe_error
 
 log = logging.getLogger("gansynth")
 SCANS = 64  # that a generator observes, at most
+OWN = 0x7363616E  # separates the random numbers of scans from those of training cases
 DOOR = Door(
     "--target-scans",
     "Leave these cases out, or name others: --target-scans",
@@ -76,9 +77,14 @@ class TargetScans:
             log.warning("--target-scans: %s", text)
         return lineage
 
+    def batches(self, space: Space, seed: int) -> CaseBatches:
+        """Return batches of scans; other random numbers than those of training cases."""
+        (own,) = np.random.SeedSequence((seed, OWN)).generate_state(1)
+        return CaseBatches(TrainingCases(CaseCache(self.source)), space, seed=int(own))
+
     def crops(self, space: Space, seed: int) -> Iterator[Case]:
         """Yield a crop of each scan, of ``SCANS`` evenly spread ones if there are more."""
-        batches = CaseBatches(TrainingCases(CaseCache(self.source)), space)
+        batches = self.batches(space, seed)
         ids, rng = self.source.train_ids, np.random.default_rng(seed)
         for place in np.linspace(0, len(ids) - 1, min(len(ids), SCANS)).round().astype(int):
             yield batches.cut(ids[place], rng)

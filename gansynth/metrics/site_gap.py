@@ -50,7 +50,7 @@ SAY = {
     "body": "another part of the body, or another posture: hardly data for one model",
     "size": "another population, or outlines drawn by another rule: label cases of it",
     "place": "another population or posture: label cases of it",
-    "contrast": "a translation might carry it over (gansynth has none)",
+    "contrast": "a translation might carry it over (examples/gansynth_translate)",
     "turned contrast": "it turns over, which nothing unpaired can know: label cases of it",
     "number": "another mix of patients: draw cases in its proportion",
 }

@@ -9,6 +9,7 @@ option without effect is refused. Defaults and a recipe's values never are.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, TypeVar
@@ -166,6 +167,11 @@ def _refuse_slips(settings: Mapping[str, str], names: Iterable[str], of: str, na
             f"{named('epochs')}: cannot be combined with steps={settings['steps']}, which says the "
             "same; expected one of them",
         )
+
+
+def as_typed(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return values as a user would type them: text as it is, the others as JSON."""
+    return {key: v if isinstance(v, str) else json.dumps(v) for key, v in values.items()}
 
 
 def overlay(base: Mapping[str, str], over: Mapping[str, str]) -> dict[str, str]:

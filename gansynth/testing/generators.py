@@ -58,7 +58,10 @@ def fit_briefly(generator: Generator, cases: Sequence[Case], steps: int) -> obje
 
     def batches(step: int, stage: Stage, which: range) -> Batch:
         chosen = [int(np.random.default_rng((7, step, i)).integers(len(cases))) for i in which]
-        return batch_of([cases[i] for i in chosen], partial(context_of, generator))
+        batch = batch_of([cases[i] for i in chosen], partial(context_of, generator))
+        if generator.capabilities.scans:  # the other site looks as this one
+            batch.scans = batch.image.roll(1, 0)
+        return batch
 
     loop = dict(generator.capabilities.loop, steps=steps, precision="fp32")
     return train(generator, batches, FitOptions.model_validate(loop))

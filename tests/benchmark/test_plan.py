@@ -259,7 +259,7 @@ def test_whatever_can_change_a_number_is_in_the_hash_and_words_for_people_are_no
 
 @pytest.mark.parametrize(
     "file",
-    sorted((BENCHMARKS / "gains").glob("**/*.yaml")),
+    sorted(file for shelf in ("gains", "sites") for file in (BENCHMARKS / shelf).glob("**/*.yaml")),
     ids=lambda f: f"{f.parent.name}-{f.stem}",
 )
 def test_our_own_plans_can_be_read(file, monkeypatch):
