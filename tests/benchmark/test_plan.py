@@ -263,14 +263,20 @@ def test_whatever_can_change_a_number_is_in_the_hash_and_words_for_people_are_no
     ids=lambda f: f"{f.parent.name}-{f.stem}",
 )
 def test_our_own_plans_can_be_read(file, monkeypatch):
-    for folder in ("blank", "controls"):
-        monkeypatch.syspath_prepend(BENCHMARKS / folder)
-    blank, controls = import_module("gansynth_blank"), import_module("gansynth_controls")
+    examples = BENCHMARKS.parent / "examples"
+    for folder in (BENCHMARKS / "blank", BENCHMARKS / "controls", examples / "gansynth_translate"):
+        monkeypatch.syspath_prepend(folder)
+    names = ("gansynth_blank", "gansynth_controls", "gansynth_translate")
+    blank, controls, translate = [import_module(name) for name in names]
     suite = read_suite(file)
     if suite is not None:
         assert file.stem == "suite"
         return
-    with registered(blank, "blank"), registered(controls, "controls"):
+    with (
+        registered(blank, "blank"),
+        registered(controls, "controls"),
+        registered(translate, "translate"),
+    ):
         plan = read_plan(file)
     assert plan.name == (file.parent.name if file.stem == "plan" else file.stem)
     assert len(plan.arms) >= 2
