@@ -116,8 +116,8 @@ class BenchmarkRequest(NewPlanSection, PlanRequest):
             allowed += ["plan", "out", "executor", "pictures"]
             self.refuse_beside(
                 *allowed,
-                message="--hours with {}: expected the cases, how they are read, -o and "
-                "--executor; leave it out, or write a plan by --new",
+                message="--hours with {}: expected beside --hours only the cases, how they are "
+                "read, -o and --executor; leave out {}, or write a plan by --new",
             )
 
 

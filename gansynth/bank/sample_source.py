@@ -138,6 +138,8 @@ def check_others(
     from gansynth.sampling.other_sources import OtherSources
 
     others = OtherSources.open(samples, own, maker.can)
-    for scans in (*others.unlabelled, *others.marked):
+    # Of other scans, which a first training marks, nobody knows yet what they show.
+    known = [scans for scans in others.unlabelled if scans.vouched or scans.has_maps]
+    for scans in (*known, *others.marked):
         reporter.say(str(scans))
     return others, others.refuse_held_out(held_out, host)

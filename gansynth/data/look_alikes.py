@@ -7,16 +7,20 @@ little of whom they show, one would have to find all such pairs by hand.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from gansynth.core.fingerprint import Prints, look_alikes, prints_of
+from gansynth.core.fingerprint import Prints, look_alikes, prints_of, same_looks
 from gansynth.core.source import CaseSource
 from gansynth.data.folds import table_text
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import write_bytes_atomic
+
+FOLDS = 10
+Numbers = npt.NDArray[np.intp]
 
 
 def write_merged_subjects(
@@ -46,7 +50,9 @@ def write_merged_subjects(
         )
     write_bytes_atomic(path, table)
     before, after = len(set(subjects.values())), len(set(merged.values()))
-    return f"{path}: {len(cases)} cases, {before} subjects, {after} without those that look alike"
+    return (
+        f"{path}: {len(cases)} cases, {before} subjects; {after} once those that look alike are one"
+    )
 
 
 def merged_subjects(
@@ -54,19 +60,44 @@ def merged_subjects(
 ) -> dict[str, str]:
     """Map cases to subjects, of which those with nearly identical cases are one, their first.
 
-    ``prints``: of the cases, in the order of ``subjects``.
+    Args:
+        subjects: subject of each case.
+        prints: of the cases, in the same order.
+        ndim: spatial axes of an image.
     """
-    from scipy.sparse import csr_matrix
-    from scipy.sparse.csgraph import connected_components
-
     names = sorted(set(subjects.values()))
     number_of = {name: number for number, name in enumerate(names)}
     owners = np.array([number_of[subject] for subject in subjects.values()])
-    pairs = np.array([*look_alikes(prints, ndim)], np.intp).reshape(-1, 2)
-    ends = owners[pairs[:, 0]], owners[pairs[:, 1]]
-    links = csr_matrix((np.ones(len(pairs)), ends), (len(names), len(names)))
-    _, groups = connected_components(links, directed=False)
+    pairs = look_alikes(prints, ndim)
+    groups = _joined(owners, pairs)
+    # Each image was compared with few others, which may all be of one subject. So ask as the guard
+    # of a fold does, which holds all of a subject out, until it finds nothing.
+    while found := _across_folds(groups[owners], prints, ndim):
+        pairs |= found
+        groups = _joined(owners, pairs)
     first_of: dict[int, str] = {}
     for name, group in zip(names, groups.tolist(), strict=True):
         first_of.setdefault(group, name)
     return {case: first_of[groups[number_of[subject]]] for case, subject in subjects.items()}
+
+
+def _joined(owners: Numbers, pairs: Collection[tuple[int, int]]) -> Numbers:
+    """Return a group of each owner; those of a pair of cases are in one."""
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    count = owners.max() + 1
+    ends = owners[np.array([*pairs], np.intp).reshape(-1, 2)]
+    links = csr_matrix((np.ones(len(ends)), ends.T), (count, count))
+    return np.asarray(connected_components(links, directed=False)[1], np.intp)
+
+
+def _across_folds(groups: Numbers, prints: Sequence[Prints], ndim: int) -> set[tuple[int, int]]:
+    """Return pairs of cases that look the same across folds of whole groups (N,)."""
+    pairs = set[tuple[int, int]]()
+    for fold in range(FOLDS):
+        held_out = np.flatnonzero(groups % FOLDS == fold).tolist()
+        others = np.flatnonzero(groups % FOLDS != fold).tolist()
+        found = same_looks([prints[k] for k in others], [prints[k] for k in held_out], ndim)
+        pairs |= {(others[row], held_out[index]) for index, row in found.items()}
+    return pairs

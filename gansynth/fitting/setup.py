@@ -479,7 +479,7 @@ def same_run(
     if differing:
         # Another place alone is no other run, but says most of how other data differ.
         told = [k for k in keys if k in differing or k == "data.where"]
-        words = [f"{k} is {after.get(k)!r}, was {before.get(k)!r}" for k in told[:3]]
+        words = [f"{k} is {after.get(k)!r}, was {before.get(k)!r}" for k in told]
         raise UsageFault(
             "fitting.folder-holds-other-run",
             f"{out}: holds another run ({'; '.join(words)}), expected the same options to "

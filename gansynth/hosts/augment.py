@@ -426,6 +426,9 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     if len(subjects_of(source)) < FEWEST_SUBJECTS:
         document["warning"] += f", with {FEWEST_SUBJECTS} subjects or more"
         return replace(done, document=document, control=control)
+    if source.held_out_ids and source.files(source.held_out_ids[0]) is None:
+        document["warning"] += ", of cases that have files"
+        return replace(done, document=document, control=control)
     file = Path(settings.get(output_key) or done.document["folder"]) / PLAN
     document["plan"] = plan_text(source, request.target, [arm], places=places_of(source.request))
     document["plan_file"] = str(file)

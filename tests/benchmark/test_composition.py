@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -82,3 +83,10 @@ def test_a_benchmark_tells_what_its_trainings_drew_and_a_fit_has_its_card(traine
     refuse("card", trained / "out", code=2, says=["--methods"])
     suite = ROOT / "benchmarks" / "gains" / "small_lesions"
     refuse("card", suite, "--methods", code=2, says=["has no runs"])
+
+
+def test_of_two_trainings_in_a_folder_one_is_to_be_named(trained, refuse, tmp_path):
+    for name in ("first", "second"):
+        shutil.copytree(trained / "out", tmp_path / name)
+    says = ["holds 2 trainings", "by the newest: gansynth card "]
+    refuse("card", tmp_path, "--methods", code=2, says=says)

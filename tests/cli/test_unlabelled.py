@@ -14,6 +14,7 @@ from PIL import Image
 import gansynth
 from gansynth.conditions.standing_out import LesionContrasts
 from gansynth.core.sample_request import MARKED
+from gansynth.hosts.deciding import dry_run
 from gansynth.runtime.yaml_text import read_yaml
 from tests.adapters.kits import in_this_process
 from tests.conditions.rooms import THREE, patients, pool_of
@@ -342,6 +343,16 @@ def test_a_first_training_marks_scans_that_nobody_vouches_for(
         held = [np.array(Image.open(file)) for file in out.glob("*.png")]
         unsure[sure] = sum(int((labels == 2).sum()) for labels in held)
     assert unsure[0.5] == 0 < unsure[0.6] < unsure[0.95]
+
+
+def test_scans_that_are_to_be_marked_are_not_said_to_be_free_of_lesions(
+    nobody_vouches, run_cli, monkeypatch
+):
+    monkeypatch.setattr(dry_run, "will_it_harm", lambda *_: {"lines": []})  # takes seconds
+    told = run_cli(*nobody_vouches, "--dry-run")
+    assert told.exit_code == 0, told.stderr
+    assert "marks the scans" in told.output
+    assert "taken as free" not in told.output
 
 
 def test_nobody_is_marked_who_is_held_out(marked, nobody_vouches, refuse, tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 import gansynth
+from gansynth.core import fingerprint
 from gansynth.data.picture_files import read_picture
 from tests.data import sets
 from tests.data.sets import save_picture as save
@@ -333,6 +334,17 @@ def test_check_writes_one_subject_for_look_alikes_over_no_other_table(tmp_path, 
     with raises_fault("look-alikes.table-exists", names=str(table)):
         gansynth.check(**asked)
     assert table.read_text() == "case,subject\nmine,1\n"
+
+
+def test_look_alikes_that_all_pairs_at_once_miss_are_found_as_a_guard_finds_them(
+    tmp_path, monkeypatch
+):
+    neighbouring_slices(tmp_path / "set")
+    monkeypatch.setattr(fingerprint, "likely_pairs", lambda *_: ())
+    monkeypatch.setitem(fingerprint.ALIKE, 2, 2.0)  # no picture looks the same as a whole
+    gansynth.check(data=f"pictures:{tmp_path / 'set'}", write_subjects=tmp_path / "subjects.csv")
+    rows = csv.DictReader((tmp_path / "subjects.csv").read_text().splitlines())
+    assert len({row["subject"] for row in rows}) == 6
 
 
 def neighbouring_slices(folder):

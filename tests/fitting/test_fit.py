@@ -143,6 +143,13 @@ def test_what_is_not_the_same_run_is_refused_by_name(
             assert str(caught.value).endswith(f"choose another: -o {run}-2")
 
 
+def test_all_that_differs_is_named(run, toy_fit):
+    changed = {"width": 8, "d_width": 8, "d_levels": 2, "seed": 1}
+    with raises_fault("fitting.folder-holds-other-run") as caught:
+        toy_fit(run, **changed)
+    assert all(f"{name} is {value}" in str(caught.value) for name, value in changed.items())
+
+
 @pytest.mark.parametrize(
     ("dry_run", "expected"),
     [(True, "files.folder-not-writable"), (False, "sampling.run-folder-not-made")],

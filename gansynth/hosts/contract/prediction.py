@@ -194,7 +194,7 @@ def find_result(request: PredictRequest) -> Path:
             "has named at its end",
         )
     newest, *others = [path.parent for path in found]
-    typed = shlex.join(["gansynth", *request.replace(result=newest).command_line])
+    typed = shlex.join(["gansynth", *request.replace(result=str(newest)).command_line])
     raise UsageFault(
         "hosts.result-folder-with-several-trainings",
         f"{folder}: holds {len(found)} trainings, expected one; by the newest: {typed} (or take "
