@@ -137,7 +137,8 @@ ABSENT = {
 def test_what_another_distribution_has_says_which(core_alone, typed):
     id, part = ABSENT[typed]
     said = core_alone.run("gansynth", *typed.split(), code=4).stderr
-    assert said.count("\n") == 1
+    lines = [line for line in said.splitlines() if not line.startswith("working ")]  # if slow
+    assert len(lines) == 1
     assert said.endswith(f"[{id}]\n")
     assert ("pip install nilearn" if part == "nilearn" else f"./wheels/{part} in the clone") in said
 
