@@ -19,12 +19,13 @@ from gansynth.fitting.recipe_plan import plan_recipe
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.machine import hold_cases_in
+from gansynth.runtime.progress import Reporter
 from gansynth.runtime.sizes import bytes_of
 from gansynth.sampling.loaded_run import FittedRun
 from gansynth.training.loggers import check_tensorboard
 
 
-def run_fit(request: FitRequest) -> FittedRun:
+def run_fit(request: FitRequest, reporter: Reporter | None = None) -> FittedRun:
     """Fit a generator on the training cases of one fold: ``gansynth fit``.
 
     Other arguments are settings, e.g. ``steps=2000``; ``gansynth.options(NAME)`` has the keys.
@@ -61,7 +62,7 @@ def run_fit(request: FitRequest) -> FittedRun:
         begin = partial(fit_one, request.generator, source, folder, **arguments)
     else:
         begin = partial(fit_composite, parts, source, folder, **arguments)
-    reporter = request.reporter
+    reporter = reporter or request.reporter
     why = why_cpu(request.device)
     if why is not None:
         reporter.say(why)

@@ -220,7 +220,7 @@ def _augmented(
             before = _first_training(request)  # refuses what cannot be marked
             planned = _before_fit(request, fit, before)
             if request.dry_run:
-                return _plan_all(request, planned, fit, before)
+                return _plan_all(request, planned, fit, before, reporter)
         if fit is not None and not request.dry_run:
             fit_generator(fit, reporter)
     before = None if control else _first_training(request)
@@ -361,7 +361,11 @@ def _before_fit(
 
 
 def _plan_all(
-    request: AugmentRequest, planned: Augmented, fit: FitRequest, before: FirstTraining | None
+    request: AugmentRequest,
+    planned: Augmented,
+    fit: FitRequest,
+    before: FirstTraining | None,
+    reporter: Reporter,
 ) -> Augmented:
     """Plan a fit, and the training after it by one on real cases alone, which takes as long."""
     session, document = planned.session, dict(planned.document)
@@ -370,7 +374,7 @@ def _plan_all(
     settings = session.request.set
     request = request.replace(without=("out",), set=settings)
     with measuring().within(0.5):  # the other half is the training's
-        document.update(planned_fit(fit))
+        document.update(planned_fit(fit, reporter))
     document["harm"] = "printed by this plan once the generator is fitted"
     document.update(time_of(session, request, begun))
     document |= {} if before is None else before.planned(document.get("training_hours"))

@@ -149,10 +149,10 @@ def test_letters_of_all_languages_are_letters(expression):
         "check nifti:scans",
         "import nifti:scans nnunet:7 --root nnunet",
         "fit copypaste --data nifti:scans -o run",
-        "augment nifti:scans --dry-run",
+        "augment nifti:scans --ratio 1:1 --dry-run",
     ],
 )
-def test_each_command_warns_where_nobody_says_who_is_who(
+def test_each_command_warns_once_where_nobody_says_who_is_who(
     command, typed, tmp_path, succeed, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -161,4 +161,4 @@ def test_each_command_warns_where_nobody_says_who_is_who(
         save_nifti(tmp_path / f"scans/images/case{number}.nii.gz", image[0])
         save_nifti(tmp_path / f"scans/labels/case{number}.nii.gz", labels)
     told = succeed(*command.split(), *typed).output
-    assert ("every case is a subject of its own" in told) is (not typed)
+    assert told.count("every case is a subject of its own") == (0 if typed else 1)

@@ -150,13 +150,13 @@ def fit_generator(fit: FitRequest, reporter: Reporter) -> None:
     if is_fitted(fit):
         reporter.say(f"{folder}: is fitted; gansynth sample {folder} --sheet shows its samples")
         return
-    report = run_fit(fit).report
+    report = run_fit(fit, reporter).report
     reporter.say(f"{folder}: fitted on {report['train_cases']} training cases")
 
 
-def planned_fit(fit: FitRequest) -> dict[str, Any]:
+def planned_fit(fit: FitRequest, reporter: Reporter) -> dict[str, Any]:
     """Return what a dry run says of a generator that is not fitted yet."""
-    cost = run_fit(fit.replace(dry_run=True)).report
+    cost = run_fit(fit.replace(dry_run=True), reporter).report
     return {
         "generator": f"{fit.generator}, to be fitted in {fit.out}",
         "fit_hours": round(cost["estimated_minutes"] / 60, 3),
