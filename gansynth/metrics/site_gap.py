@@ -164,7 +164,7 @@ def verdict(differences: Sequence[Difference], *, labelled: bool) -> str:
         return f"fewer than {FEWEST} subjects of a site: nothing is told"
     unknown = "" if labelled else "; without labels there, nothing is known of what is labelled"
     if any(one.kind == "body" for one in shown):
-        return f"another part of the body, or another posture: hardly data for one model{unknown}"
+        return f"{SAY['body']}{unknown}"
     turned = [one.name for one in shown if one.kind == "turned contrast"]
     if turned:
         return f"{' and '.join(turned)} turns over: no unpaired method can know that; label cases"

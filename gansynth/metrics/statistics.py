@@ -380,8 +380,7 @@ def compare(
         )
     pairs, level = paired(arm, control), 1 - confidence
     means = [_mean(each.chosen(pairs.keys, pairs.subjects)) for each in (arm, control)]
-    generalises = generalisation(pairs)
-    test = MeanSquares.of(pairs.table()) if generalises != "nothing" else None
+    test = mean_test(pairs)
     equivalence_p = None if test is None else float(test.equivalence(margin))
     return ArmComparison(
         difference=_mean(pairs),
@@ -389,7 +388,7 @@ def compare(
         p=None if test is None else float(test.p()),
         df=None if test is None else float(test.df),
         standard_error=None if test is None else float(test.error),
-        generalises=generalises,
+        generalises=generalisation(pairs),
         wilcoxon_p=None if test is None else wilcoxon(pairs.table()),
         mde=None if test is None else float(test.detectable(level, power)),
         margin=margin,
@@ -411,7 +410,7 @@ def compare(
 def interval_of_mean(runs: RunValues, *, bounds: tuple[float, float] = ANY) -> Interval:
     """95 % confidence interval of one arm's mean."""
     whole = runs.complete()
-    test = MeanSquares.of(whole.table()) if generalisation(whole) != "nothing" else None
+    test = mean_test(whole)
     interval, mean = _interval(test, LEVEL), _mean(whole)
     if mean is None or interval.low is None or interval.high is None:
         return interval
@@ -495,6 +494,11 @@ def generalisation(runs: RunValues) -> str:
     if len(runs.subjects) < 2 or len(runs.table()) < REPETITIONS:
         return "nothing"
     return "draws, seeds, subjects" if len(set(runs.draws)) > 1 else "seeds, subjects"
+
+
+def mean_test(runs: RunValues) -> MeanSquares | None:
+    """Return the test of the runs' mean, or None where they generalise to nothing."""
+    return MeanSquares.of(runs.table()) if generalisation(runs) != "nothing" else None
 
 
 def _interval(test: MeanSquares | None, level: float) -> Interval:
