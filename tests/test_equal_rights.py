@@ -27,8 +27,12 @@ OWN = sorted(
 ELSEWHERE_RUN = {"hook.py", "insertion.py"}
 """Modules that run in another framework's Python, which has no ``gansynth``, only its folder."""
 MOST_PUBLIC = 190
-MOST_PRIVATE = 196
+MOST_PRIVATE = 174
 """Names that built-ins import of the distribution that they are part of. Lower it with them."""
+MODULES = re.findall(
+    r"`(gansynth(?:\.[a-z_]+)+)`", (ROOT / "docs" / "plugin_names.md").read_text("utf-8")
+)
+"""Those that a page for authors offers as a whole."""
 NAMES = {*installed().names("generators"), *installed().names("hosts")} - {
     "elastic",
     "segmenter",
@@ -66,15 +70,19 @@ def test_a_plugin_imports_public_names_as_strangers_do(folder):
     assert by_module == []
 
 
+def public_names() -> set[str]:
+    """All that a stranger may import, as ``module.name``."""
+    public = {f"gansynth.{name}" for name in gansynth.__all__}
+    for module in MODULES:
+        found = import_module(module)
+        public |= {module, *(f"{module}.{name}" for name in getattr(found, "__all__", vars(found)))}
+    return public
+
+
 def test_names_that_plugins_may_import_become_no_more():
     assert len(gansynth.__all__) <= MOST_PUBLIC
-    own = {
-        name
-        for folder in OWN
-        for name in imports(folder)
-        if not name.startswith(("gansynth_", *(f"gansynth.{one}" for one in gansynth.__all__)))
-    }
-    assert len(own) <= MOST_PRIVATE
+    own = {name for folder in OWN for name in imports(folder) if not name.startswith("gansynth_")}
+    assert len(own - public_names()) <= MOST_PRIVATE
 
 
 def test_what_strangers_read_imports_from_gansynth_alone():

@@ -17,17 +17,6 @@ from torch import Tensor
 from gansynth.core.generator import TrainingStep
 from gansynth.runtime.errors import UsageFault, did_you_mean
 
-ChangeName = Literal[
-    "brightness",
-    "contrast",
-    "saturation",
-    "flip",
-    "rotate90",
-    "translation",
-    "translation_edge",
-    "cutout",
-]
-"""Names of changes, for a plugin's option."""
 Condition = TypeVar("Condition", Tensor, None)
 SHIFT, CUT = 1 / 8, 1 / 2
 """Largest translation and edge of the cut-out, as parts of each axis (Zhao et al. 2020)."""
@@ -62,6 +51,18 @@ class DiscriminatorAugment:
     ``interval``: steps between changes of p. Raises UsageFault: an unknown change, or a wrong
     probability.
     """
+
+    Change = Literal[
+        "brightness",
+        "contrast",
+        "saturation",
+        "flip",
+        "rotate90",
+        "translation",
+        "translation_edge",
+        "cutout",
+    ]
+    """Names of changes, for a plugin's option."""
 
     def __init__(
         self,
@@ -170,7 +171,7 @@ class DiscriminatorAugment:
 
 
 def _check(policy: Sequence[str], p: float | Literal["adaptive"]) -> None:
-    names = get_args(ChangeName)
+    names = get_args(DiscriminatorAugment.Change)
     for name in policy:
         if name not in names:
             raise UsageFault(

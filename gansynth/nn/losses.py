@@ -2,6 +2,8 @@
 
 Each is a scalar float32 mean over samples, without a weight. Logits are one tensor (B, ...) per
 discriminator head, without a sigmoid. Logits are averaged within a head, then over heads.
+
+Public as a whole: docs/plugin_generators.md.
 """
 
 from __future__ import annotations

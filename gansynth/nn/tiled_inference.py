@@ -1,7 +1,5 @@
 """Tiled inference: volumes of any size, tile by tile, without boundary artefacts.
 
-Batches of samples that do not fit into memory are halved.
-
 A tile with a halo equals that part of the whole volume, with two exceptions. Coarse levels are held
 as a whole and computed a tile at a time. Normalisation over a volume first gathers mean and
 variance over all tiles. The result is that of the whole volume but for rounding. Memory is about a
@@ -15,8 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from math import prod
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +23,7 @@ from gansynth.nn.networks.resize import TransposedConv, interpolate, matrix
 from gansynth.nn.networks.unet import UNetGenerator
 
 Window = tuple[slice, ...]  # half-open, one slice per spatial axis, each with a start and a stop
-Request = TypeVar("Request")
 ConditionAt = Callable[[Window], Tensor]  # window -> condition channels (B, K, ...) of that window
-LIMIT = 2**29  # most bytes of features of the finest level before tiles are used by default
-EDGE = 96  # edge in voxels of the default tiles
 
 
 @dataclass(frozen=True)
@@ -78,24 +72,6 @@ def tiled(draw: Callable[[Window], Tensor], size: Sequence[int], edge: int, halo
         cut(whole, tile.core).copy_(cut(drawn, tile.inner))
     assert whole is not None, "a grid has at least one voxel"
     return whole
-
-
-def by_halves(draw: Callable[[Sequence[Request]], Tensor], requests: Sequence[Request]) -> Tensor:
-    """Return ``draw`` of requests, (B, C, ...); by halves of them where memory runs out."""
-    try:
-        return draw(requests)
-    except torch.OutOfMemoryError:
-        if len(requests) == 1:
-            raise
-    half = len(requests) // 2
-    return torch.cat([by_halves(draw, part) for part in (requests[:half], requests[half:])])
-
-
-def tile_edge(net: UNetGenerator, size: Sequence[int], requested: int) -> int:
-    """Return the edge of the tiles for a volume; 0 for the whole volume at once."""
-    features = 4 * prod(size) * net.widths[0]  # bytes, float32
-    edge = requested or (EDGE if features > LIMIT else 0)
-    return edge if max(size) > edge else 0
 
 
 @torch.no_grad()

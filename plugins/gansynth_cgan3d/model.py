@@ -40,8 +40,7 @@ from gansynth import (
     strides_for,
 )
 from gansynth.nn import losses
-from gansynth.nn.networks.spectral import settled
-from gansynth.nn.tiled_inference import Window, by_halves, cut, tile_edge
+from gansynth.nn.networks import settled
 from gansynth.runtime.errors import did_you_mean
 from gansynth_cgan3d.inserter import ImageUnits, LesionInsertion, centroid, pulled
 from gansynth_cgan3d.options import CGANOptions
@@ -54,6 +53,9 @@ EDITS = ("elastic", "scale", "rotate", "clip:to=image")
 """Usual edits of label maps."""
 PERCEPTOR_RATE = 1e-3
 """Learning rate of the perceptual segmenter."""
+TILED_FROM = 2**29  # most bytes of features of the finest level before tiles are used by default
+TILE = 96  # edge in voxels of the default tiles
+Request = tuple[Condition, int]  # of a sample: its condition and its seed
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,24 @@ def given_of(conditions: Sequence[Condition], channels: int, device: torch.devic
 def _size_of(condition: Condition) -> tuple[int, ...]:
     labels = condition.labels
     return condition.required("given").shape[1:] if labels is None else labels.shape
+
+
+def by_halves(draw: Callable[[Sequence[Request]], Tensor], requests: Sequence[Request]) -> Tensor:
+    """Return ``draw`` of requests, (B, C, ...); by halves of them where memory runs out."""
+    try:
+        return draw(requests)
+    except torch.OutOfMemoryError:
+        if len(requests) == 1:
+            raise
+    half = len(requests) // 2
+    return torch.cat([by_halves(draw, part) for part in (requests[:half], requests[half:])])
+
+
+def tile_edge(net: UNetGenerator, size: Sequence[int], requested: int) -> int:
+    """Return the edge of the tiles for a volume; 0 for the whole volume at once."""
+    features = 4 * math.prod(size) * net.widths[0]  # bytes, float32
+    edge = requested or (TILE if features > TILED_FROM else 0)
+    return edge if max(size) > edge else 0
 
 
 Pair = tuple[Tensor, Tensor]  # a generated or real image and its condition
@@ -217,9 +237,9 @@ class CGAN(Generator):
         assert inputs.labels is not None, "observe() or inputs_of() has checked them"
         return [one_hot(part(inputs.labels), self.schema.label_values)]
 
-    def encoded(self, inputs: ConditionInputs, window: Window | None = None) -> Tensor:
+    def encoded(self, inputs: ConditionInputs, window: Sequence[slice] = ()) -> Tensor:
         """Return condition channels float32 (B, names, ...), of a window or the volume."""
-        parts = self.condition_parts(inputs, lambda x: x if window is None else cut(x, window))
+        parts = self.condition_parts(inputs, lambda x: x[(..., *window)] if window else x)
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     # -- what it draws ---------------------------------------------------------------------------
@@ -568,7 +588,7 @@ class CGAN(Generator):
             return 1
         return max(1, min(most, VOXELS_AT_ONCE // math.prod(size)))
 
-    def _outputs(self, requests: Sequence[tuple[Condition, int]]) -> Tensor:
+    def _outputs(self, requests: Sequence[Request]) -> Tensor:
         inputs = self.inputs_of([condition for condition, _ in requests])
         size, seeds = _size_of(requests[0][0]), [seed for _, seed in requests]
         return self.finished(self._draw(inputs, size, seeds).float(), inputs)

@@ -7,8 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gansynth import GeneratorOptions, Needs
-from gansynth.nn.diff_augment import ChangeName
+from gansynth import DiscriminatorAugment, GeneratorOptions, Needs
 from gansynth.nn.losses import ADVERSARIAL, AdversarialName
 from gansynth_cgan3d.styles import Layers, as_named_today, layers_of
 
@@ -43,7 +42,7 @@ class CGANOptions(GeneratorOptions):
     l1: float = Field(5.0, ge=0, description="weight of the L1 term")
     feature_matching: float = Field(5.0, ge=0, description="weight of feature matching")
     gp: float = Field(0, ge=0, description="weight of the gradient penalty (WGAN-GP: 10)")
-    augment: tuple[ChangeName, ...] = Field(
+    augment: tuple[DiscriminatorAugment.Change, ...] = Field(
         (), description="changes of images judged (DiffAugment)"
     )
     augment_p: Annotated[float, Field(ge=0, le=1)] | Literal["adaptive"] = Field(

@@ -7,9 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gansynth.nn.networks.blocks import Activation, Blocks, Down, Norm
-from gansynth.nn.networks.resize import Up
-from gansynth.nn.networks.unet import Narrow, Skip
+from gansynth.nn.networks import Activation, Blocks, Down, Narrow, Norm, Skip, Up
 
 
 class Layers(BaseModel):

@@ -33,8 +33,6 @@ from gansynth import (
     one_hot,
 )
 from gansynth.nn import losses
-from gansynth.nn.networks.perceptor import Perceptor
-from gansynth.runtime.devices import numbers_on
 from gansynth_cgan3d.context import BodyChannel, Clusters, ContextClusters, automatic, body_map
 from gansynth_cgan3d.inserter import ImageUnits
 from gansynth_cgan3d.model import (
@@ -46,6 +44,7 @@ from gansynth_cgan3d.model import (
     stacked,
 )
 from gansynth_cgan3d.options import CGAN3DOptions
+from gansynth_cgan3d.perceptor import Perceptor
 
 
 class CGAN3D(CGAN):
@@ -227,8 +226,9 @@ class CGAN3D(CGAN):
         fill, labels = self.schema.outside_fill, inputs.labels
         if fill is None or labels is None or not self.schema.has_outside:
             return drawn
-        values = numbers_on(drawn.device, [fill[i] for i in self.drawn])
-        value = values.view(1, -1, *[1] * self.schema.ndim)
+        # Each is filled in on the device: a copy to it would wait for it.
+        values = [torch.full((), float(fill[i]), device=drawn.device) for i in self.drawn]
+        value = torch.stack(values).view(1, -1, *[1] * self.schema.ndim)
         return torch.where((labels == OUTSIDE)[:, None], value, drawn)
 
     def sample_of(self, drawn: Tensor, condition: Condition) -> Sample:

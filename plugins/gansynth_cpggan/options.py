@@ -6,8 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gansynth import GeneratorOptions, Needs
-from gansynth.nn.diff_augment import ChangeName
+from gansynth import DiscriminatorAugment, GeneratorOptions, Needs
 
 
 class CPGGANOptions(GeneratorOptions):
@@ -67,7 +66,7 @@ class CPGGANOptions(GeneratorOptions):
     flips: Literal["none", "h", "v", "hv"] = Field(
         "none", description="axes along which half of the real images are flipped, with boxes"
     )
-    augment: tuple[ChangeName, ...] = Field(
+    augment: tuple[DiscriminatorAugment.Change, ...] = Field(
         (), description="augmentation of the critic's input, for few cases (DiffAugment)"
     )
     augment_p: float = Field(1.0, ge=0, le=1, description="probability of each augmentation")

@@ -8,8 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gansynth import GeneratorOptions, Needs
-from gansynth.nn.diff_augment import ChangeName
+from gansynth import DiscriminatorAugment, GeneratorOptions, Needs
 
 Objective = Literal["gan", "wgan", "wgan-gp"]
 Norm = Literal["batch", "instance", "layer", "none"]
@@ -91,7 +90,7 @@ class DCGANOptions(GeneratorOptions):
         description="condition of a sample: none, its case's class, or whether it shows foreground",
     )
     with_mask: bool = Field(False, description="generate the label map together with the image")
-    augment: tuple[ChangeName, ...] = Field(
+    augment: tuple[DiscriminatorAugment.Change, ...] = Field(
         (), description="augmentation of the discriminator's input, for few cases (DiffAugment)"
     )
     augment_p: Annotated[float, Field(ge=0, le=1)] | Literal["adaptive"] = Field(

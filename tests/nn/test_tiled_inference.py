@@ -6,7 +6,7 @@ import torch
 from gansynth.nn import tiled_inference
 from gansynth.nn.networks import UNetGenerator, UNetStyle
 from gansynth.nn.networks.blocks import strides_for
-from gansynth.nn.tiled_inference import cut, draw_tiled, tile_edge
+from gansynth.nn.tiled_inference import cut, draw_tiled
 
 
 def network(size: tuple[int, ...], levels: int = 3, spacing: Any = None, **style: Any) -> Any:
@@ -65,11 +65,3 @@ def test_the_network_is_as_before_even_when_drawing_fails():
     with pytest.raises(KeyboardInterrupt):
         draw_tiled(net, broken, (18, 17), latents, 8)
     assert torch.equal(net(condition, latents), before)
-
-
-def test_tiles_are_taken_where_asked_for_or_needed():
-    net = network((16, 16, 16))
-    assert tile_edge(net, (64, 64, 64), 0) == 0
-    assert tile_edge(net, (1024, 512, 512), 0) == tiled_inference.EDGE
-    assert tile_edge(net, (64, 64, 64), 32) == 32
-    assert tile_edge(net, (30, 30, 30), 32) == 0

@@ -282,3 +282,11 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved(monkeypatch):
     for sample, expected in zip(draw(generator, 0, 1, 2), plenty, strict=True):
         assert np.allclose(sample.image, expected.image, atol=1e-5)
     assert sizes == [4, 2, 1, 1, 2, 1, 1]
+
+
+def test_tiles_are_taken_where_asked_for_or_needed():
+    net = build().net
+    assert model.tile_edge(net, (64, 64, 64), 0) == 0
+    assert model.tile_edge(net, (1024, 512, 512), 0) == model.TILE
+    assert model.tile_edge(net, (64, 64, 64), 32) == 32
+    assert model.tile_edge(net, (30, 30, 30), 32) == 0

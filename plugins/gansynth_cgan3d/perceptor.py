@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from gansynth.nn.networks.blocks import ConvUnit, channels_last, conv, downsampling
-from gansynth.nn.networks.resize import enlarge
+from gansynth.nn.networks import ConvUnit, channels_last, conv, downsampling, enlarge
 
 
 class Perceptor(nn.Module):
