@@ -11,7 +11,7 @@ from gansynth.core.capabilities import Capabilities
 from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.schema import Boxes, Case, Sample
 from gansynth.core.space import Space
-from gansynth.imaging.box_contrast import LesionContrast, tighten
+from gansynth.imaging.box_contrast import LesionContrast
 from gansynth.testing import ToySource
 from tests.offered import offered
 
@@ -49,7 +49,7 @@ class Spots(Generator):
         rng, boxes, notes = np.random.default_rng(seed), condition.boxes, {}
         image = picture(boxes, self.size, rng, len(self.schema.channels))
         if self.options.tighten:
-            boxes, notes["tightened_to"] = tighten(image, boxes)
+            boxes, notes["tightened_to"] = LesionContrast.tighten(image, boxes)
         return Sample(image, None, boxes, notes=notes)
 
 

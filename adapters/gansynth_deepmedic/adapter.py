@@ -28,9 +28,6 @@ from gansynth import (
     TrainingResult,
     UsageFault,
 )
-from gansynth.hosts.contract.launch import device_of
-from gansynth.metrics.segmentation.evaluation import account_of, asked_regions
-from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.check import refuse_unusable
 from gansynth_deepmedic.configs import TrainConfig, read_model_config
 from gansynth_deepmedic.hook import TrainingOrder
@@ -220,7 +217,7 @@ class DeepMedicAdapter(Framework):
             real=len(source.train_ids),
             constant=request.mix.schedule.kind == "constant",
         )
-        self.regions = asked_regions(options.regions, source)
+        self.regions = self.asked_regions()
         self.program = find_program(options.deepmedic, options.deepmedic_python)
 
     @property
@@ -245,7 +242,7 @@ class DeepMedicAdapter(Framework):
     @property
     def program_device(self) -> str:
         """Device as DeepMedic writes it: ``cpu``, ``cuda`` or ``cuda1``."""
-        return str(self.own.get("dev") or device_of(self.options.device).replace(":", ""))
+        return str(self.own.get("dev") or self.device_of(self.options.device).replace(":", ""))
 
     @property
     def gpus(self) -> tuple[int, ...]:
@@ -298,7 +295,7 @@ class DeepMedicAdapter(Framework):
         source, request = self.source, self.request
         if request.real_in_generator_space:
             job.say("real cases go through the generator's space")
-        cases = training_cases(source, request, job.folder, NullReporter())
+        cases = training_cases(source, request, job.folder, Framework.reporter)
         values = dict(self.options.values) | dict(self.share.values)
         values["folderForOutput"] = str(job.folder)
         if not request.host_augmentation:
@@ -351,11 +348,11 @@ class DeepMedicAdapter(Framework):
     def predict_images(cls, job: PredictJob) -> Sequence[Path]:
         from gansynth_deepmedic.predict import predict_images
 
-        return predict_images(job)
+        return predict_images(job, cls.device_of(job.device))
 
     def evaluate(self, job: Job) -> Mapping[str, Any]:
         """Compare DeepMedic's segmentations; without them, return the Dice in its log."""
-        measured, why = account_of(predictions, self.source, job.folder, self.regions, job.count)
+        measured, why = self.account_of(predictions, job.folder, job.count)
         return measured or {"dice": checkpoint_in(job.folder)["dice"], "not_measured": why}
 
     @classmethod

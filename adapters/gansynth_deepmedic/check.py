@@ -15,10 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth import CheckReport, DataFault, Finding, GansynthError, SourceRequest
-from gansynth.core.schema import Mask
 from gansynth.core.volumes import read_volume, read_volume_header
-from gansynth.data.check import check_volumes
-from gansynth.data.grid import AFFINE_TOLERANCE, affine_difference, other_shape
+from gansynth.data.grid import other_shape
 from gansynth_deepmedic.configs import (
     FORE_BACKGROUND,
     MAPS,
@@ -41,6 +39,7 @@ from gansynth_deepmedic.source import (
     wrong_channels,
 )
 
+AFFINE_TOLERANCE = 1e-3  # mm by which affines of a case may differ
 FRACTION = 1e-3  # tolerated distance of a label from a whole number; scaling by headers rounds
 
 
@@ -48,7 +47,7 @@ def check_deepmedic(request: SourceRequest, progress: Callable[[int, int], None]
     """Find all faults of ``deepmedic:trainConfig.cfg``; every file is read."""
     cases = list_cases(request)
     config = cases.config
-    report = check_volumes(cases.listing, cases.request, cases.options, progress)
+    report = DeepMedicSource.check_listing(cases.listing, cases.request, cases.options, progress)
     findings = [*report.findings]
     findings += [Finding("warning", None, config.path, text) for text in notes(config)]
     try:
@@ -77,7 +76,7 @@ def _odd(listed: ListedCase) -> Iterator[str]:
             "resample label maps to the nearest voxel"
         )
     for file in listed.everything:
-        apart = affine_difference(read_volume_header(file).affine, labels.affine)
+        apart = float(np.abs(read_volume_header(file).affine - labels.affine).max())
         if apart > AFFINE_TOLERANCE:
             yield (
                 f"{file}: affine differs from that of {listed.labels.name} by up to {apart:.3g} "
@@ -132,7 +131,9 @@ class SegmentSampling:
     kind: int | None = None  # 0 to 3; None for maps, and for inference of whole volumes
     shares: Sequence[float] | None = None  # of the categories; None for equal ones
 
-    def centres(self, labels: npt.NDArray[np.int16], region: npt.NDArray[Any] | None) -> Mask:
+    def centres(
+        self, labels: npt.NDArray[np.int16], region: npt.NDArray[Any] | None
+    ) -> npt.NDArray[np.bool_]:
         """Return the allowed centres (X, Y, Z) of segments that lie in the padded volume."""
         box: tuple[slice, ...] = (slice(None),) * 3
         if self.model is not None:

@@ -31,7 +31,7 @@ from gansynth import (
 )
 from gansynth.core.volumes import read_volume, read_volume_header
 from gansynth.data.case_writer import stored_bytes
-from gansynth.runtime.files import replace_text, whole_folder
+from gansynth.runtime.files import whole_folder, write_bytes_atomic
 from gansynth_deepmedic.configs import (
     BETWEEN,
     NAMES,
@@ -103,8 +103,8 @@ def write_layout(
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, column in lists.items():
-            replace_text(folder / name, list_text(column))
-        replace_text(folder / TRAIN, _config_text(config, differing))
+            write_bytes_atomic(folder / name, list_text(column).encode())
+        write_bytes_atomic(folder / TRAIN, _config_text(config, differing).encode())
     return sorted(differing)
 
 
@@ -239,7 +239,10 @@ def write_case(
 
 
 def training_cases(
-    source: DeepMedicSource, request: AugmentRequest, folder: Path, reporter: Reporter
+    source: DeepMedicSource,
+    request: AugmentRequest,
+    folder: Path,
+    reporter: Reporter,
 ) -> tuple[HostCase, ...]:
     """Return the real training cases, converted through the generator's space if requested.
 

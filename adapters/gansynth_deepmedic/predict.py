@@ -14,9 +14,7 @@ from gansynth import (
     VolumeSource,
     open_source,
 )
-from gansynth.hosts.contract.launch import device_of
-from gansynth.hosts.contract.prediction import axes_of, place_labels, raw_files
-from gansynth.runtime.files import replace_text
+from gansynth.hosts.contract.prediction import raw_files
 from gansynth_deepmedic.layout import list_text
 from gansynth_deepmedic.program import checkpoint_in, find_program, run_test
 from gansynth_deepmedic.source import DeepMedicSource
@@ -24,7 +22,7 @@ from gansynth_deepmedic.source import DeepMedicSource
 SESSION, LOG = "predict", "gansynth_prediction.log"
 
 
-def predict_images(job: PredictJob) -> list[Path]:
+def predict_images(job: PredictJob, device: str) -> list[Path]:
     """Predict each case, turned along the axes of the training's files if these lie alike."""
     source = open_source(SourceRequest.from_json(job.session["source"]))
     assert isinstance(source, DeepMedicSource)
@@ -39,7 +37,7 @@ def predict_images(job: PredictJob) -> list[Path]:
     job.begin(target="deepmedic", labels=dict(source.schema.labels), checkpoint=checkpoint)
     cases = images.train_ids
     known = [source.entry(case).images[0] for case in source.train_ids]
-    axes = axes_of(filter(Path.is_file, known))
+    axes = job.axes_of(filter(Path.is_file, known))
     with job.scratch() as home:
         rows = []
         for number, case in enumerate(cases):
@@ -47,8 +45,8 @@ def predict_images(job: PredictJob) -> list[Path]:
             own.mkdir()
             rows.append(raw_files(images, case, len(source.schema.channels), own, axes))
         config = write_test(home, rows, job.session["settings"])
-        device = device_of(job.device).replace(":", "")
-        arguments = ["-model", job.session["model"], "-test", str(config), "-dev", device]
+        arguments = ["-model", job.session["model"], "-test", str(config)]
+        arguments += ["-dev", device.replace(":", "")]
         arguments += ["-load", str(job.folder / checkpoint)]
         with job.reporter.task(len(cases), "case") as task:
             ended = run_test(program, arguments, job.out / LOG)
@@ -62,7 +60,7 @@ def predict_images(job: PredictJob) -> list[Path]:
                     "deepmedic.predicts-nothing",
                     f"DeepMedic predicts nothing: {last}; see {job.out / LOG}",
                 )
-            files.append(place_labels(images, case, predicted, job.out))
+            files.append(job.place_labels(images, case, predicted))
     job.say_turned(images, axes)
     return files
 
@@ -72,10 +70,10 @@ def write_test(home: Path, rows: list[list[Path]], settings: Mapping[str, Any]) 
     lists = []
     for number, column in enumerate(zip(*rows, strict=True)):
         path = home / f"channel_{number}.cfg"
-        replace_text(path, list_text([str(file) for file in column]))
+        path.write_text(list_text([str(file) for file in column]), "utf-8")
         lists.append(str(path))
     names = home / "names.cfg"
-    replace_text(names, list_text([f"{number}.nii.gz" for number in range(len(rows))]))
+    names.write_text(list_text([f"{number}.nii.gz" for number in range(len(rows))]), "utf-8")
     values: dict[str, Any] = {
         "sessionName": SESSION,
         "folderForOutput": str(home),
@@ -88,5 +86,5 @@ def write_test(home: Path, rows: list[list[Path]], settings: Mapping[str, Any]) 
             values[key] = settings[key]
     path = home / "test.cfg"
     lines = [f"{key} = {value!r}\n" for key, value in values.items()]
-    replace_text(path, "".join(lines))
+    path.write_text("".join(lines), "utf-8")
     return path

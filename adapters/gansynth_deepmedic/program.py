@@ -33,10 +33,8 @@ from gansynth import (
     read_json,
     write_json_atomic,
 )
-from gansynth.hosts.contract.record import LOG
 from gansynth.runtime import child
-from gansynth.runtime.child import WARNING
-from gansynth.runtime.processes import ProcessResult, raise_if_failed, raise_if_stopped, run
+from gansynth.runtime.processes import ProcessResult, run
 from gansynth_deepmedic.configs import TrainConfig
 from gansynth_deepmedic.hook import SCRIPT, TrainingOrder
 
@@ -290,12 +288,12 @@ def run_program(
         GansynthError: the training failed.
     """
     write_json_atomic(job.folder / ORDER, order.to_json())
-    raise_if_stopped(ProcessResult(0, "", job.stop()))
-    log, file = ProgramLog(job, config), job.folder / LOG
+    ProcessResult(0, "", job.stop()).raise_if_stopped()
+    log, file = ProgramLog(job, config), job.output_log
     words = [*_start(program, "main(sys.argv[1])"), str(job.folder / ORDER), *PACKAGE_FOLDERS]
     ended = run(words, environ_of(), file, show=lambda line: log.look())
     log.look()
-    raise_if_stopped(ended)
+    ended.raise_if_stopped()
     if not log.complete:
         raise log.fault(ended, file)
 
@@ -305,7 +303,7 @@ def run_test(program: DeepMedicProgram, arguments: Sequence[str], log: Path) -> 
     words = _start(program, "predict(sys.argv[1], sys.argv[4:])")
     words += [str(program.checkout), *PACKAGE_FOLDERS, *arguments]
     ended = run(words, environ_of(), log, show=lambda line: None)
-    raise_if_stopped(ended)
+    ended.raise_if_stopped()
     return ended
 
 
@@ -357,8 +355,8 @@ class ProgramLog:
             return  # not yet
         except Exception as error:  # training continues without complete counts
             if not self._failed:
-                self.job.say(
-                    f"{WARNING}the training continues, but its progress is not completely counted: "
+                self.job.warn(
+                    "the training continues, but its progress is not completely counted: "
                     f"{type(error).__name__}: {error}"
                 )
             self._failed = True
@@ -418,7 +416,7 @@ class ProgramLog:
     def fault(self, ended: ProcessResult, log: Path) -> GansynthError:
         """Return why a training is not complete; DeepMedic's exit code is always 0."""
         if ended.code < 0:
-            raise_if_failed(ended, f"{log}: the training")
+            ended.raise_if_failed(f"{log}: the training")
         fault = GansynthError.traced(ended.output)
         if fault:
             return fault

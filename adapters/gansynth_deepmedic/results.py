@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gansynth import Prediction, UsageFault
-from gansynth.hosts.contract.record import FILE, read_sessions
-from gansynth.metrics.segmentation.evaluation import of_volumes
+from gansynth import Prediction, TrainingResult, UsageFault
 from gansynth_deepmedic.source import DeepMedicSource
 
 WAY_OUT = "train it again, to its end"
@@ -16,7 +14,7 @@ WAY_OUT = "train it again, to its end"
 
 def rounds_of(folder: Path) -> list[Mapping[str, Any]]:
     """Return the counts of each subepoch in the record, when it was last trained on."""
-    sessions = read_sessions(folder)
+    sessions = TrainingResult.sessions_in(folder)
     rounds = {counts["epoch"]: counts for session in sessions for counts in session["per_epoch"]}
     return list(rounds.values())
 
@@ -36,11 +34,11 @@ def refuse_unsaved(source: DeepMedicSource) -> None:
 
 def predictions(source: DeepMedicSource, folder: Path) -> Mapping[str, Prediction]:
     """Return the segmentations that DeepMedic has made after its last validation of volumes."""
-    if not read_sessions(folder):
+    if not TrainingResult.sessions_in(folder):
         raise UsageFault(
             "deepmedic.not-an-augment-folder",
-            f"{folder}: has no {FILE}, expected a folder that gansynth augment --target "
-            "deepmedic wrote",
+            f"{folder}: has no gansynth_session.json, expected a folder that gansynth augment "
+            "--target deepmedic wrote",
         )
     refuse_unsaved(source)
     config = source.config
@@ -50,4 +48,4 @@ def predictions(source: DeepMedicSource, folder: Path) -> Mapping[str, Predictio
         case: (home / f"{case}_{ending}.nii.gz", source.entry(case).labels)
         for case in source.held_out_ids
     }
-    return of_volumes(source, files, WAY_OUT)
+    return Prediction.of_volumes(source, files, WAY_OUT)

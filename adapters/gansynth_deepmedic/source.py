@@ -37,9 +37,8 @@ from gansynth import (
 )
 from gansynth.core.synthetic import real_file
 from gansynth.core.volumes import read_volume, read_volume_header
-from gansynth.data.folds import absolute
-from gansynth.data.grid import LABELS, canonical, canonical_shape, other_shape, stored_axes
-from gansynth.data.listing import SPLITS, SUBJECTS, ListingFault, missing
+from gansynth.data.grid import canonical, canonical_shape, other_shape, stored_axes
+from gansynth.data.listing import ListingFault, missing
 from gansynth.data.read_options import CaseOptions, LabelNames, Modalities, Spacing
 from gansynth.runtime.volumes import Volume
 from gansynth_deepmedic.configs import (
@@ -55,6 +54,8 @@ from gansynth_deepmedic.configs import (
 from gansynth_deepmedic.insertion import MISSING, HostCase
 
 log = logging.getLogger("gansynth")
+
+MOST_LABEL = 255  # where no network says how many classes there are
 
 
 def _native(value: object) -> object:
@@ -278,7 +279,7 @@ def notes(config: TrainConfig) -> list[str]:
 def list_cases(request: SourceRequest) -> ConfiguredCases:
     """Read a configuration, name its cases, and collect faults without reading an image."""
     options = parse_read(DeepMedicOptions, request)
-    request = absolute(request, config_in(Path(request.where).expanduser()).absolute())
+    request = request.absolute(config_in(Path(request.where).expanduser()).absolute())
     model = None
     if options.model is not None:
         model = read_model_config(Path(options.model).expanduser())
@@ -295,8 +296,8 @@ def list_cases(request: SourceRequest) -> ConfiguredCases:
         config.path,
         tuple(sorted(config.listed, key=lambda listed: listed.case)),
         channels=tuple(options.channels or config.channels),
-        splits=home / SPLITS,
-        subjects=home / SUBJECTS,
+        splits=home / "splits.json",
+        subjects=home / "subjects.csv",
         labels=None if model is None else _class_labels(model.classes),
         named_in=None if model is None else model.path,
         faults=tuple(faults),
@@ -349,7 +350,7 @@ def label_map(file: Path, array: npt.NDArray[Any], model: ModelConfig | None) ->
     """Return labels as int16, rounded as in DeepMedic (DataFault: no class of the network)."""
     whole: npt.NDArray[Any] = np.rint(array)
     low, high = int(whole.min()), int(whole.max())
-    most, by = LABELS - 1, "; is it a label map? If so, name the network's: --read model="
+    most, by = MOST_LABEL, "; is it a label map? If so, name the network's: --read model="
     if model is not None:
         most, by = model.classes - 1, f", as numberOfOutputClasses of {model.path} says; correct it"
     if low < 0 or high > most:

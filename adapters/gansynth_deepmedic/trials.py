@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gansynth import Mix, Prediction, Trials, read_json
-from gansynth.hosts.contract.record import read_sessions
-from gansynth.metrics.segmentation.evaluation import FILE as METRICS
+from gansynth import Framework, Mix, Prediction, TrainingResult, Trials, read_json
 from gansynth_deepmedic.results import WAY_OUT, predictions, refuse_unsaved, rounds_of
 from gansynth_deepmedic.source import DeepMedicSource
 from gansynth_deepmedic.subepoch_shares import same_segments
@@ -44,11 +42,11 @@ class DeepMedicTrials(Trials):
 
     def scores(self, folder: Path) -> dict[str, Any]:
         """Return the steps of a training, and the Dice of every case."""
-        batch = read_sessions(folder)[-1]["batch"]
+        batch = TrainingResult.sessions_in(folder)[-1]["batch"]
         steps = 0
         for counts in rounds_of(folder):
             steps += (counts["segments_real"] + counts["segments_synthetic"]) // batch
-        measured = read_json(folder / METRICS, hint=WAY_OUT)["per_case"]
+        measured = read_json(folder / Framework.own_metrics, hint=WAY_OUT)["per_case"]
         return {
             "steps": steps,
             "per_case": {case: scores["dice"] for case, scores in measured.items()},

@@ -24,17 +24,12 @@ from gansynth import (
     SampleSource,
     TrainingResult,
     UsageFault,
-    read_json,
     read_settings,
     write_json_atomic,
 )
-from gansynth.hosts.contract.launch import TrainingHandover, device_of
-from gansynth.hosts.contract.record import FILE as RECORD
-from gansynth.hosts.contract.record import mix_name
-from gansynth.metrics.segmentation.evaluation import account_of, asked_regions
+from gansynth.hosts.contract.launch import TrainingHandover
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth.runtime.machine import cores
-from gansynth.runtime.progress import stepping
 from gansynth_nnunet.converter import check_converter
 from gansynth_nnunet.dataset import FINGERPRINT, TRUTH, one_subject, refuse_other_nnunet
 from gansynth_nnunet.intake import NnunetIntake
@@ -61,7 +56,7 @@ from gansynth_nnunet.results import (
     predictions,
 )
 from gansynth_nnunet.source import NnunetSource
-from gansynth_nnunet.workers import WORKERS, workers
+from gansynth_nnunet.workers import WORKERS, stepping, workers
 
 CHANGING = ("pretrained_weights", "val_best")  # options that change weights, or which are evaluated
 LONG, ON_CPU = 1000, 100
@@ -106,7 +101,7 @@ class NnunetAdapter(Framework):
         return {EXT_VARIABLE: folders} if folders and not ships(plain_name(trainer)) else {}
 
     def open(self) -> None:
-        regions = dict(asked_regions(self.options.regions, self.source))
+        regions = dict(self.asked_regions())
         for name, values in self.source.labels.regions.items():
             if len(values) > 1:  # else it is a label
                 regions.setdefault(name, values)
@@ -152,7 +147,7 @@ class NnunetAdapter(Framework):
 
     @property
     def results(self) -> Path:
-        own = self.source.root.results / mix_name(self.request)
+        own = self.source.root.results / self.request.mix_name
         return own if self.options.results is None else self.options.results.absolute()
 
     def results_folder(self) -> Path:
@@ -162,7 +157,7 @@ class NnunetAdapter(Framework):
 
     @property
     def device(self) -> str:
-        device = device_of(self.own["device"])
+        device = self.device_of(self.own["device"])
         return "cpu" if device == "mps" else device
 
     @property
@@ -252,7 +247,7 @@ class NnunetAdapter(Framework):
 
     @classmethod
     def suited(cls, request: AugmentRequest) -> Sequence[Choice]:
-        if device_of(cls.read_own(request.options)["device"]) != "cpu":
+        if cls.device_of(cls.read_own(request.options)["device"]) != "cpu":
             return ()
         why = "nnU-Net's own plans are meant for a GPU, and none is used"
         small = {"small": "yes"}
@@ -264,7 +259,7 @@ class NnunetAdapter(Framework):
 
     def reported(self, result: TrainingResult) -> TrainingResult:
         with stepping(self.request.reporter) as count:
-            measured, why = account_of(predictions, self.source, result.folder, self.regions, count)
+            measured, why = self.account_of(predictions, result.folder, count)
         warnings = (*result.warnings, *filter(None, [why]))
         metrics = dict(measured) | dict(own_metrics(result.folder))
         return replace(result, metrics=metrics, warnings=warnings)
@@ -284,10 +279,10 @@ class NnunetAdapter(Framework):
 
     def command(self) -> bool:
         folder, words, options = self.output, self.words, dict(self.own)
-        options["device"] = device_of(options["device"])
+        options["device"] = self.device_of(options["device"])
         done, name = newest_checkpoint(folder)
         if done and not options["val"]:
-            if name == FINAL and read_json(folder / RECORD)["complete"]:
+            if name == FINAL and TrainingResult.complete_in(folder):
                 options["val"] = True
             else:
                 if name not in (FINAL, LATEST):  # nnU-Net prefers the latest, be it older

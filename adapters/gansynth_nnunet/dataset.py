@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from gansynth import (
     CaseFiles,
     DataFault,
+    DoctorLine,
     EnvironmentFault,
     FoldSplit,
     SourceRequest,
@@ -27,7 +28,6 @@ from gansynth import (
 )
 from gansynth.core.volumes import endings
 from gansynth.data.folds import (
-    at_most_folds,
     grouped_splits,
     read_subjects,
     splits_of_sites,
@@ -36,7 +36,6 @@ from gansynth.data.folds import (
 from gansynth.data.listing import Collector, described
 from gansynth.runtime.errors import refuse_closed
 from gansynth.runtime.files import sha256_file, write_bytes_atomic
-from gansynth.runtime.machine import package_line
 
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 QUOTES = "'\""
@@ -198,7 +197,7 @@ def refuse_other_nnunet() -> None:
 
     What is not documented of nnU-Net changes with its versions, and is imported later.
     """
-    line = package_line("nnunetv2", essential=True)
+    line = DoctorLine.of_package("nnunetv2", essential=True)
     if line.state != "ok":
         raise EnvironmentFault("nnunet.version-unknown", f"{line.what}: {line.text}")
 
@@ -475,7 +474,7 @@ def make_splits(request: SplitsRequest) -> list[FoldSplit]:
         splits = splits_of_sites(request.sites, subject_of)
     else:
         subjects = len(set(subject_of.values()))
-        usual = at_most_folds(request.folds, subjects)
+        usual = max(2, min(request.folds, subjects))
         folds = request.folds if "folds" in request.given else usual
         splits = grouped_splits(ids, subject_of, folds, request.seed)
     typed = shlex.join(["gansynth", *request.replace(force=True).command_line])

@@ -14,7 +14,7 @@ from pathlib import Path
 from gansynth import DoctorLine, DoctorRequest, GansynthError
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.files import in_units
-from gansynth.runtime.machine import cores, package_line
+from gansynth.runtime.machine import cores
 from gansynth_nnunet.dataset import NnunetRoot
 from gansynth_nnunet.launch import EXT_TRAINER, EXT_VARIABLE, TRAINER
 from gansynth_nnunet.workers import WORKERS, own_workers, workers
@@ -30,9 +30,9 @@ recursive_find_trainer_class_by_name(sys.argv[1])
 
 def lines(request: DoctorRequest) -> Iterator[DoctorLine]:
     """Check nnU-Net's packages and environment; ``quick`` does not find the trainer as it does."""
-    nnunet = package_line("nnunetv2", essential=True)
+    nnunet = DoctorLine.of_package("nnunetv2", essential=True)
     yield nnunet
-    yield from map(package_line, ("batchgeneratorsv2", "blosc2"))
+    yield from map(DoctorLine.of_package, ("batchgeneratorsv2", "blosc2"))
     yield from folder_lines(request.root)
     if nnunet.state == "ok":  # else nothing of it is imported
         yield worker_line()

@@ -35,14 +35,13 @@ from gansynth import (
     write_json_atomic,
     write_volume,
 )
-from gansynth.core.synthetic import KEY
-from gansynth.data.case_writer import ENDING, names_of
-from gansynth.runtime.files import folder_bytes
+from gansynth.data.case_writer import names_of
 from gansynth_nnunet.converter import drawn_size, sample_bytes
 from gansynth_nnunet.dataset import FINGERPRINT, NAME, SPLITS, TRUTH
 from gansynth_nnunet.mixed import Key
 from gansynth_nnunet.source import NnunetSource
 
+ENDING = ".nii.gz"
 MANIFEST = "gansynth.json"  # record of how its samples were made; it names no case of the source
 NOTES = {
     "mixed": "it has one fold, 0, with this fold's held-out cases for validation: the generator "
@@ -196,7 +195,7 @@ class _ExportWriter(Writer):
 
     def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
         write_json_atomic(self.folder / MANIFEST, about)
-        return {"bytes": folder_bytes(self.folder)}
+        return {"bytes": sum(f.lstat().st_size for f in self.folder.rglob("*") if f.is_file())}
 
 
 class MixedWriter(_ExportWriter):
@@ -212,7 +211,7 @@ class MixedWriter(_ExportWriter):
         plans["configurations"] = {source.configuration: configuration}
         train = sorted((*export.real, *export.names))
         document = {k: v for k, v in source.dataset_json.items() if k != "dataset"}
-        document |= {"name": name[11:], "numTraining": len(train), KEY: export.names}
+        document |= {"name": name[11:], "numTraining": len(train), "synthetic": export.names}
         write_json_atomic(folder / source.plans.path.name, plans)
         write_json_atomic(folder / "dataset.json", document)
         write_json_atomic(folder / SPLITS, [{"train": train, "val": sorted(export.held_out)}])
@@ -262,7 +261,7 @@ class RawWriter(_ExportWriter):
             "name": export.folder.name[11:],
             "description": f"Synthetic cases drawn by gansynth. Intensities: {written}",
             "labels": source.dataset_json["labels"],
-            KEY: True,
+            "synthetic": True,
         }
         order = source.dataset_json.get("regions_class_order")
         if order is not None:

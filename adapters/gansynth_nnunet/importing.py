@@ -20,22 +20,23 @@ from gansynth import (
     DataFault,
     FoldSplit,
     ImportRequest,
+    ReadOptions,
     SourceRequest,
     UsageFault,
-    VolumeOptions,
     VolumeSource,
     disk_errors,
     installed,
     open_source,
+    parse_read,
     read_json,
     write_volume,
 )
 from gansynth.core.synthetic import real_file
 from gansynth.core.volumes import read_volume_header
 from gansynth.data.case_writer import affine_of
-from gansynth.data.folds import at_most_folds, grouped_splits
+from gansynth.data.folds import grouped_splits
 from gansynth.data.held_out import unnamed_people
-from gansynth.data.read_options import OF_ARRAYS, options_of, refuse_idle_read
+from gansynth.data.read_options import refuse_idle_read
 from gansynth.runtime.files import new_or_same, whole_folder
 from gansynth.runtime.progress import counting
 from gansynth_nnunet.dataset import FOLDS, NnunetRoot, refuse_other_nnunet, write_splits
@@ -80,7 +81,7 @@ def import_raw(request: ImportRequest) -> CommandReport:
     ]
     subject_of = {case: source.header(old).subject for old, case in cases.items()}
     if not splits[0]["val"]:  # a cache of all cases
-        count = at_most_folds(FOLDS, len(set(subject_of.values())))
+        count = max(2, min(FOLDS, len(set(subject_of.values()))))
         splits = grouped_splits(subject_of, subject_of, count, request.seed)
     taken = _taken(root, there) if there else ""
     if there and not _may_be(root.raw / name, there, cases.values()):
@@ -165,9 +166,9 @@ def _source_request(request: ImportRequest) -> SourceRequest:
         read["folds"] = str(request.folds)
     wanted = replace(wanted, read=read)
     refuse_idle_read(wanted, read)
-    options = options_of(installed().load("sources", wanted.kind), wanted)
-    idle = options.model_fields_set & OF_ARRAYS if isinstance(options, VolumeOptions) else ()
-    for key in sorted(idle):
+    opener = installed().load("sources", wanted.kind)
+    options = parse_read(getattr(opener, "read_options", ReadOptions), wanted)
+    for key in sorted(options.model_fields_set & options.of_arrays):
         raise UsageFault(
             "nnunet.import-read-without-effect",
             f"--read {key}: has no effect, nnU-Net gets the files as they are; leave it out",

@@ -17,7 +17,7 @@ from gansynth import (
     read_json,
 )
 from gansynth.core.volumes import endings
-from gansynth.hosts.contract.prediction import axes_of, place_labels, raw_files
+from gansynth.hosts.contract.prediction import raw_files
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.child import limit_threads
 from gansynth_nnunet.converter import REORIENT
@@ -64,7 +64,7 @@ def predict_images(job: PredictJob, checkpoint: str) -> list[Path]:
             _predict(predictor, raw, predicted, ending, probabilities=job.sure is not None)
             if job.sure is not None and ignore is not None:
                 _mark_unsure(job, predicted, ending, ignore, regions=bool(read.regions))
-            files.append(place_labels(images, case, predicted, job.out))
+            files.append(job.place_labels(images, case, predicted))
             task.advance(1)
     job.say_turned(images, axes)
     return files
@@ -76,7 +76,7 @@ def _trained_axes(job: PredictJob) -> str:
     if reader.endswith(REORIENT):
         return ""  # nnU-Net turns them itself
     known: str = job.session.get("axes") or ""
-    return known or axes_of(sorted((job.folder / VALIDATION).glob("*.nii*")))
+    return known or job.axes_of(sorted((job.folder / VALIDATION).glob("*.nii*")))
 
 
 def _predictor(job: PredictJob, checkpoint: str) -> Any:

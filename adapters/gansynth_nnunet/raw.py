@@ -24,10 +24,6 @@ from gansynth import (
 )
 from gansynth.core.volumes import endings
 from gansynth.data.case_writer import NiftiWriter
-from gansynth.data.check import check_volumes
-from gansynth.data.folds import absolute
-from gansynth.data.listing import channel_places
-from gansynth.hosts.contract.prediction import axes_of
 from gansynth_nnunet.cases import PreprocessedArrays, hashes_of
 from gansynth_nnunet.dataset import (
     NAME,
@@ -49,16 +45,8 @@ def open_raw(request: SourceRequest) -> VolumeSource:
     raw = raw_set(*NnunetRoot.of(request.where, request.root))
     listing = raw.listing
     if options.channels is not None:
-        places = channel_places(options.channels, listing.channels or (), listing.where)
-        if listing.stacked:
-            listing = replace(listing, picked=places, channels=tuple(options.channels))
-        else:
-            entries = []
-            for entry in listing.entries:
-                images = [entry.images[place] for place in places]
-                entries.append(replace(entry, images=tuple(images)))
-            listing = replace(listing, entries=tuple(entries), channels=tuple(options.channels))
-    return VolumeSource(absolute(request, located(request.where)), listing, options)
+        listing = listing.with_channels(options.channels)
+    return VolumeSource(request.absolute(located(request.where)), listing, options)
 
 
 open_raw.by_name = True  # type: ignore[attr-defined]
@@ -84,7 +72,7 @@ def check_raw(request: SourceRequest, progress: Callable[[int, int], None]) -> C
     root, name = NnunetRoot.of(request.where, request.root)
     raw = raw_set(root, name)
     listing = raw.listing
-    report = check_volumes(listing, request, options, progress)
+    report = VolumeSource.check_listing(listing, request, options, progress)
     own = _check_set(root, raw, prepares=request.kind != "nnunet-raw")
     return replace(report, name=name).with_findings([*report.findings, *own])
 
@@ -123,7 +111,7 @@ def _check_set(root: NnunetRoot, raw: RawSet, prepares: bool) -> Iterator[Findin
     hidden = hidden_regions(raw.doc, read_labels(raw.doc, path))
     if hidden:
         yield Finding("warning", None, path, f"{path}: {hidden}")
-    lie = Counter([axes_of(entry.images[:1]) for entry in listing.entries]) if volumes else {}
+    lie = Counter([entry.axes for entry in listing.entries]) if volumes else {}
     if len(lie) > 1:
         text = ", ".join([f"{count} along {axes or 'several'}" for axes, count in lie.items()])
         text = (

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from gansynth import IntegrityFault, LabelArray, Prediction, UsageFault, read_json
-from gansynth.metrics.segmentation.evaluation import levels_of, of_volumes, with_levels
 from gansynth.runtime.files import verify_zip
 from gansynth_nnunet.dataset import TRUTH
 from gansynth_nnunet.source import NnunetSource
@@ -81,12 +80,15 @@ def predictions(source: NnunetSource, folder: Path) -> Mapping[str, Prediction]:
         case: (predicted / f"{case}{ending}", truth / f"{case}{ending}")
         for case in source.held_out_ids
     }
-    found = of_volumes(source, files, "let nnU-Net's training come to its end, which validates")
+    hint = "let nnU-Net's training come to its end, which validates"
+    found = Prediction.of_volumes(source, files, hint)
 
     def levels(file: Path) -> LabelArray:
         with np.load(file) as arrays:
             probabilities = arrays["probabilities"]  # (K, D, H, W), a file's axes reversed
         first = 0 if source.labels.regions else 1
-        return levels_of(probabilities, range(first, len(probabilities))).T
+        return Prediction.levels_of(probabilities, range(first, len(probabilities))).T
 
-    return with_levels(found, {case: predicted / f"{case}.npz" for case in found}, levels)
+    return {
+        case: each.with_levels(predicted / f"{case}.npz", levels) for case, each in found.items()
+    }

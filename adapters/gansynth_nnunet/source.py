@@ -42,18 +42,17 @@ from gansynth import (
     UsageFault,
     disk_errors,
     read_json,
+    write_json_atomic,
 )
 from gansynth.core.synthetic import refuse_named
 from gansynth.core.volumes import endings, read_volume
 from gansynth.data.folds import (
-    FoldFiles,
     grouped_splits,
-    json_text,
     one_fold,
     write_resplit,
-    write_small,
 )
 from gansynth.data.grid import in_eights, whole_labels
+from gansynth.runtime.files import write_bytes_atomic
 from gansynth_nnunet.cases import PreprocessedArrays, hashes_of
 from gansynth_nnunet.dataset import (
     FINGERPRINT,
@@ -176,7 +175,33 @@ class NnunetSource(PatchSource):
         They contain only the named cases. Results of a fold have one place below
         ``nnUNet_results``, so two trainings of one fold need a folder each.
         """
-        return _write_root(self, write_resplit(self, self._ids, splits, folder))
+        division = write_resplit(self, self._ids, splits, folder)
+        root, plans, dataset = NnunetRoot.find(division.folder), self.plans, self.dataset
+        old, new = plans.folder, root.preprocessed / dataset
+        files = list(self.files_of(division.cases))
+        with disk_errors(new):
+            for folder in (root.raw, root.results, new / self.folder.name, new / TRUTH):
+                folder.mkdir(parents=True, exist_ok=True)
+        for name in ("dataset.json", FINGERPRINT, plans.path.name):
+            if (old / name).is_file():
+                write_bytes_atomic(new / name, (old / name).read_bytes())
+        _link(self.root.raw / dataset, root.raw / dataset)
+        for file in files:
+            _link(old / file, new / file)
+        noted = hashes_of(self.folder)
+        if noted.is_file():  # so that they are still compared
+            hashes = read_json(noted)
+            copied = {file.name: hashes[file.name] for file in files if file.name in hashes}
+            write_json_atomic(new / noted.name, copied)
+        write_bytes_atomic(new / SUBJECTS, division.subjects.read_bytes())
+        write_json_atomic(new / SPLITS, division.splits)
+        return replace(
+            self.request,
+            where=dataset,
+            fold="0",
+            root=str(division.folder),
+            subjects=str(division.subjects),
+        )
 
     def preparing(self, other: CaseSource) -> CaseSource:
         if isinstance(other, NnunetSource):
@@ -191,14 +216,13 @@ class NnunetSource(PatchSource):
 
         "" if they differ, or are not at hand.
         """
-        from gansynth.hosts.contract.prediction import axes_of
-
         if self.ending not in endings() or not (self.root.raw / self.dataset).is_dir():
             return ""
         with contextlib.suppress(GansynthError):  # files that lack or are damaged
             raw = raw_set(self.root, self.dataset)
             known = dict(zip(raw.ids, raw.listing.entries, strict=True))
-            return axes_of([known[case].images[0] for case in self.train_ids if case in known])
+            lie = {known[case].axes for case in self.train_ids if case in known}
+            return lie.pop() if len(lie) == 1 else ""
         return ""
 
     @cached_property
@@ -454,34 +478,6 @@ def _raw_labels(file: Path) -> LabelArray:
 
 
 # -- other folds ----------------------------------------------------------------------------------
-
-
-def _write_root(source: NnunetSource, division: FoldFiles) -> SourceRequest:
-    root, plans, dataset = NnunetRoot.find(division.folder), source.plans, source.dataset
-    old, new, files = plans.folder, root.preprocessed / dataset, [*source.files_of(division.cases)]
-    with disk_errors(new):
-        for folder in (root.raw, root.results, new / source.folder.name, new / TRUTH):
-            folder.mkdir(parents=True, exist_ok=True)
-    for name in ("dataset.json", FINGERPRINT, plans.path.name):
-        if (old / name).is_file():
-            write_small(new / name, (old / name).read_text("utf-8"))
-    _link(source.root.raw / dataset, root.raw / dataset)
-    for file in files:
-        _link(old / file, new / file)
-    noted = hashes_of(source.folder)
-    if noted.is_file():  # so that they are still compared
-        hashes = read_json(noted)
-        copied = {file.name: hashes[file.name] for file in files if file.name in hashes}
-        write_small(new / noted.name, json_text(copied))
-    write_small(new / SUBJECTS, division.subjects.read_text("utf-8"))
-    write_small(new / SPLITS, json_text(division.splits))
-    return replace(
-        source.request,
-        where=dataset,
-        fold="0",
-        root=str(division.folder),
-        subjects=str(division.subjects),
-    )
 
 
 def _link(old: Path, new: Path) -> None:

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from gansynth import CropHost, FloatArray, Job, LabelArray, UsageFault
-from gansynth.hosts.mixing.training_data import CentredCrops, Pair, padding_values
-from gansynth.runtime.child import WARNING
+from gansynth.hosts.mixing.training_data import CentredCrops
 from gansynth.runtime.option_kinds import size_text
-from gansynth.runtime.progress import ProgressTask
 from gansynth_segmenter.options import AUGMENTATION, SegmenterOptions
 
 if TYPE_CHECKING:
     from gansynth import Batch, FitOptions, Generator, Schema, Stage
     from gansynth_segmenter.inference import Segmenter
 
+Pair = tuple[FloatArray, LabelArray]  # an item's image and labels
 _LOOP = ("precision", "decay", "checkpoint_every", "log_every")
 """Options that are passed on to the loop."""
 
@@ -105,7 +104,7 @@ class SegmenterHost(CropHost):
     @functools.cached_property
     def _usual(self) -> Callable[[FloatArray, LabelArray, np.random.Generator], Pair] | None:
         schema, outside = self.space.generator_schema(self.schema), self.space.pad_label
-        fill = padding_values(self.space, len(schema.channels))
+        fill = self.space.padding_values(len(schema.channels))
         if self.options.augmentation == "nnunet":
             from gansynth import installed
 
@@ -183,7 +182,7 @@ class SegmenterHost(CropHost):
             callbacks=TrainingCallbacks(checkpointed, reporter=_StepListener(job), stop=job.stop),
         )
         for note in report.notes:  # such as a damaged checkpoint that was passed over
-            job.say(f"{WARNING}{note}")
+            job.warn(note)
 
     def predict(self, image: FloatArray, folder: Path) -> LabelArray:
         segmenter = self._segmenter(folder)
@@ -207,13 +206,10 @@ class _StepListener:
     """Passes the loop's steps and warnings on to the job."""
 
     def __init__(self, job: Job) -> None:
-        self._job, self.say = job, job.say
-
-    def warn(self, text: str) -> None:
-        self.say(f"{WARNING}{text}")
+        self._job, self.say, self.warn = job, job.say, job.warn
 
     @contextmanager
-    def task(self, total: int, title: str, done: float = 0) -> Iterator[ProgressTask]:
+    def task(self, total: int, title: str, done: float = 0) -> Iterator[_StepListener]:
         yield self
 
     def advance(self, n: float = 1, **figures: Any) -> None:

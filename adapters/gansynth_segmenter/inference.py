@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,9 @@ from gansynth import (
     read_json,
     write_json_atomic,
 )
-from gansynth.hosts.mixing.training_data import on_own_grid, padding_values
-from gansynth.metrics.segmentation.evaluation import RULE, levels_of
-from gansynth.runtime.files import path_inside, sha256_file
+from gansynth.runtime.files import sha256_file
 from gansynth.runtime.version import check_format
-from gansynth.sampling.open_run import build_fitting, check_room, load_weights
-from gansynth.training.checkpoint import load_tensors
+from gansynth.sampling.open_run import load_named_in
 from gansynth_segmenter.networks import build, probabilities
 from gansynth_segmenter.options import SegmenterOptions
 
@@ -69,7 +67,7 @@ class Segmenter:
         def look(placed: FloatArray) -> list[LabelArray]:
             return [self.likeliest(self.scores(placed))]
 
-        return on_own_grid(self.space, self.schema, image, look)[0]
+        return self.space.on_own_grid(self.schema, image, look)[0]
 
     def scores(self, image: FloatArray) -> FloatArray:
         """Return label probabilities (K, ...) of a whole image in the network's units."""
@@ -89,13 +87,13 @@ class Segmenter:
             size,
             overlap=self.options.own("overlap"),
             batch_size=int(self.options.own("batch_size")),
-            fill=padding_values(self.space, len(image)),
+            fill=self.space.padding_values(len(image)),
             margin=margin,
         )
 
     def levels(self, scores: FloatArray) -> LabelArray:
-        """Return levels of the foreground: see ``levels_of``."""
-        return levels_of(scores, [k for k, value in enumerate(self.values) if value > 0])
+        """Return levels of the foreground: see ``Prediction.levels_of``."""
+        return Prediction.levels_of(scores, [k for k, value in enumerate(self.values) if value > 0])
 
     def likeliest(self, scores: FloatArray) -> LabelArray:
         """Return the likeliest labels (...) of probabilities (K, ...)."""
@@ -161,13 +159,8 @@ def load_segmenter(folder: Path | str, device: str = "auto") -> Segmenter:
         )
     options = SegmenterOptions(**document["options"])
     schema, space = Schema.from_json(document["schema"]), Space.from_json(document["space"])
-    check_room(space, schema, f"{path}: key 'space'")
-    weights = document["weights"]
-    file = path_inside(folder, weights["path"], key=f"{path}: key 'weights'")
-    tensors = load_tensors(file, weights["sha256"])
-    generator_schema = space.generator_schema(schema)
-    generator = build_fitting(lambda: build(options, generator_schema, space.size), file)
-    load_weights(generator, tensors)
+    untrained = partial(build, options, space.generator_schema(schema), space.size)
+    generator = load_named_in(path, document["weights"], space, schema, untrained)
     move(generator, pick_device(device))
     generator.precision = "fp32" if options.precision == "fp32" else "auto"
     regions = tuple((str(name), tuple(labels)) for name, labels in document["regions"])
@@ -216,5 +209,5 @@ def evaluate_pairs(
         "hd95": document["hd95"],
         "regions": document["regions"],
         "per_case": list(document["per_case"].values()),
-        "rule": RULE,
+        "rule": document["rule"],
     }

@@ -37,10 +37,8 @@ from gansynth import (
     yolo_lines,
 )
 from gansynth.data.picture_files import picture_header
-from gansynth.hosts.contract.launch import device_of
 from gansynth.metrics.detection.measures import summary
-from gansynth.metrics.detection.record import file_of
-from gansynth.runtime.files import replace_text
+from gansynth.runtime.files import write_bytes_atomic
 from gansynth.runtime.progress import counting
 from gansynth.runtime.yaml_text import parse_yaml
 from gansynth_yolo.detectors import (
@@ -99,7 +97,7 @@ class YoloAdapter(Framework):
     Options = YoloSettings
     Intake = YoloIntake
     own_process = True
-    result = file_of("val")
+    result = Detections.file_of("val")
     may_change = ("workers", "cache")
     source: YoloSource
     options: YoloSettings
@@ -174,7 +172,7 @@ class YoloAdapter(Framework):
             names=source.file.names,
             channels=1 if source.options.colour == "grey" else source.file.channels,
             model=options.model or MODELS[options.detector],
-            device=device_of(options.device),
+            device=self.device_of(options.device),
             seed=self.seed,
             output=self.output / WEIGHTS,
             augment=self.request.host_augmentation,
@@ -207,7 +205,7 @@ class YoloAdapter(Framework):
                 progress = partial(job.count, f"detect in {split} image")
                 images = tuple(self._look(own, weights, split, progress))
                 found = Detections(self.options.detector, own.names, images, *limits, about)
-                write_detections(job.folder / file_of(split), found)
+                write_detections(job.folder / Detections.file_of(split), found)
         return summary(read_detections(job.folder / self.result))
 
     @classmethod
@@ -233,7 +231,7 @@ class YoloAdapter(Framework):
             with disk_errors(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
             text = yolo_results(boxes, picture_header(picture.image).shape)
-            replace_text(target, text)
+            write_bytes_atomic(target, text.encode())
             files.append(target)
         return files
 

@@ -36,8 +36,7 @@ from gansynth import (
     register_read_options,
 )
 from gansynth.core.lineage import some_names
-from gansynth.data.folds import absolute
-from gansynth.data.pictures import Fault, PictureFiles, check_source
+from gansynth.data.pictures import PictureFiles
 from gansynth.runtime.errors import refuse_closed
 from gansynth.runtime.option_kinds import Size2
 from gansynth_yolo.source import (
@@ -484,7 +483,7 @@ class CocoSource(YoloSource):
         path = home if len(files) > 1 else files["train"]
         self.options = options
         self.file = DatasetFile(path, home, home, names, 3, places, options.allow_outside)
-        self.request = absolute(request, Path(request.where))
+        self.request = request.absolute(Path(request.where))
         self.numbers = {number: number for number in range(len(names) + 1)}
         self.found = CocoListing(self.file, options, read)
 
@@ -504,7 +503,7 @@ class CocoSource(YoloSource):
         """As of pictures, where they keep their size."""
         return super().files(case_id) if self.resized else PictureSource.files(self, case_id)
 
-    def faults(self) -> Sequence[Fault]:
+    def faults(self) -> Sequence[tuple[str | None, Path, GansynthError]]:
         if not self.found.faults and not any(len(i.rows) for i in self.images["train"]):
             text = f"{self.file.path}: train: no image has an annotation, expected one at least"
             return [
@@ -570,7 +569,7 @@ def check_coco(request: SourceRequest, progress: Callable[[int, int], None]) -> 
         except GansynthError as fault:
             yield Finding.of(picture.case, picture.image, fault)
 
-    report = check_source(source, progress, look)
+    report = source.check(progress, look)
     own = [warning(source.file.path, note) for note in source.found.notes]
     with suppress(GansynthError):  # told already
         own += check_boxes(source)

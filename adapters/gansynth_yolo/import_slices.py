@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,11 +29,11 @@ from gansynth.data.folds import table_text
 from gansynth.data.read_options import import_command, refuse_idle_read
 from gansynth.data.slices import inner_read
 from gansynth.runtime.files import new_or_same
-from gansynth.runtime.progress import ProgressTask
 from gansynth.sampling.png_writer import PictureOptions
 from gansynth.sampling.writing import write
 from gansynth_yolo.writer import YoloWriter
 
+Advance = Callable[[float], None]  # tells how many more of a task are done
 VOLUMES = "(.+)_z([0-9]+)"  # `--read volumes=` for the data sets written here
 DRAWN = 4096  # random pixels of each training slice to which the window is fitted
 PERCENTILES = (0.1, 99.9)
@@ -87,12 +87,12 @@ def import_slices(request: ImportRequest, options: ImportSettings) -> CommandRep
     again = folder.is_dir() and any(folder.iterdir())
     with request.reporter.task(total, "import") as bar, new_or_same(folder, taken) as place:
         rng = np.random.default_rng(request.seed)
-        window, dropped = _fit(source, options.backgrounds, rng, bar)
+        window, dropped = _fit(source, options.backgrounds, rng, bar.advance)
         text = ",".join([f"{low!r}:{high!r}" for low, high in window])
         pictures = PictureOptions(bits=options.bits, window=text)
         written = write(
             partial(_ImportWriter, schema=schema, options=pictures),
-            _items(source, dropped, left_out, bar),
+            _items(source, dropped, left_out, bar.advance),
             schema,
             place,
             made={
@@ -128,14 +128,17 @@ def boxed_import(source: CaseSource, target: str) -> str:
 
 
 def _fit(
-    source: CaseSource, backgrounds: float, rng: np.random.Generator, bar: ProgressTask
+    source: CaseSource,
+    backgrounds: float,
+    rng: np.random.Generator,
+    advance: Callable[[float], None],
 ) -> tuple[tuple[tuple[float, float], ...], set[str]]:
     """Fit the window to the training cases, and select the backgrounds to drop."""
     drawn: list[FloatArray] = []
     empty: list[str] = []
     boxed = False
     for case_id in source.train_ids:
-        bar.advance(1)
+        advance(1)
         decoded = source.decode(case_id)
         case = decoded.prepare()
         if case.boxes is not None and len(case.boxes.labels):
@@ -160,14 +163,17 @@ def _fit(
 
 
 def _items(
-    source: CaseSource, dropped: set[str], left_out: dict[str, int], bar: ProgressTask
+    source: CaseSource,
+    dropped: set[str],
+    left_out: dict[str, int],
+    advance: Callable[[float], None],
 ) -> Iterator[Item]:
     """Yield the cases that are not left out, under their files' names."""
     names: dict[str, str] = {}
     parts = dict.fromkeys(source.train_ids, "train")
     parts |= dict.fromkeys(source.held_out_ids, "val")
     for case_id, part in parts.items():
-        bar.advance(1)
+        advance(1)
         if case_id in dropped:
             left_out["background"] += 1
             continue

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth import Boxes, EpochPlan, FloatArray, Mixer, MixerConfig
-from gansynth.hosts.mixing.epoch_plan import PARTNERS
 
 if TYPE_CHECKING:
     from gansynth import BankSample
@@ -59,7 +58,7 @@ class EpochSlots:
     def _open(self) -> None:
         """Create the state of this process."""
         plan = self.places.plan
-        log = None if plan.log is None else plan.log / PARTNERS
+        log = None if plan.log is None else plan.log / "partners"
         self._primaries = Mixer(plan, self._refuse)
         self._partners = Mixer(replace(plan, log=log), self._refuse)
         # An epoch's first places are asked for beside the last one's.

@@ -58,16 +58,15 @@ from gansynth import (
 )
 from gansynth.core.lineage import guard_split, some_names
 from gansynth.data.connected_components import boxes_of
-from gansynth.data.folds import absolute, compile_pattern, is_table, read_subjects
+from gansynth.data.folds import compile_pattern, is_table, read_subjects
 from gansynth.data.picture_files import (
-    GREY,
     SUFFIXES,
     PixelSpacing,
     picture_header,
     read_picture,
     resize,
 )
-from gansynth.data.pictures import Fault, PictureFiles, check_source, printable
+from gansynth.data.pictures import PictureFiles, printable
 from gansynth.data.read_options import OF_SPLITS, SplitsFile
 from gansynth.runtime.errors import refuse_closed
 from gansynth.runtime.files import reading, sha256_file, walk_all
@@ -669,7 +668,7 @@ class ImageListing(PictureSet):
 def usable_header(path: Path) -> tuple[tuple[int, int], bool]:
     """Return an image's rows and columns, and whether it is grey; DataFault: it is of no use."""
     shape, mode, turned = picture_header(path)
-    grey = mode in GREY[:-2]
+    grey = mode == "L" or mode.startswith("I;16")
     if min(shape) < SMALLEST_IMAGE or not (grey or mode == "RGB") or turned not in (0, 1):
         raise DataFault(
             "yolo.image-header-unusable",
@@ -766,7 +765,7 @@ class YoloSource(PictureSource):
         self.options = parse_read(YoloOptions, request)
         allow = self.options.allow_outside
         self.file = read_dataset_file(request.where, allow_outside=allow)
-        self.request = absolute(request, self.file.path)
+        self.request = request.absolute(self.file.path)
         self.numbers = {number: number for number in range(len(self.file.names) + 1)}
         self.found = ImageListing(self.file, self.options)
 
@@ -775,7 +774,7 @@ class YoloSource(PictureSource):
         """Whether images have label maps."""
         return bool(self.options.masks)
 
-    def faults(self) -> Sequence[Fault]:
+    def faults(self) -> Sequence[tuple[str | None, Path, GansynthError]]:
         """See ``PictureSource.faults``; also leaks, and training images without a box."""
         path = self.file.path
         if self.found.faults:
@@ -1014,7 +1013,7 @@ def unsplit(case_id: str) -> str:
 def check_yolo(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
     """Find all faults of ``yolo:data.yaml``; every image is decoded."""
     source = YoloSource(request)
-    report = check_source(source, progress, check_pixels)
+    report = source.check(progress, check_pixels)
     own: list[Finding] = []
     with contextlib.suppress(GansynthError):  # told already
         own = [*_check_set(source), *check_boxes(source)]

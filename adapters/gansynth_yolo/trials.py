@@ -7,10 +7,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from gansynth import Mix, Trials, UsageFault, read_detections
-from gansynth.hosts.contract.record import read_sessions
+from gansynth import Detections, Mix, TrainingResult, Trials, UsageFault, read_detections
 from gansynth.metrics.detection.measures import summary
-from gansynth.metrics.detection.record import file_of
 
 
 class YoloTrials(Trials):
@@ -62,10 +60,10 @@ class YoloTrials(Trials):
     def scores(self, folder: Path) -> dict[str, Any]:
         """Return steps and figures, on test images if there are any."""
         steps = 0
-        for session in read_sessions(folder):
+        for session in TrainingResult.sessions_in(folder):
             batch = session["settings"]["batch"]
             for epoch in session["per_epoch"]:
                 steps += ceil((epoch["places_real"] + epoch["places_synthetic"]) / batch)
-        split = "test" if (folder / file_of("test")).is_file() else "val"
-        figures = summary(read_detections(folder / file_of(split)))
+        split = "test" if (folder / Detections.file_of("test")).is_file() else "val"
+        figures = summary(read_detections(folder / Detections.file_of(split)))
         return {"steps": steps, "judged_on": split, "figures": figures, "per_case": {}}

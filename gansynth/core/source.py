@@ -110,6 +110,16 @@ class SourceRequest(Document, optional=("synthetic",)):
         """Return the command of ``words`` as it is pasted."""
         return shlex.join(["gansynth", *self.words(model, **fields)])
 
+    def absolute(self, where: str | Path = "") -> SourceRequest:
+        """Return it with absolute paths (``where``, subjects, splits), for a run's record."""
+        subjects, read = self.subjects, dict(self.read)
+        if subjects is not None and os.path.isfile(subjects):
+            subjects = str(Path(subjects).absolute())
+        if "splits" in read:
+            read["splits"] = str(Path(read["splits"]).expanduser().absolute())
+        path = str(where) or str(Path(self.where).expanduser().absolute())
+        return replace(self, where=path, subjects=subjects, read=read)
+
     def check(self, **fields: Any) -> str:
         """Return the command that finds what is wrong with these data; see ``command``."""
         from gansynth.core.requests.samples import CheckRequest

@@ -6,7 +6,7 @@ Needs numpy only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -15,7 +15,16 @@ import numpy.typing as npt
 
 from gansynth.core.foreground import ForegroundIndex
 from gansynth.core.resample import T, crop_edge, crop_pad, draw_corner, resample
-from gansynth.core.schema import OUTSIDE, Boxes, Case, FloatArray, Sample, Schema
+from gansynth.core.schema import (
+    OUTSIDE,
+    Boxes,
+    Case,
+    FloatArray,
+    LabelArray,
+    Sample,
+    Schema,
+    validate_arrays,
+)
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.serialise import Document
 
@@ -314,6 +323,50 @@ class Space(Document, optional=("frame", "nearest", "typical"), strict=True):
         each = zip(lows, highs, strict=True)
         window = [(float(least), float(max(most, least + 1e-6))) for least, most in each]
         return replace(self, window=tuple(window))
+
+    # -- whole cases, as a training has them -----------------------------------------------------
+
+    def padding_values(self, channels: int) -> tuple[float, ...]:
+        """Return the value of each channel beyond the border, in the units of this space."""
+        nothing = np.zeros((channels, *[1] * len(self.size)), np.float32)
+        return tuple(self._in_units(Case("", "", nothing)).ravel().tolist())
+
+    def on_own_grid(
+        self,
+        schema: Schema,
+        image: FloatArray,
+        predict: Callable[[FloatArray], Sequence[LabelArray]],
+    ) -> list[LabelArray]:
+        """Predict a whole case as a training has it, and return its maps on the case's own grid.
+
+        Args:
+            image: float32 (C, D, H, W), in the units and spacing of the source's cases.
+            predict: image (C, ...) in the units of this space, resampled if it resamples -> maps
+                (...) of that shape.
+
+        Returns:
+            The maps, by the nearest voxel if the case was resampled, and background beyond its
+            frame.
+        """
+        validate_arrays("image", image, None, schema)
+        case, shape = Case("image", "image", np.asarray(image, np.float32)), image.shape[1:]
+        if self.grid != "resample":
+            return list(predict(np.array(self._in_units(case))))
+        maps, back = predict(np.array(self.to_generator(case).image)), replace(self, window=None)
+        nothing = np.zeros((1, *self.size), np.float32)
+        found = []
+        for labels in maps:
+            whole = back.to_host(Sample(nothing, labels), shape).labels
+            assert whole is not None, "labels were given"
+            if self.frame:
+                whole = crop_pad(whole, [-c for c in self.frame_corner(shape)], shape, 0)
+            found.append(whole)
+        return found
+
+    def _in_units(self, case: Case) -> FloatArray:
+        """Return the image of a whole case on its own grid, in the units of this space."""
+        uncut = replace(self, grid="native", size=(), frame=(), nearest=False)
+        return uncut.to_generator(case).image
 
 
 def cut_boxes(boxes: Boxes, corner: Sequence[int], size: Sequence[int]) -> Boxes:

@@ -313,15 +313,10 @@ def splits_of_sites(text: str, subject_of: Mapping[str, str]) -> list[FoldSplit]
     return [_held_out(dict(sorted(site_of.items())), site) for site in sites]
 
 
-def at_most_folds(folds: int, subjects: int) -> int:
-    """Return a number of folds that subjects can be dealt into: not more than there are."""
-    return max(2, min(folds, subjects))
-
-
 def folds_dealt(options: ReadOptions, subjects: int) -> int:
     """Return how many folds subjects are dealt into: as asked, else not more than there are."""
     folds = int(vars(options)["folds"])
-    return folds if "folds" in options.model_fields_set else at_most_folds(folds, subjects)
+    return folds if "folds" in options.model_fields_set else max(2, min(folds, subjects))
 
 
 def fewer_folds(where: Path, options: ReadOptions, subjects: int) -> str:
@@ -515,17 +510,6 @@ def split_file(listing: VolumeSet, options: VolumeOptions) -> Path:
         return Path(options.splits)
     parts = {entry.part for entry in listing.entries} - {"", "test"}
     return listing.splits if not parts and listing.splits.is_file() else listing.where
-
-
-def absolute(request: SourceRequest, where: str | Path = "") -> SourceRequest:
-    """Return the request with absolute paths (``where``, subjects, splits), for a run's record."""
-    subjects, read = request.subjects, dict(request.read)
-    if subjects is not None and os.path.isfile(subjects):
-        subjects = str(Path(subjects).absolute())
-    if "splits" in read:
-        read["splits"] = str(Path(read["splits"]).expanduser().absolute())
-    path = str(where) or str(Path(request.where).expanduser().absolute())
-    return replace(request, where=path, subjects=subjects, read=read)
 
 
 # -- another split -------------------------------------------------------------------------------

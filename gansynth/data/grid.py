@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from gansynth.core import resample as regrid
 from gansynth.core.schema import FloatArray, LabelArray
+from gansynth.core.volumes import read_volume_header
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.volumes import MAX_VOLUME_BYTES, Volume
 
@@ -66,6 +67,19 @@ def stored_axes(affine: npt.NDArray[np.float64]) -> tuple[tuple[int, int], ...]:
 
     turn = orientations.io_orientation(affine)
     return tuple([(int(axis), int(way)) for axis, way in turn])
+
+
+def axes_of(files: Iterable[Path]) -> str:
+    """Return along which axes files are stored, as ``RAS``; "" if they differ, or none is there."""
+    found = {axes_in(read_volume_header(file).affine) for file in files}
+    return found.pop() if len(found) == 1 else ""
+
+
+def axes_in(affine: npt.NDArray[np.float64]) -> str:
+    """Return along which axes a file of this affine is stored."""
+    from nibabel import aff2axcodes
+
+    return "".join(aff2axcodes(affine))
 
 
 def in_eights(lengths: Iterable[float], most: float = inf) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from typing import Any
 
 from gansynth.core.source import SourceRequest
 from gansynth.core.volumes import endings, names_beside, volume_stem
+from gansynth.data.grid import axes_of
 from gansynth.data.label_files import LabelFile, read_label_map
 from gansynth.data.name_patterns import LIKE_LABELS, NamedFile, files_below, files_fitting
 from gansynth.data.pairs import FoundLayout, are_label_maps, found_layouts, label_maps_among
@@ -89,6 +90,11 @@ class CaseFiles:
         return (*[each.file for each in self.drawn], *self.images)
 
     @property
+    def axes(self) -> str:
+        """Along which axes its first image is stored, as ``RAS``."""
+        return axes_of(self.images[:1])
+
+    @property
     def columns(self) -> tuple[Path | None, ...]:
         """Its cell of each list that names files of all cases, the first image first."""
         return (*self.images, self.labels)
@@ -143,6 +149,15 @@ class VolumeSet:
     def labelled(self) -> bool:
         """Whether there are label maps."""
         return any(entry.labels is not None for entry in self.entries)
+
+    def with_channels(self, names: Sequence[str]) -> VolumeSet:
+        """Return the set with some of its channels, by name; UsageFault: it has no such one."""
+        places, entries = channel_places(names, self.channels or (), self.where), self.entries
+        if self.stacked:
+            return replace(self, picked=places, channels=tuple(names))
+        each = [[entry.images[place] for place in places] for entry in entries]
+        entries = tuple([replace(e, images=tuple(i)) for e, i in zip(entries, each, strict=True)])
+        return replace(self, entries=entries, channels=tuple(names))
 
 
 @dataclass

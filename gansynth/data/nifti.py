@@ -39,7 +39,6 @@ from gansynth.core.volumes import read_volume, read_volume_header, written_endin
 from gansynth.data.check import check_volumes
 from gansynth.data.connected_components import LabelBoxes, box_record
 from gansynth.data.folds import (
-    absolute,
     choose_fold,
     fewer_folds,
     split_file,
@@ -122,6 +121,9 @@ class VolumeSource(CaseSource):
             )
         self.channels = self._channel_names()
         self.modality = self._modalities()
+
+    check_listing = staticmethod(check_volumes)
+    """Checks what a listing names: ``(listing, request, options, progress)``."""
 
     # -- what it has -----------------------------------------------------------------------------
 
@@ -664,7 +666,7 @@ def _list(request: SourceRequest, options: FileOptions) -> VolumeSet:
 def open_volumes(request: SourceRequest) -> VolumeSource:
     """Open ``nifti:FOLDER`` or ``nifti:MANIFEST``; raises as ``VolumeSource``."""
     options = parse_read(FileOptions, request)
-    return VolumeSource(absolute(request), _list(request, options), options)
+    return VolumeSource(request.absolute(), _list(request, options), options)
 
 
 def check(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
@@ -678,7 +680,7 @@ def open_msd(request: SourceRequest) -> VolumeSource:
     """Open ``msd:FOLDER``; raises as ``VolumeSource``."""
     options = parse_read(VolumeOptions, request)
     return VolumeSource(
-        absolute(request), list_msd(located(request, folder=True), options), options
+        request.absolute(), list_msd(located(request, folder=True), options), options
     )
 
 

@@ -37,7 +37,6 @@ from gansynth.core.space import Space
 from gansynth.core.synthetic import has_mark, is_marked, real_file, real_pixels, synthetic_warning
 from gansynth.data.connected_components import LabelBoxes, box_record
 from gansynth.data.folds import (
-    absolute,
     fewer_folds,
     folds_dealt,
     grouped_splits,
@@ -562,7 +561,7 @@ class PictureSource(CaseSource):
             found.update(pair_keys(folder))
         request = replace(request, read=found | dict(request.read))
         self.options = parse_read(PictureOptions, request)
-        self.request = absolute(request, folder)
+        self.request = request.absolute(folder)
         self.found = list_pictures(folder, self.options)
         self._refuse_stacks()
         self.numbers, self.threshold = BINARY, self.options.threshold
@@ -587,6 +586,12 @@ class PictureSource(CaseSource):
     def faults(self) -> Sequence[Fault]:
         """Return what is found without decoding a picture; opening raises the first."""
         return self.found.faults
+
+    def check(
+        self, progress: Callable[[int, int], None], more: PictureCheck | None = None
+    ) -> CheckReport:
+        """Check the pictures, decode each, and ask ``more`` what it finds in its pixels."""
+        return _check(self, progress, more)
 
     # -- what it has -----------------------------------------------------------------------------
 
@@ -876,7 +881,7 @@ def unlike(path: Path, kind: Kind, expected: Kind) -> DataFault:
 
 def check_pictures(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
     """Check ``pictures:FOLDER`` for all faults; every file is decoded."""
-    return check_source(PictureSource(request), progress)
+    return PictureSource(request).check(progress)
 
 
 @dataclass
@@ -947,10 +952,9 @@ def _processes(pictures: Mapping[str, PictureFiles]) -> int:
     return processes_for(len(sizes), sum(sizes), MAX_PIXELS)
 
 
-def check_source(
-    source: PictureSource, progress: Callable[[int, int], None], more: PictureCheck | None = None
+def _check(
+    source: PictureSource, progress: Callable[[int, int], None], more: PictureCheck | None
 ) -> CheckReport:
-    """Check a source's pictures, decode each, and ask ``more`` what it finds in its pixels."""
     listing, pictures = source.found, source.found.pictures
     findings = [Finding.of(*fault) for fault in source.faults()]
     content: dict[str, list[str]] = defaultdict(list)

@@ -25,6 +25,8 @@ class ReadOptions(OptionModel):
     """Base of every kind's options; ``passes_on``: other keys are those of a source behind."""
 
     passes_on: ClassVar[bool] = False
+    of_arrays: ClassVar[frozenset[str]] = frozenset()
+    """Keys that change arrays as they are read: without effect where files are copied."""
 
     @classmethod
     def behind(cls, request: SourceRequest) -> SourceRequest | None:
@@ -287,16 +289,13 @@ class CaseOptions(ReadOptions):
         return self
 
 
-OF_ARRAYS = frozenset(
-    {"window", "spacing", "size", "frame", "whole", "resampling", "between", "boxes"}
-)
-"""Keys of volumes that change arrays as they are read: without effect where files are copied."""
-
-
 class VolumeOptions(CaseOptions):
     """How volumes are read; common to all kinds that read NIfTI files."""
 
     needs: ClassVar[Needs] = {**CaseOptions.needs, **OF_SPLITS}
+    of_arrays: ClassVar[frozenset[str]] = frozenset(
+        {"window", "spacing", "size", "frame", "whole", "resampling", "between", "boxes"}
+    )
 
     folds: int = Field(
         5,
@@ -363,7 +362,7 @@ def import_words(request: SourceRequest, target: str) -> list[str]:
         return replace(request, kind=host).words(PrepareRequest)
     known = installed()
     opener = known.load("sources", request.kind) if request.kind in known.names("sources") else None
-    idle = OF_ARRAYS if opener and isinstance(options_of(opener, request), VolumeOptions) else ()
+    idle = options_of(opener, request).of_arrays if opener else ()
     read = {key: text for key, text in request.read.items() if key not in idle}
     return replace(request, read=read, fold="0").words(ImportRequest, target=target)
 

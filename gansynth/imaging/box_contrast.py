@@ -114,28 +114,6 @@ TOGETHER = 0.6  # least share of what lies beyond the cut in the box that one pi
 LEAST_SIDE = 0.3  # a box is never shrunk below this share of a side, nor below two voxels
 
 
-def tighten(image: FloatArray, boxes: Boxes) -> tuple[Boxes, list[float]]:
-    """Shrink boxes to their lesions; return them, and the share of each that is left.
-
-    The threshold lies between the intensities of the rim and of the box's brightest (or darkest)
-    tenth. The largest piece near the middle is the lesion. The clearest cut of all channels counts.
-    Without a clear cut the box stays. ``image``, ``boxes``: as in ``contrasts``.
-    """
-    body = organ_mask(image)
-    noticed = [NOTICED * spread(channel[body]) for channel in image]
-    coords, axes = boxes.coords.copy(), body.ndim
-    for row in range(len(boxes.labels)):
-        clearest = 0.0
-        for channel, least in zip(image, noticed, strict=True):
-            for bright in (channel, -channel):
-                clear, tight = _cut(bright, boxes, row, body, least)
-                if clear > clearest:
-                    clearest, coords[row] = clear, tight
-    sides = [c[:, axes:] - c[:, :axes] for c in (coords, boxes.coords)]
-    shares = (sides[0] / sides[1]).astype(float).prod(axis=1)
-    return Boxes(coords, boxes.labels), [round(float(share), 4) for share in shares]
-
-
 def _cut(
     bright: FloatArray, boxes: Boxes, row: int, body: Mask, least: float
 ) -> tuple[float, npt.NDArray[np.float32]]:
@@ -268,6 +246,29 @@ class LesionContrast:
                     f"box {row + 1}, expected at least {contrast.least:.2f}{way}"
                 )
         return ""
+
+    @staticmethod
+    def tighten(image: FloatArray, boxes: Boxes) -> tuple[Boxes, list[float]]:
+        """Shrink boxes to their lesions; return them, and the share of each that is left.
+
+        The threshold lies between the intensities of the rim and of the box's brightest (or
+        darkest) tenth. The largest piece near the middle is the lesion. The clearest cut of all
+        channels counts. Without a clear cut the box stays. ``image``, ``boxes``: as in
+        ``contrasts``.
+        """
+        body = organ_mask(image)
+        noticed = [NOTICED * spread(channel[body]) for channel in image]
+        coords, axes = boxes.coords.copy(), body.ndim
+        for row in range(len(boxes.labels)):
+            clearest = 0.0
+            for channel, least in zip(image, noticed, strict=True):
+                for bright in (channel, -channel):
+                    clear, tight = _cut(bright, boxes, row, body, least)
+                    if clear > clearest:
+                        clearest, coords[row] = clear, tight
+        sides = [c[:, axes:] - c[:, :axes] for c in (coords, boxes.coords)]
+        shares = (sides[0] / sides[1]).astype(float).prod(axis=1)
+        return Boxes(coords, boxes.labels), [round(float(share), 4) for share in shares]
 
     def to_json(self) -> dict[str, Any]:
         """A JSON document that ``from_json`` reads back: numbers and names of classes."""

@@ -83,6 +83,96 @@ class Look(NamedTuple):
         parts = [block.reshape(shape) for block, shape in zip(blocks, shapes, strict=True)]
         return cls(*parts)
 
+    @classmethod
+    def measured(
+        cls,
+        image: FloatArray,
+        labels: LabelArray,
+        tissue: Matrix,
+        free: Mask,
+        values: Sequence[int],
+        spacing: Sequence[float],
+    ) -> Look:
+        """Measure a lesion in an image (C, ...) around it.
+
+        Args:
+            image: float32 (C, ...).
+            labels: int16, the lesion's; 0 elsewhere.
+            tissue: mean (C,) around the lesion.
+            free: bool, tissue without lesions.
+            values: of its classes.
+            spacing: mm.
+        """
+        rest = image - tissue.reshape(-1, *[1] * labels.ndim)
+        masks = [labels == value for value in values]
+        contrast = np.full((len(values), len(image)), np.nan)
+        for mask, row in zip(masks, contrast, strict=True):
+            if mask.sum() >= LEAST_VOXELS:
+                row[:] = rest[:, mask].mean(axis=1)
+        depth = _even(_distance(labels > 0, spacing, RIM), spacing)
+        profile = np.zeros((len(DEPTHS), len(image)))
+        everywhere = np.ones(labels.shape, bool)
+        level = _level(labels, values, np.nan_to_num(contrast), everywhere).reshape(rest.shape)
+        rest -= level * _filled(depth)
+        # Number of the shell around each of ``DEPTHS`` that a voxel lies in; -1: in none.
+        shells = np.digitize(depth, [-RIM, *_between(DEPTHS)]) - 1
+        shells[(labels == 0) & ~free] = -1
+        for shell in range(len(DEPTHS)):
+            where = shells == shell
+            # A small lesion has no depths: its deepest voxels stand for them. A first shell without
+            # voxels is 0, as the last row still is.
+            profile[shell] = rest[:, where].mean(axis=1) if where.any() else profile[shell - 1]
+        rest -= _at_depth(depth, profile)
+        lesion = labels > 0
+        terms = _terms(lesion, lesion)
+        trend = _trend(rest[:, lesion], terms)
+        rest[:, lesion] -= product(trend.T, terms)
+        textures = [_texture(rest, mask, spacing) for mask in masks]
+        spread, channels, shares = map(np.stack, zip(*textures, strict=True))
+        return cls(profile, trend, contrast, spread, channels, shares)
+
+    def drawn(
+        self,
+        image: FloatArray,
+        labels: LabelArray,
+        tissue: Matrix,
+        free: Mask,
+        values: Sequence[int],
+        spacing: Sequence[float],
+        rng: np.random.Generator,
+        rim_mm: float,
+        effect: float,
+    ) -> Matrix:
+        """Return an image (C, ...) with a lesion of this look; other arguments as of ``measured``.
+
+        Beyond the free tissue within ``rim_mm`` (a voxel, if that is more) it is the image.
+        ``effect``: share of the lesion's level.
+        """
+        mask = labels > 0
+        reach = max(rim_mm / min(spacing), 1.0) if rim_mm else 0.0
+        distance = _distance(mask, spacing, reach)
+        changed = mask | (free & (distance > 0.5 - reach - SLACK))
+        # From here on each array is of the N changed voxels, (C, N), a small part of all.
+        depth, before, classes = (
+            _even(distance, spacing)[changed],
+            image[:, changed],
+            labels[changed],
+        )
+        texture, fields = np.zeros(before.shape), _fields(len(image), mask, spacing, rng)
+        for number, value in enumerate(values):
+            where = classes == value
+            if where.any():
+                new = _texture_like(self, number, fields[:, :, where[classes > 0]])
+                texture[:, where] = _over_tissue(new, before[:, where], np.exp(self.spread[number]))
+        level = _level(labels, values, self.contrast, changed) * _filled(depth)
+        level += _at_depth(depth, self.profile)
+        level += product(self.trend.T, _terms(mask, changed)) * _filled(depth)
+        share = np.clip((depth - STAYS) / (GONE - STAYS), 0, 1)
+        over = tissue[:, None] + texture - before
+        out = image.astype(np.float64)
+        out[:, changed] = before + share * over + effect * level
+        return out
+
 
 def tissue_around(
     part: LesionPart, image: FloatArray, free: Mask
@@ -123,92 +213,6 @@ def value_limits(images: Iterable[FloatArray | Matrix]) -> Matrix:
 def within(image: Matrix | FloatArray, limits: Matrix) -> Any:
     """Clip an image (C, ...) to limits (2, C)."""
     return np.clip(image, *limits.reshape(2, -1, *[1] * (image.ndim - 1)))
-
-
-def measured(
-    image: FloatArray,
-    labels: LabelArray,
-    tissue: Matrix,
-    free: Mask,
-    values: Sequence[int],
-    spacing: Sequence[float],
-) -> Look:
-    """Measure a lesion in an image (C, ...) around it.
-
-    Args:
-        image: float32 (C, ...).
-        labels: int16, the lesion's; 0 elsewhere.
-        tissue: mean (C,) around the lesion.
-        free: bool, tissue without lesions.
-        values: of its classes.
-        spacing: mm.
-    """
-    rest = image - tissue.reshape(-1, *[1] * labels.ndim)
-    masks = [labels == value for value in values]
-    contrast = np.full((len(values), len(image)), np.nan)
-    for mask, row in zip(masks, contrast, strict=True):
-        if mask.sum() >= LEAST_VOXELS:
-            row[:] = rest[:, mask].mean(axis=1)
-    depth = _even(_distance(labels > 0, spacing, RIM), spacing)
-    profile = np.zeros((len(DEPTHS), len(image)))
-    everywhere = np.ones(labels.shape, bool)
-    level = _level(labels, values, np.nan_to_num(contrast), everywhere).reshape(rest.shape)
-    rest -= level * _filled(depth)
-    # Number of the shell around each of ``DEPTHS`` that a voxel lies in; -1: in none.
-    shells = np.digitize(depth, [-RIM, *_between(DEPTHS)]) - 1
-    shells[(labels == 0) & ~free] = -1
-    for shell in range(len(DEPTHS)):
-        where = shells == shell
-        # A small lesion has no depths: its deepest voxels stand for them. A first shell without
-        # voxels is 0, as the last row still is.
-        profile[shell] = rest[:, where].mean(axis=1) if where.any() else profile[shell - 1]
-    rest -= _at_depth(depth, profile)
-    lesion = labels > 0
-    terms = _terms(lesion, lesion)
-    trend = _trend(rest[:, lesion], terms)
-    rest[:, lesion] -= product(trend.T, terms)
-    textures = [_texture(rest, mask, spacing) for mask in masks]
-    spread, channels, shares = map(np.stack, zip(*textures, strict=True))
-    return Look(profile, trend, contrast, spread, channels, shares)
-
-
-def drawn(
-    look: Look,
-    image: FloatArray,
-    labels: LabelArray,
-    tissue: Matrix,
-    free: Mask,
-    values: Sequence[int],
-    spacing: Sequence[float],
-    rng: np.random.Generator,
-    rim_mm: float,
-    effect: float,
-) -> Matrix:
-    """Return an image (C, ...) with a lesion of a look; other arguments as of ``measured``.
-
-    Beyond the free tissue within ``rim_mm`` (a voxel, if that is more) it is the image.
-    ``effect``: share of the lesion's level.
-    """
-    mask = labels > 0
-    reach = max(rim_mm / min(spacing), 1.0) if rim_mm else 0.0
-    distance = _distance(mask, spacing, reach)
-    changed = mask | (free & (distance > 0.5 - reach - SLACK))
-    # From here on each array is of the N changed voxels, (C, N), which are a small part of all.
-    depth, before, classes = _even(distance, spacing)[changed], image[:, changed], labels[changed]
-    texture, fields = np.zeros(before.shape), _fields(len(image), mask, spacing, rng)
-    for number, value in enumerate(values):
-        where = classes == value
-        if where.any():
-            new = _texture_like(look, number, fields[:, :, where[classes > 0]])
-            texture[:, where] = _over_tissue(new, before[:, where], np.exp(look.spread[number]))
-    level = _level(labels, values, look.contrast, changed) * _filled(depth)
-    level += _at_depth(depth, look.profile)
-    level += product(look.trend.T, _terms(mask, changed)) * _filled(depth)
-    share = np.clip((depth - STAYS) / (GONE - STAYS), 0, 1)
-    over = tissue[:, None] + texture - before
-    out = image.astype(np.float64)
-    out[:, changed] = before + share * over + effect * level
-    return out
 
 
 def _even(distance: Matrix, spacing: Sequence[float]) -> Matrix:

@@ -146,35 +146,33 @@ class DoctorLine:
         """The result, and the hint."""
         return f"{self.found}; {self.cure}" if self.cure else self.found
 
+    @classmethod
+    def of_package(cls, package: str, *, essential: bool = False) -> DoctorLine:
+        """Check one package: installed, of a version that gansynth needs, and importable."""
+        state: Literal["bad", "note"] = "bad" if essential else "note"
+        needs = _requirements().get(package, "")
+        install = f"pip install '{package}{needs}'" if str(needs) else f"pip install {package}"
+        try:
+            installed = version(package)
+            if str(needs) and installed not in needs:  # whose import may fail in any way
+                return cls(state, package, f"{installed}, gansynth needs {needs}", install)
+            importlib.import_module(package.replace("-", "_"))
+        except PackageNotFoundError:
+            return cls(state, package, "not installed", install)
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            return cls(state, package, f"does not import: {reason}", f"{install} --force-reinstall")
+        return cls("ok", package, installed)
+
 
 # -- packages ------------------------------------------------------------------------------------
-
-
-def package_line(package: str, *, essential: bool = False) -> DoctorLine:
-    """Check one package: installed, of a version that gansynth needs, and importable."""
-    state: Literal["bad", "note"] = "bad" if essential else "note"
-    needs = _requirements().get(package, "")
-    install = f"pip install '{package}{needs}'" if str(needs) else f"pip install {package}"
-    try:
-        installed = version(package)
-        if str(needs) and installed not in needs:  # whose import may fail in any way
-            return DoctorLine(state, package, f"{installed}, gansynth needs {needs}", install)
-        importlib.import_module(package.replace("-", "_"))
-    except PackageNotFoundError:
-        return DoctorLine(state, package, "not installed", install)
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return DoctorLine(
-            state, package, f"does not import: {reason}", f"{install} --force-reinstall"
-        )
-    return DoctorLine("ok", package, installed)
 
 
 def torch_line() -> DoctorLine:
     """Check torch, which may be newer than what was tested: no installation replaces it."""
     from packaging.version import Version
 
-    line = package_line("torch", essential=True)
+    line = DoctorLine.of_package("torch", essential=True)
     if line.state == "ok" and Version(line.found).release[:2] > NEWEST_TORCH:
         tested = ".".join(map(str, NEWEST_TORCH))
         found = f"{line.found}, newer than {tested}, the newest that was tested"

@@ -62,6 +62,28 @@ class ProcessResult:
         faults = [line.removeprefix(FAULT) for line in self.last if line.startswith(FAULT)]
         return (faults or self.last or ["no output"])[-1]
 
+    def raise_if_stopped(self) -> None:
+        """Raise Interrupted after a forwarded signal."""
+        if self.stopped:
+            raise Interrupted(self.stopped)
+
+    def raise_if_failed(self, name: str) -> None:
+        """Raise this process's own error for a failed command, quoting its last line.
+
+        Raises:
+            Interrupted: as ``raise_if_stopped``.
+            GansynthError: the command's own typed fault, or TrainingFault for any other failure.
+        """
+        self.raise_if_stopped()
+        if self.code == 0:
+            return
+        if self.code in FAULTS:
+            raise GansynthError.printed(self.code, self.line)
+        line = self.last[-1] if self.last else "no output"
+        number = self.code - 128 if self.code in STOPPED else -self.code
+        ending = f"signal {_signal(number)}" if number > 0 else f"exit {self.code}"
+        raise TrainingFault("processes.command-failed", f"{name} failed ({ending}): {line}")
+
 
 def _to_stderr(line: str) -> None:
     sys.stderr.write(line)
@@ -98,30 +120,6 @@ def run(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def raise_if_stopped(ended: ProcessResult) -> None:
-    """Raise Interrupted after a forwarded signal."""
-    if ended.stopped:
-        raise Interrupted(ended.stopped)
-
-
-def raise_if_failed(ended: ProcessResult, name: str) -> None:
-    """Raise this process's own error for a failed command, quoting its last line.
-
-    Raises:
-        Interrupted: as ``raise_if_stopped``.
-        GansynthError: the command's own typed fault, or TrainingFault for any other failure.
-    """
-    raise_if_stopped(ended)
-    if ended.code == 0:
-        return
-    if ended.code in FAULTS:
-        raise GansynthError.printed(ended.code, ended.line)
-    line = ended.last[-1] if ended.last else "no output"
-    number = ended.code - 128 if ended.code in STOPPED else -ended.code
-    ending = f"signal {_signal(number)}" if number > 0 else f"exit {ended.code}"
-    raise TrainingFault("processes.command-failed", f"{name} failed ({ending}): {line}")
 
 
 def _signal(number: int) -> str:

@@ -392,20 +392,6 @@ def counting(
         yield progress
 
 
-@contextmanager
-def stepping(reporter: Reporter) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a ``progress(step, done, total)`` callback with a task for each step."""
-    with ExitStack() as stack:
-        begun: dict[str, Callable[[int, int], None]] = {}
-
-        def progress(step: str, done: int, total: int) -> None:
-            if step not in begun:
-                begun[step] = stack.enter_context(counting(reporter, step))
-            begun[step](done, total)
-
-        yield progress
-
-
 def clock_text(seconds: float) -> str:
     """Format seconds as ``M:SS`` or ``H:MM:SS``."""
     whole = round(seconds)

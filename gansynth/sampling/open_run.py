@@ -67,6 +67,31 @@ def load_run(run: Path | RunFolder, device: str = "auto") -> Run:
     return Run(run.folder, generator, manifest)
 
 
+def load_named_in(
+    path: Path,
+    weights: Mapping[str, str],
+    space: Space,
+    schema: Schema,
+    build: Callable[[], Generator],
+) -> Generator:
+    """Build a network, and load the averaged weights that a document beside them names.
+
+    Args:
+        path: the document, for messages.
+        weights: its key: the weights' ``path`` from there, and ``sha256``.
+        space, schema: of its training's cases.
+        build: returns the network with fresh weights.
+    """
+    from gansynth.training.checkpoint import load_tensors
+
+    check_room(space, schema, f"{path}: key 'space'")
+    file = path_inside(path.parent, weights["path"], key=f"{path}: key 'weights'")
+    tensors = load_tensors(file, weights["sha256"])
+    generator = build_fitting(build, file)
+    load_weights(generator, tensors)
+    return generator
+
+
 def below_its_size(run: Run) -> tuple[str, int]:
     """Return why samples are blocks, and from how many steps not; "" and 0 of a grown generator."""
     from gansynth.sampling.composite import CompositeBase

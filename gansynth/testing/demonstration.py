@@ -329,12 +329,12 @@ def _compare(outcomes: Mapping[str, TrainingResult]) -> dict[str, Any]:
     """Return the Dice of the tumour with and without samples, paired by held-out phantom."""
     import numpy as np
 
-    from gansynth.metrics.segmentation.evaluation import FILE
+    from gansynth.hosts.contract.host import Framework
     from gansynth.metrics.statistics import RunValues, compare
 
     values = {}
     for name, outcome in outcomes.items():
-        subjects = read_json(outcome.folder / FILE)["per_subject"]
+        subjects = read_json(outcome.folder / Framework.own_metrics)["per_subject"]
         dice = [of["dice"]["foreground"] for of in subjects.values()]
         values[name] = RunValues(np.array([dice], np.float64), (0,), (0,), tuple(subjects))
     found = compare(values["with"], values["without"], margin=0.01).to_json()

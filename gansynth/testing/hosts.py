@@ -21,7 +21,6 @@ from gansynth.hosts.contract.host import Framework
 from gansynth.hosts.contract.job import Job
 from gansynth.hosts.contract.session import Session
 from gansynth.hosts.deciding.trials import trials_of
-from gansynth.hosts.mixing.training_data import on_own_grid
 from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.signals import Interrupted
 from gansynth.runtime.system import send_self
@@ -293,7 +292,7 @@ class _CropHostTrial:
         def look(placed: FloatArray) -> list[LabelArray]:
             return [host.predict(placed, folder)]
 
-        return on_own_grid(host.space, self.source.schema, image, look)[0]
+        return host.space.on_own_grid(self.source.schema, image, look)[0]
 
     def resumes(self) -> None:
         """Interrupted and started again, a training has the weights of an undisturbed one."""

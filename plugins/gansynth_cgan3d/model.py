@@ -40,7 +40,7 @@ from gansynth import (
     strides_for,
 )
 from gansynth.nn import losses
-from gansynth.nn.networks import settled
+from gansynth.nn.networks.blocks import settled
 from gansynth.runtime.errors import did_you_mean
 from gansynth_cgan3d.inserter import ImageUnits, LesionInsertion, centroid, pulled
 from gansynth_cgan3d.options import CGANOptions
@@ -239,7 +239,8 @@ class CGAN(Generator):
 
     def encoded(self, inputs: ConditionInputs, window: Sequence[slice] = ()) -> Tensor:
         """Return condition channels float32 (B, names, ...), of a window or the volume."""
-        parts = self.condition_parts(inputs, lambda x: x[(..., *window)] if window else x)
+        inside: Any = (..., *window)
+        parts = self.condition_parts(inputs, lambda x: x[inside])
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     # -- what it draws ---------------------------------------------------------------------------

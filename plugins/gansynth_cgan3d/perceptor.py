@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from gansynth.nn.networks import ConvUnit, channels_last, conv, downsampling, enlarge
+from gansynth.nn.networks.blocks import ConvUnit, channels_last, conv, downsampling, enlarge
 
 
 class Perceptor(nn.Module):

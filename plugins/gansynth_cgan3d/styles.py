@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gansynth.nn.networks import Activation, Blocks, Down, Narrow, Norm, Skip, Up
+from gansynth.nn.networks.blocks import Activation, Blocks, Down, Narrow, Norm, Skip, Up
 
 
 class Layers(BaseModel):

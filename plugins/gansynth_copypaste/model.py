@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import Field
 
@@ -30,20 +31,18 @@ from gansynth import (
     paste_soft,
     rim_voxels,
 )
-from gansynth.core.geometry import Matrix
-from gansynth.core.schema import Mask
 from gansynth.data.connected_components import parts
 from gansynth.imaging.blending import hole, poisson
-from gansynth.imaging.box_contrast import ONE_WAY
 from gansynth.imaging.lesion_grain import (
     AROUND,
     LEAST_VOXELS,
     near,
-    ring_around,
     value_limits,
-    within,
 )
 
+Matrix = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+ONE_WAY = 0.9  # share of lesions of one sign above which a class has that sign
 FEW_LESIONS = 5  # lesions of a class from which the sign of their contrast is known
 CLEARLY = 0.25  # share of the usual contrast from which one of the other sign counts
 STEEPEST = 2.0  # by no more, nor by less than its inverse, is a donor scaled
@@ -175,7 +174,9 @@ class CopyPaste(Generator):
 
         for value in self.schema.foreground:
             for part in parts(lesion, self.schema, (value,), least=LEAST_VOXELS):
-                box, close = ring_around(part)
+                mask = part.whole() > 0
+                box = bounding_box(mask, margin=AROUND)
+                close = near(mask[box])
                 ring = close & tissue[box]
                 local = image[(slice(None), *box)]
                 beside = np.where(ring if ring.any() else close, labels[box], value)
@@ -207,11 +208,11 @@ class CopyPaste(Generator):
             here, image = (slice(None), *box), background.copy()
             pasted = self._pasted(background[here], donor[here], drawn[box], body[box], seed)
             kept = pasted == background[here]
-            image[here] = np.where(kept, pasted, within(pasted, self.limits))
+            image[here] = np.where(kept, pasted, self._within(pasted))
         if self.options.image_level:
             inside, rng = labels != OUTSIDE, np.random.default_rng((seed, IMAGE))
             image = change_image(image, inside, self.options.image_level, rng)
-            image = np.where(image == background, image, within(image, self.limits))
+            image = np.where(image == background, image, self._within(image))
         image = np.array(image, np.float32)
         fill = self.schema.outside_fill
         if fill is not None:
@@ -225,6 +226,11 @@ class CopyPaste(Generator):
             contrasts = self._contrasts(shown, lesion, labels, tissue)
             notes["reversed"] = any(self._reversed(border, row) for border, row in contrasts)
         return Sample(image, labels.copy(), notes=notes)
+
+    def _within(self, image: FloatArray) -> FloatArray:
+        """Clip an image (C, ...) to the training cases' values."""
+        limits: Matrix = self.limits.reshape(2, -1, *[1] * (image.ndim - 1))
+        return np.clip(image, limits[0], limits[1])
 
     def _pasted(
         self, background: FloatArray, donor: FloatArray, drawn: Mask, body: Mask, seed: int

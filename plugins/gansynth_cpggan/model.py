@@ -38,8 +38,6 @@ from gansynth import (
     UsageFault,
     at_rest,
 )
-from gansynth.core.schema import Mask
-from gansynth.imaging.box_contrast import tighten
 from gansynth.nn import losses
 from gansynth_cpggan.boxes import (
     NONE,
@@ -580,7 +578,7 @@ class CPGGANSampler:
         """Return boxes, with option ``tighten`` shrunk to the lesions, and the original ones."""
         if not self.gan.options.tighten or not len(boxes.labels):
             return boxes, {}
-        tight, shares = tighten(image, boxes)
+        tight, shares = LesionContrast.tighten(image, boxes)
         return tight, {"boxes_asked": boxes.coords.tolist(), "tightened_to": shares}
 
     # -- lesions in real slices --------------------------------------------------------------------
@@ -636,6 +634,7 @@ def of_seed(rng: torch.Generator, numbers: int) -> Tensor:
 SOFT = 3  # voxels over which a lesion fades out towards protected voxels
 
 Window = tuple[int, int, int, int]
+Mask = npt.NDArray[np.bool_]
 
 
 def _square(box: npt.NDArray[np.float64], margin: float) -> npt.NDArray[np.float64]:
@@ -643,7 +642,10 @@ def _square(box: npt.NDArray[np.float64], margin: float) -> npt.NDArray[np.float
 
 
 def bounded(
-    body: Mask | None, box: npt.NDArray[np.floating], boxes: FloatArray, shape: tuple[int, ...]
+    body: Mask | None,
+    box: npt.NDArray[np.floating],
+    boxes: FloatArray,
+    shape: tuple[int, ...],
 ) -> Mask:
     """Return where a lesion may change a slice, bool (H, W): in the body, in no other box."""
     free = np.ones(shape, bool) if body is None else body.copy()
@@ -654,7 +656,11 @@ def bounded(
 
 
 def blend(
-    image: FloatArray, lesion: FloatArray, box: npt.NDArray[np.floating], margin: float, free: Mask
+    image: FloatArray,
+    lesion: FloatArray,
+    box: npt.NDArray[np.floating],
+    margin: float,
+    free: Mask,
 ) -> tuple[FloatArray, Window]:
     """Blend a lesion (C, edge, edge: the square around its box) into a slice (C, H, W).
 

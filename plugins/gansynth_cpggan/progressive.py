@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gansynth.nn.networks import convolve
+from gansynth.nn.networks.blocks import convolve
 
 SLOPE = 0.2  # slope of the leaky ReLU below 0 (their table 2)
 SMALL = 1e-8  # keeps roots and quotients of zeros finite

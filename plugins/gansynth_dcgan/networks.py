@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gansynth.nn.networks import activation, normalisation
+from gansynth.nn.networks.blocks import activation, normalisation
 from gansynth_dcgan.options import Norm
 
 BASE = 4  # approximate voxels per axis of the coarsest features

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 from torch import nn
 
@@ -28,19 +29,17 @@ from gansynth import (
     Sample,
     organ_mask,
 )
-from gansynth.core.geometry import Matrix, mask_of
-from gansynth.core.schema import Mask
 from gansynth.data.connected_components import parts
 from gansynth.imaging.lesion_grain import (
     AROUND,
     LEAST_VOXELS,
     Look,
-    drawn,
-    measured,
     tissue_around,
     value_limits,
 )
 
+Matrix = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 MOST_NUMBERS, MOST_BYTES = 16_000, 120_000
 """Measures kept of lesions, and bytes of them in a run's manifest."""
 LEAST_ALIKE = 12
@@ -100,7 +99,7 @@ class Parametric(Generator):
         rows, ends = list[Matrix](), list[Matrix]()
         for case in cases:  # one at a time: all of them may not fit into memory
             rows += self._measured(case)
-            shown = case.image[:, mask_of(self._labels(case), self.values)]
+            shown = case.image[:, np.isin(self._labels(case), self.values)]
             if shown.size:
                 ends.append(value_limits([shown]).T)
         if not rows:
@@ -152,8 +151,7 @@ class Parametric(Generator):
                 look = self._lesion_like(part.voxels, tissue, rng)
             local = out[(slice(None), *box)]
             shown = part.whole()[box]
-            new = drawn(
-                look,
+            new = look.drawn(
                 local,
                 shown,
                 tissue,
@@ -170,7 +168,7 @@ class Parametric(Generator):
         return Sample(out, labels.copy())
 
     def _free(self, body: Mask, labels: LabelArray) -> Mask:
-        return np.asarray(body & (labels != OUTSIDE) & ~mask_of(labels, self.values))
+        return np.asarray(body & (labels != OUTSIDE) & ~np.isin(labels, self.values))
 
     def _measured(self, case: Case) -> Iterator[Matrix]:
         """Yield log size, tissue (C,), and the measures of each class, of each lesion."""
@@ -182,7 +180,7 @@ class Parametric(Generator):
         for part in found:
             box, tissue = tissue_around(part, case.image, free)
             local, held = case.image[(slice(None), *box)], part.whole()[box]
-            look = measured(local, held, tissue, free[box], self.values, self.schema.spacing)
+            look = Look.measured(local, held, tissue, free[box], self.values, self.schema.spacing)
             yield np.concatenate([[np.log(part.voxels)], tissue, look.row()])
 
     def _labels(self, case: Case) -> LabelArray:

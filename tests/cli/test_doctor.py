@@ -90,7 +90,7 @@ def test_a_package_that_does_not_import_says_why(tmp_path, monkeypatch):
     meta.mkdir()
     (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: torn-package\nVersion: 1.0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    line = machine.package_line("torn-package", essential=True)
+    line = machine.DoctorLine.of_package("torn-package", essential=True)
     says(line, "bad", "OSError: libtorn.so is missing", "--force-reinstall")
 
 
@@ -140,7 +140,9 @@ NEWER: dict[str, Any] = {"gansynth.runtime.machine.version": lambda name: "2.99.
 NEWER["gansynth.runtime.machine._requirements"] = dict
 GONE = {"gansynth.runtime.machine.SHARED_MEMORY": NOWHERE}
 CPU_BUILD, CUDA_BUILD = (partial(devices.no_cuda, of, ["too old"]) for of in (None, "12.8"))
-NO_HOST, TORCH = (partial(machine.package_line, name) for name in ("no-such-host", "torch"))
+NO_HOST, TORCH = (
+    partial(machine.DoctorLine.of_package, name) for name in ("no-such-host", "torch")
+)
 LIBREYOLO, ULTRALYTICS = (nth(n, detectors.doctor_lines, QUICK) for n in (0, 1))
 ROOM = partial(nnunet._room, "nnUNet_raw", Path.cwd(), "--root")
 FITS, TORN = (

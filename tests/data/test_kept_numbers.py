@@ -12,7 +12,7 @@ from gansynth.data.connected_components import boxes_of
 from gansynth.data.label_statistics import LabelPriors, roughness
 from gansynth.data.nifti import interpolate_slices
 from gansynth.imaging.blending import dress, fade, paste_soft, poisson
-from gansynth.imaging.box_contrast import LesionContrast, contrasts, tighten
+from gansynth.imaging.box_contrast import LesionContrast, contrasts
 from tests import spots
 from tests.conftest import toy_case
 
@@ -67,7 +67,7 @@ def test_what_is_learnt_of_lesions_is_what_it_was(unchanged):
     unchanged("lesion contrast", known.to_json())
     loose = spots.boxes_of((9, 9, 23, 25), (24, 20, 36, 39), (30, 8, 38, 16), labels=[0, 1, 1])
     for index, case in enumerate(cases[:4]):
-        found = [contrasts(case.image, loose), tighten(case.image, loose)]
+        found = [contrasts(case.image, loose), LesionContrast.tighten(case.image, loose)]
         unchanged(f"contrasts {index}", [*found, known.reject_reason(case.image, loose)])
         unchanged(f"bodies {index}", organ_mask(case.image))
 

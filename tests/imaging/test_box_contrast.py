@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.schema import Boxes
-from gansynth.imaging.box_contrast import LesionContrast, contrasts, tighten
+from gansynth.imaging.box_contrast import LesionContrast, contrasts
 from tests.spots import boxes_of, picture, spotted
 
 ONE, TWO = (12, 12, 20, 22), (26, 24, 34, 36)
@@ -51,7 +51,7 @@ def test_any_box_has_a_contrast_between_minus_one_and_one_and_is_shrunk_within_i
         boxes = Boxes(ends.reshape(3, -1).astype(np.float32), np.arange(3, dtype=np.int16))
         found = contrasts(image, boxes)
         assert ((np.abs(found) <= 1) | np.isnan(found)).all()
-        tight, shares = tighten(image, boxes)  # Boxes itself refuses empty ones
+        tight, shares = LesionContrast.tighten(image, boxes)  # Boxes itself refuses empty ones
         assert (tight.coords[:, :axes] >= boxes.coords[:, :axes]).all()
         assert (tight.coords[:, axes:] <= boxes.coords[:, axes:]).all()
         assert np.array_equal(tight.labels, boxes.labels)
@@ -94,14 +94,14 @@ def test_a_class_that_cannot_be_told_from_other_places_judges_nobody():
 @pytest.mark.parametrize("sign", [1, -1], ids=["brighter", "darker"])
 def test_a_loose_box_is_shrunk_to_its_lesion(sign):
     image = sign * spotted(0, ONE, TWO).image
-    tight, shares = tighten(image, boxes_of((9, 9, 23, 25), (24, 22, 36, 38)))
+    tight, shares = LesionContrast.tighten(image, boxes_of((9, 9, 23, 25), (24, 22, 36, 38)))
     assert np.abs(tight.coords - np.array([ONE, TWO])).max() <= 1
     assert max(shares) < 0.75
 
 
 def test_a_box_that_fits_or_shows_nothing_stays():
     boxes = boxes_of(ONE, (30, 10, 38, 18), (0, 0, 48, 48))
-    tight, shares = tighten(spotted(0, ONE).image, boxes)
+    tight, shares = LesionContrast.tighten(spotted(0, ONE).image, boxes)
     assert np.abs(tight.coords[0] - ONE).max() <= 1
     assert np.array_equal(tight.coords[1:], boxes.coords[1:])
     assert shares[1:] == [1, 1]

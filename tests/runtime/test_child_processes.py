@@ -37,7 +37,7 @@ def test_a_childs_typed_fault_is_ours_and_any_other_failure_quotes_its_last_line
 ):
     ended = run(f"import sys; {code}", tmp_path / "log")
     with raises_fault(expected) as caught:
-        processes.raise_if_failed(ended, "training")
+        ended.raise_if_failed("training")
     assert type(caught.value) is fault
     assert str(caught.value) == quoted
 
@@ -88,7 +88,7 @@ def test_a_killed_child_is_not_waited_for_by_its_workers(tmp_path):
     )
     ended = run(code, tmp_path / "log")
     with raises_fault("processes.command-failed"):
-        processes.raise_if_failed(ended, "training")
+        ended.raise_if_failed("training")
     until(lambda: not Path(f"/proc/{int(ended.last[0])}/exe").exists())
 
 
@@ -99,7 +99,7 @@ from gansynth.runtime import processes
 code = 'import time; print(1, flush=True); time.sleep(60)'
 ended = processes.run([sys.executable, '-c', code], os.environ, Path(sys.argv[1]))
 try:
-    processes.raise_if_failed(ended, 'training')
+    ended.raise_if_failed('training')
 except BaseException as error:
     print(type(error).__name__, getattr(error, 'code', ''), ended.code)
 """

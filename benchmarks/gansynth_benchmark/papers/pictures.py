@@ -19,7 +19,6 @@ from gansynth.metrics.detection.record import (
     DetectedBoxes,
     Detections,
     TrueBoxes,
-    file_of,
     read_detections,
 )
 from gansynth.report.image_grid import write_figure
@@ -133,7 +132,7 @@ class PictureWriter:
         if self.host is None or not arms:
             return None
         folder = self.commands.folder(self.host, arms[0], self.seed)
-        files = [folder / file_of(split) for split in ("test", "val")]
+        files = [folder / Detections.file_of(split) for split in ("test", "val")]
         there = [file for file in files if file.is_file()]
         return read_detections(there[0]) if there else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -230,6 +231,14 @@ class AugmentRequest(
         from gansynth.core.schedule import Mix
 
         return Mix.parse(self.ratio, self.schedule)
+
+    @property
+    def mix_name(self) -> str:
+        """Generator or bank, ratio and schedule as the name of a folder: g0_1-1_constant."""
+        origin = self.bank or self.generator
+        name = Path(origin).absolute().name if origin and self.mix.synthetic else "real"
+        words = f"{name}_{self.mix.ratio}_{self.mix.schedule}".replace("%", "")
+        return re.sub(r"[^\w.-]+", "-", words)
 
     @cached_property
     def size(self) -> BankSize:

@@ -23,10 +23,9 @@ from gansynth.hosts.mixing.training_data import (
     Pair,
     TrainingData,
     misfit,
-    on_own_grid,
     training_space,
 )
-from gansynth.metrics.segmentation.evaluation import asked_regions, headline
+from gansynth.metrics.segmentation.evaluation import headline
 from gansynth.metrics.segmentation.held_out_scores import (
     LEVELS,
     METRICS,
@@ -201,7 +200,7 @@ class CropHost(Framework):
     def open(self) -> None:
         self.space = training_space(self.source, self.patch)
         self.intake = self.Intake(self.source, self.name, self.space)
-        self.regions = asked_regions(self.options.regions, self.source)
+        self.regions = self.asked_regions()
         if self.options.save_levels and type(self).predict_levels is CropHost.predict_levels:
             self.predict_levels(np.empty(0, np.float32), Path())  # refuses
 
@@ -229,7 +228,7 @@ class CropHost(Framework):
             return [np.where(labels == OUTSIDE, 0, labels).astype(np.int16), *levels]
 
         def on_grid(image: FloatArray) -> list[LabelArray]:
-            return on_own_grid(self.space, source.schema, image, predicted)
+            return self.space.on_own_grid(source.schema, image, predicted)
 
         folder = output / PREDICTIONS if options.save_predictions else None
         levels = output / LEVELS if options.save_levels else None
@@ -267,7 +266,7 @@ class CropHost(Framework):
         with job.reporter.task(len(images.train_ids), "case") as task:
             for case in images.train_ids:
                 image = images.load(case).image
-                found = on_own_grid(host.space, host.source.schema, image, predicted)[0]
+                found = host.space.on_own_grid(host.source.schema, image, predicted)[0]
                 files.append(write_labels(images, case, found, job.out, numbers))
                 task.advance(1)
         return files

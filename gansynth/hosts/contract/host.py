@@ -12,7 +12,7 @@ import copy
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -32,10 +32,12 @@ from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Space
 from gansynth.hosts.contract.job import Job
 from gansynth.hosts.contract.prediction import PredictJob
-from gansynth.hosts.contract.record import TrainingResult, mix_name, read_sessions
+from gansynth.hosts.contract.record import TrainingResult
+from gansynth.metrics.segmentation.evaluation import Prediction, headline, measure_counted
 from gansynth.metrics.segmentation.held_out_scores import METRICS
-from gansynth.metrics.segmentation.measures import Regions
-from gansynth.runtime.errors import UsageFault
+from gansynth.metrics.segmentation.measures import Regions, read_regions, with_labels
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.option_kinds import Device
 from gansynth.runtime.options import read_settings, refuse_unaugmented
 from gansynth.runtime.parts import refuse_absent
@@ -116,6 +118,8 @@ class Framework(ABC):
     """Whether it can also pass real cases through the generator's space."""
     result: ClassVar[str] = METRICS
     """The file that ``evaluate`` writes last."""
+    own_metrics: ClassVar[str] = "gansynth_metrics.json"
+    """The file of ``account_of``, of frameworks that write metrics of their own, too."""
     packages: ClassVar[Sequence[str]] = ("torch", "numpy")
     """Distributions whose versions are recorded with a training."""
     may_change: ClassVar[tuple[str, ...]] = ()
@@ -166,6 +170,40 @@ class Framework(ABC):
     @abstractmethod
     def evaluate(self, job: Job) -> Mapping[str, Any]:
         """Evaluate on the real held-out cases, write ``result`` last, and return main figures."""
+
+    # -- what it may use -------------------------------------------------------------------------
+
+    def asked_regions(self) -> Regions:
+        """The foreground, each label, and the requested regions; UsageFault if they do not fit."""
+        labels = self.source.schema.foreground
+        return with_labels(read_regions(self.options.regions, labels), labels)
+
+    def account_of(
+        self,
+        predictions: Callable[[Any, Path], Mapping[str, Prediction]],
+        folder: Path,
+        count: Callable[[str, int, int], None],
+    ) -> tuple[dict[str, Any], str]:
+        """Measure a training's predictions in ``regions``, and write ``own_metrics``.
+
+        ``count`` is called as ``Job.count``. Returns main figures, and why if there are none.
+        """
+        try:
+            found, ignore = predictions(self.source, folder), self.source.schema.ignore
+            document = measure_counted(found, self.regions, ignore, count)
+        except (UsageFault, DataFault) as fault:
+            return {}, f"no Dice and HD95 of gansynth's own measures: {fault}"
+        write_json_atomic(folder / self.own_metrics, document)
+        return headline(document), ""
+
+    @staticmethod
+    def device_of(device: str) -> str:
+        """Resolve ``auto`` to CUDA if available; the framework checks other devices itself."""
+        if device != "auto":
+            return device
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
 
     # -- what it may refuse ----------------------------------------------------------------------
 
@@ -290,12 +328,12 @@ class Framework(ABC):
         """Return the folder of the results."""
         chosen = self.options.output
         data = re.sub(r"[^\w.-]+", "-", self.source.name.rpartition(":")[2])
-        default = Path("runs", self.name, f"{data}_{mix_name(self.request)}")
+        default = Path("runs", self.name, f"{data}_{self.request.mix_name}")
         return (Path(chosen).expanduser() if chosen else default).absolute()
 
     def done(self, folder: Path) -> int:
         """Return the unit at which a training in this folder resumes; by default, the record's."""
-        sessions = read_sessions(folder)
+        sessions = TrainingResult.sessions_in(folder)
         return int(sessions[-1]["epochs"][1]) if sessions else 0
 
     @property

@@ -138,7 +138,7 @@ class Job:
         self._drawn, self._partners = DrawCounter(self.log), DrawCounter(self.log / PARTNERS)
         self._trained = DrawCounter(self.log), DrawCounter(self.log / PARTNERS)
         self._described = dict(training.described, of_epochs=self.steps)
-        self._earlier = record.read_sessions(self.folder) if self.first > 0 else []
+        self._earlier = record.TrainingResult.sessions_in(self.folder) if self.first > 0 else []
         self._end_earlier()
         self._rounds: list[dict[str, Any]] = []  # draws of each round of this session
         self.metrics: Mapping[str, Any] = {}
@@ -179,6 +179,11 @@ class Job:
         """
         cases, plan = self.training.source.train_ids, replace(self.plan, stream=(0,))
         return EpochPlan.of(plan, cases, count=self.training.round_size)
+
+    @property
+    def output_log(self) -> Path:
+        """The file of all that the training's process writes, and of what is noted here."""
+        return self.folder / record.LOG
 
     @property
     def remaining(self) -> range:
@@ -283,13 +288,17 @@ class Job:
         self.note(f"{NAME}{line}")
         self._show(say=line)
 
+    def warn(self, line: str) -> None:
+        """Write a warning for the user, and to the log."""
+        self.say(f"{WARNING}{line}")
+
     def count(self, unit: str, done: int, total: int) -> None:
         """Show how many of what follows the training are done, such as held-out cases."""
         self._show(unit=unit, done=done, total=total)
 
     def note(self, text: str) -> None:
         """Write a whole line to the training's log."""
-        with contextlib.suppress(OSError), (self.folder / record.LOG).open("a") as log:
+        with contextlib.suppress(OSError), self.output_log.open("a") as log:
             log.write(f"{text}\n")
 
     # -- from its begin to its end ---------------------------------------------------------------
@@ -464,4 +473,4 @@ class Job:
         try:
             record.write_sessions(self.folder, [*self._earlier, this], complete=complete)
         except EnvironmentFault as error:
-            self.say(f"{WARNING}{error}")
+            self.warn(str(error))

@@ -51,7 +51,7 @@ def run_training_process(
     reporter.say(f"{label}; its own words: {LOG} in its folder")
     with closing(TrainingDisplay(reporter)) as display:
         ended = processes.run(words, dict(variables) | {SHOWS: "1"}, log, show=display.line)
-    processes.raise_if_failed(ended, f"{log}: {label}")
+    ended.raise_if_failed(f"{log}: {label}")
 
 
 class TrainingDisplay:
@@ -94,12 +94,3 @@ class TrainingDisplay:
         self._done = done
         if done >= total:
             self.close()
-
-
-def device_of(device: str) -> str:
-    """Resolve ``auto`` to CUDA if available; the framework checks other devices itself."""
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gansynth.core.identity import HeldOut, LineageMatch, matches
 from gansynth.core.lineage import read_lineage, some_names
@@ -23,12 +22,12 @@ from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.core.source import CaseSource, case_records, same_data_as
 from gansynth.core.volumes import read_volume, read_volume_header, written_ending
 from gansynth.data.case_writer import ENDING, affine_of, own_name, write_prediction, write_volume
-from gansynth.data.grid import oriented, whole_labels
+from gansynth.data.grid import axes_in, axes_of, oriented, whole_labels
 from gansynth.data.held_out import named_by
 from gansynth.data.images import open_images
 from gansynth.data.nifti import VolumeSource
 from gansynth.hosts.contract import record
-from gansynth.metrics.segmentation.evaluation import THRESHOLDS, levels_of
+from gansynth.metrics.segmentation.evaluation import THRESHOLDS, Prediction
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import (
     TEMPORARY,
@@ -68,6 +67,8 @@ class PredictJob:
     reporter: Reporter
     sure: float | None = None
 
+    axes_of = staticmethod(axes_of)
+
     def opened(self, channels: Sequence[str], like: CaseSource | None = None) -> CaseSource:
         """Open the images; see ``open_images``. Fold ``all`` has every one.
 
@@ -90,7 +91,7 @@ class PredictJob:
         """Return labels with the ignore value where the foreground is neither sure nor absent.
 
         Args:
-            levels: of the foreground's probability, as ``levels_of`` returns them.
+            levels: of the foreground's probability, as ``Prediction.levels_of`` returns them.
         """
         assert self.sure is not None
         sides = np.array([1 - self.sure, self.sure]) - 1e-6  # for 1 - .95 is more than .05
@@ -109,7 +110,7 @@ class PredictJob:
         """
         volume = read_volume(file, labels=True)
         labels = whole_labels(file, oriented(volume.array, volume.affine))
-        levels = oriented(levels_of(probabilities, foreground).T, volume.affine)
+        levels = oriented(Prediction.levels_of(probabilities, foreground).T, volume.affine)
         write_volume(file, self.with_unsure(labels, levels, ignore), volume.affine)
 
     def say_turned(self, images: CaseSource, axes: str) -> None:
@@ -123,6 +124,26 @@ class PredictJob:
                 f"{some_names(turned)}: not stored along the axes of the training cases, {axes}; "
                 "turned to be predicted, and back"
             )
+
+    def place_labels(self, source: CaseSource, case: str, predicted: Path) -> Path:
+        """Bring a predicted file to its place in ``out``, in its image's format, named as its case.
+
+        It is turned back along the axes of the image.
+        """
+        back = turned_along(
+            predicted, _own_axes(source, case), predicted.with_name(f"back{ENDING}")
+        )
+        if not isinstance(source, VolumeSource):
+            labels = whole_labels(back, read_volume(back, labels=True).array)
+            return write_labels(source, case, labels[..., 0].T, self.out)
+        target = self.out / f"{own_name(case)}{written_ending(source.entry(case).images[0])}"
+        with disk_errors(target):
+            if target.name.endswith(ENDING) and named_as_packed(back):
+                back.replace(target)
+                return target
+        volume = read_volume(back, labels=True)
+        labels = whole_labels(back, oriented(volume.array, volume.affine))
+        return write_volume(target, labels, volume.affine)
 
     def _refuse_other_files(self) -> None:
         there = sorted(self.out.iterdir()) if self.out.is_dir() else []
@@ -204,7 +225,7 @@ def find_result(request: PredictRequest) -> Path:
 
 def trained_sessions(folder: Path) -> list[dict[str, Any]]:
     """Return the sessions of a training, of which the last has trained."""
-    sessions = record.read_sessions(folder)
+    sessions = record.TrainingResult.sessions_in(folder)
     if not sessions or not sessions[-1]["epochs"][1]:
         raise UsageFault(
             "hosts.nothing-trained-yet",
@@ -324,44 +345,13 @@ def _channel_files(source: CaseSource, case: str, channels: int, scratch: Path) 
     return files
 
 
-def place_labels(source: CaseSource, case: str, predicted: Path, folder: Path) -> Path:
-    """Bring a predicted file to its place, in its image's format and named after its case.
-
-    It is turned back along the axes of the image.
-    """
-    back = turned_along(predicted, _own_axes(source, case), predicted.with_name(f"back{ENDING}"))
-    if not isinstance(source, VolumeSource):
-        labels = whole_labels(back, read_volume(back, labels=True).array)
-        return write_labels(source, case, labels[..., 0].T, folder)
-    target = folder / f"{own_name(case)}{written_ending(source.entry(case).images[0])}"
-    with disk_errors(target):
-        if target.name.endswith(ENDING) and named_as_packed(back):
-            back.replace(target)
-            return target
-    volume = read_volume(back, labels=True)
-    labels = whole_labels(back, oriented(volume.array, volume.affine))
-    return write_volume(target, labels, volume.affine)
-
-
 # -- along which axes files lie ------------------------------------------------------------------
-
-
-def axes_of(files: Iterable[Path]) -> str:
-    """Return along which axes files are stored, as ``RAS``; "" if they differ, or none is there."""
-    found = {_axes_in(read_volume_header(file).affine) for file in files}
-    return found.pop() if len(found) == 1 else ""
-
-
-def _axes_in(affine: npt.NDArray[np.float64]) -> str:
-    from nibabel import aff2axcodes
-
-    return "".join(aff2axcodes(affine))
 
 
 def _own_axes(source: CaseSource, case: str) -> str:
     if isinstance(source, VolumeSource):
         return axes_of(source.entry(case).images[:1])
-    return _axes_in(affine_of(source.schema.spacing))
+    return axes_in(affine_of(source.schema.spacing))
 
 
 def turned_along(file: Path, axes: str, copy: Path) -> Path:
@@ -372,7 +362,7 @@ def turned_along(file: Path, axes: str, copy: Path) -> Path:
     import nibabel
     from nibabel import orientations
 
-    own = _axes_in(read_volume_header(file).affine)
+    own = axes_in(read_volume_header(file).affine)
     along = axes in ("", own)
     if along and file.name.lower().endswith((".nii", ENDING)):
         return file

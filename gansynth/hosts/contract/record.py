@@ -6,7 +6,6 @@ The record is a JSON document beside the checkpoints. A continued training adds 
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -103,14 +102,6 @@ class TrainingFolder:
         return "starts"
 
 
-def mix_name(request: AugmentRequest) -> str:
-    """Return generator or bank, ratio and schedule as the name of a folder: g0_1-1_constant."""
-    origin = request.bank or request.generator
-    name = Path(origin).absolute().name if origin and request.mix.synthetic else "real"
-    words = f"{name}_{request.mix.ratio}_{request.mix.schedule}".replace("%", "")
-    return re.sub(r"[^\w.-]+", "-", words)
-
-
 @contextmanager
 def training_in(look: Callable[[], TrainingFolder]) -> Iterator[TrainingFolder]:
     """Lock the folder of a training for this process; one without a checkpoint begins anew.
@@ -169,12 +160,6 @@ def read_record(folder: Path) -> dict[str, Any]:
     document: dict[str, Any] = read_json(file) if file.is_file() else {}
     check_format(file, None, None, document.get("gansynth"), f"train again: {elsewhere(folder)}")
     return document
-
-
-def read_sessions(folder: Path) -> list[dict[str, Any]]:
-    """Read the sessions of a training's record in its folder; none if there is no record."""
-    sessions = read_record(folder).get("sessions", [])
-    return [session for session in sessions if isinstance(session, dict)]
 
 
 def write_sessions(folder: Path, sessions: Sequence[Mapping[str, Any]], *, complete: bool) -> None:
@@ -302,6 +287,17 @@ class TrainingResult:
             training_bank={key: value for key, value in producer.items() if value is not None},
             warnings=tuple(filter(None, [too_few(draws.synthetic, draws.distinct, draws.most)])),
         )
+
+    @staticmethod
+    def sessions_in(folder: Path) -> list[dict[str, Any]]:
+        """Read the sessions of a training's record in its folder; none if there is no record."""
+        sessions = read_record(folder).get("sessions", [])
+        return [session for session in sessions if isinstance(session, dict)]
+
+    @staticmethod
+    def complete_in(folder: Path) -> bool:
+        """Whether the training in a folder has come to its end, by its record."""
+        return bool(read_record(folder).get("complete"))
 
     @property
     def realised(self) -> float:

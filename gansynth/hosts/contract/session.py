@@ -408,7 +408,7 @@ class Session:
                     self._train_in_own_process(folder)
                 else:
                     self.train(self.reporter)
-            return self.host.reported(TrainingResult.of(record.read_sessions(output), output))
+            return self.host.reported(TrainingResult.of(TrainingResult.sessions_in(output), output))
 
     def _train_in_own_process(self, folder: TrainingFolder) -> None:
         file, host = folder.path / CONFIG, self.host

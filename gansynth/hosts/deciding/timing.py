@@ -106,7 +106,7 @@ def noted_by(words: Sequence[str], environ: Mapping[str, str], file: Path) -> Ma
     began = time.monotonic()
     ended = measuring().part("a whole training", run, SHARE)
     if ended is not None:
-        processes.raise_if_failed(ended, "a short training")
+        ended.raise_if_failed("a short training")
     return dict(read_json(file), began=began)
 
 

@@ -12,15 +12,11 @@ import numpy as np
 from gansynth.bank.reader import BankSample
 from gansynth.core.foreground import ForegroundIndex
 from gansynth.core.geometry import mask_of
-from gansynth.core.resample import crop_pad
 from gansynth.core.schema import (
     Case,
     FloatArray,
     LabelArray,
-    Sample,
-    Schema,
     known_labels,
-    validate_arrays,
 )
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
@@ -72,50 +68,6 @@ def misfit(space: Space, shape: Sequence[int]) -> str:
     if any(n < least for n, least in zip(shape, space.size, strict=True)):
         return f"samples have {tuple(shape)} voxels, expected at least {tuple(space.size)}"
     return ""
-
-
-def uncut(space: Space) -> Space:
-    """Return the space of whole cases on their own grid, in the units of ``space``."""
-    return replace(space, grid="native", size=(), frame=(), nearest=False)
-
-
-def padding_values(space: Space, channels: int) -> tuple[float, ...]:
-    """Return the value of each channel beyond the border, in the units of ``space``."""
-    axes = len(space.size)
-    nothing = np.zeros((channels, *[1] * axes), np.float32)
-    return tuple(uncut(space).to_generator(Case("", "", nothing)).image.ravel().tolist())
-
-
-def on_own_grid(
-    space: Space,
-    schema: Schema,
-    image: FloatArray,
-    predict: Callable[[FloatArray], Sequence[LabelArray]],
-) -> list[LabelArray]:
-    """Predict a whole case as a training has it, and return its maps on the case's own grid.
-
-    Args:
-        image: float32 (C, D, H, W), in the units and spacing of the source's cases.
-        predict: image (C, ...) in the units of ``space``, resampled if ``space`` resamples -> maps
-            (...) of that shape.
-
-    Returns:
-        The maps, by the nearest voxel if the case was resampled, and background beyond its frame.
-    """
-    validate_arrays("image", image, None, schema)
-    case, shape = Case("image", "image", np.asarray(image, np.float32)), image.shape[1:]
-    if space.grid != "resample":
-        return list(predict(np.array(uncut(space).to_generator(case).image)))
-    maps, back = predict(np.array(space.to_generator(case).image)), replace(space, window=None)
-    nothing = np.zeros((1, *space.size), np.float32)
-    found = []
-    for labels in maps:
-        whole = back.to_host(Sample(nothing, labels), shape).labels
-        assert whole is not None, "labels were given"
-        if space.frame:
-            whole = crop_pad(whole, [-c for c in space.frame_corner(shape)], shape, 0)
-        found.append(whole)
-    return found
 
 
 class CentredCrops(Space):

@@ -89,10 +89,10 @@ class Detections:
     most_found: int | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
-
-def file_of(split: str) -> str:
-    """Name of the document of a split: ``gansynth_detections_test.json``."""
-    return FILE if split == "val" else FILE.replace(".json", f"_{split}.json")
+    @staticmethod
+    def file_of(split: str) -> str:
+        """Name of the document of a split: ``gansynth_detections_test.json``."""
+        return FILE if split == "val" else FILE.replace(".json", f"_{split}.json")
 
 
 # -- COCO's JSON ---------------------------------------------------------------------------------
@@ -340,7 +340,7 @@ def read_arms(texts: Sequence[str], *, split: str = "val") -> dict[str, Detectio
     ``texts``: documents, or folders that hold one; ``NAME=PATH`` names an arm. Raises UsageFault:
     duplicate names, or no file. DataFault: an unreadable document, or arms that are not comparable.
     """
-    named = [_named(text, file_of(split)) for text in texts]
+    named = [_named(text, Detections.file_of(split)) for text in texts]
     for name, count in Counter(name for name, _ in named).items():
         if count > 1:
             raise UsageFault(

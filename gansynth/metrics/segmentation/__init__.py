@@ -5,7 +5,6 @@ from gansynth.metrics.segmentation.evaluation import (
     LabelMaps,
     Prediction,
     SegmentationEvaluation,
-    levels_of,
     measure_predictions,
 )
 from gansynth.metrics.segmentation.measures import (
@@ -31,7 +30,6 @@ __all__ = [
     "Prediction",
     "Regions",
     "SegmentationEvaluation",
-    "levels_of",
     "measure_case",
     "measure_of",
     "measure_predictions",

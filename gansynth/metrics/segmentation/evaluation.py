@@ -36,11 +36,8 @@ from gansynth.metrics.segmentation.measures import (
     cost_words,
     dice,
     measure_case,
-    read_regions,
-    with_labels,
 )
-from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import write_json_atomic
+from gansynth.runtime.errors import DataFault
 
 # -- predictions -----------------------------------------------------------------------------------
 
@@ -71,22 +68,46 @@ class Prediction:
     position: SlicePosition | None = None
     levels: Callable[[], npt.NDArray[Any]] | None = field(default=None, repr=False)
 
+    @classmethod
+    def of_volumes(
+        cls, source: CaseSource, files: Mapping[str, tuple[Path, Path]], hint: str
+    ) -> dict[str, Prediction]:
+        """Pair predicted and true volumes, on their own grid; DataFault: a file is missing."""
+        for case, pair in files.items():
+            for kind, file in zip(("predicted", "true"), pair, strict=True):
+                if not file.is_file():
+                    raise DataFault(
+                        "metrics.label-map-missing",
+                        f"{file}: missing, expected the {kind} label map of case {case!r}; {hint}",
+                    )
+        return {
+            case: cls(source.header(case).subject, predicted, _nifti(predicted, truth))
+            for case, (predicted, truth) in files.items()
+        }
 
-def of_volumes(
-    source: CaseSource, files: Mapping[str, tuple[Path, Path]], hint: str
-) -> dict[str, Prediction]:
-    """Predictions in NIfTI files, on their own grid, in mm; DataFault: a file is missing."""
-    for case, pair in files.items():
-        for kind, file in zip(("predicted", "true"), pair, strict=True):
-            if not file.is_file():
-                raise DataFault(
-                    "metrics.label-map-missing",
-                    f"{file}: missing, expected the {kind} label map of case {case!r}; {hint}",
-                )
-    return {
-        case: Prediction(source.header(case).subject, predicted, _nifti(predicted, truth))
-        for case, (predicted, truth) in files.items()
-    }
+    def with_levels(self, file: Path, read: Callable[[Path], LabelArray]) -> Prediction:
+        """Add the levels that a file of levels or probabilities tells, if it is there."""
+        return replace(self, levels=partial(read, file)) if file.is_file() else self
+
+    @staticmethod
+    def levels_of(probabilities: FloatArray, foreground: Sequence[int]) -> LabelArray:
+        """Return how many of ``THRESHOLDS`` the foreground exceeds, int16 (D, H, W) or (H, W).
+
+        Its probability is that of its likeliest label against the likeliest other one, so that
+        above 0.5 the label map has a label.
+
+        Args:
+            probabilities: (K, D, H, W) or (K, H, W), by channel; independent ones if all are
+                foreground.
+            foreground: channels of labels above background.
+        """
+        others = [k for k in range(len(probabilities)) if k not in set(foreground)]
+        best = probabilities[list(foreground)].max(0)
+        rest = probabilities[others].max(0) if others else 1 - best
+        levels = np.zeros(best.shape, np.int16)
+        for threshold in THRESHOLDS:
+            levels += best > rest * np.float32(threshold / (1 - threshold))
+        return levels
 
 
 def _nifti(predicted: Path, truth: Path) -> Callable[[], LabelMaps]:
@@ -132,20 +153,6 @@ def of_slices(source: CaseSource, files: Mapping[str, Path], hint: str) -> dict[
         return Prediction(source.header(case).subject, file, read, source.unit, own.position)
 
     return {case: prediction(case, file) for case, file in files.items()}
-
-
-def with_levels(
-    predictions: Mapping[str, Prediction],
-    files: Mapping[str, Path],
-    read: Callable[[Path], LabelArray],
-) -> dict[str, Prediction]:
-    """Add the levels of those cases whose file of levels or probabilities is there."""
-    return {
-        case: replace(prediction, levels=partial(read, files[case]))
-        if files[case].is_file()
-        else prediction
-        for case, prediction in predictions.items()
-    }
 
 
 # -- an evaluation ---------------------------------------------------------------------------------
@@ -337,16 +344,6 @@ def _by_measure(values: Mapping[str, float | None]) -> dict[str, dict[str, float
 # -- the metrics file ------------------------------------------------------------------------------
 
 
-FILE = "gansynth_metrics.json"
-"""In the output folder of target frameworks that write their own metrics, e.g. nnU-Net."""
-
-
-def asked_regions(text: str, source: CaseSource) -> Regions:
-    """The foreground, each label, and the requested regions; UsageFault if they do not fit."""
-    labels = source.schema.foreground
-    return with_labels(read_regions(text, labels), labels)
-
-
 def measure_counted(
     predictions: Mapping[str, Prediction],
     regions: Regions,
@@ -368,27 +365,6 @@ def measure_counted(
     document = measure_predictions(counted, regions, ignore=ignore).document()
     progress(total, total)  # the last is measured, not only read
     return document
-
-
-def account_of(
-    predictions: Callable[[Any, Path], Mapping[str, Prediction]],
-    source: CaseSource,
-    folder: Path,
-    regions: Regions,
-    count: Callable[[str, int, int], None] = lambda unit, done, total: None,
-) -> tuple[dict[str, Any], str]:
-    """Measure the predictions in a host's output folder, and write ``FILE`` there.
-
-    ``count`` is called with the number of measured cases, and that of all.
-    Returns the headline, and the reason if there is none. Raises EnvironmentFault: disk errors.
-    """
-    try:
-        found = predictions(source, folder)
-        document = measure_counted(found, regions, source.schema.ignore, count)
-    except (UsageFault, DataFault) as fault:
-        return {}, f"no Dice and HD95 of gansynth's own measures: {fault}"
-    write_json_atomic(folder / FILE, document)
-    return headline(document), ""
 
 
 def lines_of(
@@ -492,26 +468,6 @@ OWN = THRESHOLDS.index(0.5)
 """Number of the host's own threshold: the foreground of its label map."""
 APART = 1.5  # times as many false alarms are no longer equal
 AGREED = 0.99  # share of the foreground at ``OWN`` that the label map must have; ties may differ
-
-
-def levels_of(probabilities: FloatArray, foreground: Sequence[int]) -> LabelArray:
-    """Return how many of ``THRESHOLDS`` the foreground exceeds, int16 (D, H, W) or (H, W).
-
-    Its probability is that of its likeliest label against the likeliest other one, so that above
-    0.5 the label map has a label.
-
-    Args:
-        probabilities: (K, D, H, W) or (K, H, W), by channel; independent ones if all are
-            foreground.
-        foreground: channels of labels above background.
-    """
-    others = [k for k in range(len(probabilities)) if k not in set(foreground)]
-    best = probabilities[list(foreground)].max(0)
-    rest = probabilities[others].max(0) if others else 1 - best
-    levels = np.zeros(best.shape, np.int16)
-    for threshold in THRESHOLDS:
-        levels += best > rest * np.float32(threshold / (1 - threshold))
-    return levels
 
 
 def at_thresholds(

@@ -21,8 +21,6 @@ from gansynth.metrics.segmentation.evaluation import (
     Prediction,
     measure_counted,
     of_slices,
-    of_volumes,
-    with_levels,
 )
 from gansynth.metrics.segmentation.measures import Regions
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -149,8 +147,10 @@ def prediction_files(source: CaseSource, folder: Path) -> dict[str, Prediction]:
     }
     predicted = {case: folder / PREDICTIONS / file for case, file in files.items()}
     found = predictions_of(source, predicted)
-    levels = {case: folder / LEVELS / files[case] for case in found}
-    return with_levels(found, levels, _read_levels)
+    return {
+        case: each.with_levels(folder / LEVELS / files[case], _read_levels)
+        for case, each in found.items()
+    }
 
 
 def _read_levels(file: Path) -> LabelArray:
@@ -170,4 +170,4 @@ def predictions_of(source: CaseSource, files: Mapping[str, Path]) -> dict[str, P
             pairs[case] = file, own.truth
         elif own is not None and own.arrays is not None:  # made of several files of labels
             joined[case] = file
-    return of_volumes(source, pairs, WAY_OUT) | of_slices(source, joined, WAY_OUT)
+    return Prediction.of_volumes(source, pairs, WAY_OUT) | of_slices(source, joined, WAY_OUT)

@@ -1,4 +1,7 @@
-"""Layers by name and number of spatial axes, label encoding, strides by voxel spacing."""
+"""Layers by name and number of spatial axes, label encoding, strides by voxel spacing.
+
+Public as a whole: docs/plugin_generators.md.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gansynth.nn.convolution import convolve as convolve
 from gansynth.nn.networks.lean_norm import norm_leaky_relu
+from gansynth.nn.networks.resize import Up as Up
+from gansynth.nn.networks.resize import enlarge as enlarge
+from gansynth.nn.networks.spectral import settled as settled
 from gansynth.nn.networks.spectral import spectral_norm
 
 ONEDNN_FROM = 20480
@@ -49,6 +56,8 @@ Norm = Literal["instance", "batch", "group", "none"]
 Activation = Literal["leaky_relu", "relu", "elu", "silu", "gelu"]
 Down = Literal["strided", "strided4", "maxpool"]
 Blocks = Literal["plain", "residual"]
+Skip = Literal["add", "concat"]
+Narrow = Literal["before", "after", "none"]
 
 GROUPS = 8  # most groups of a group normalisation; fewer if they do not divide the channels
 

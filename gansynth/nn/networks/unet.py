@@ -23,8 +23,10 @@ from gansynth.nn.networks.blocks import (
     ConvLayer,
     ConvUnit,
     Down,
+    Narrow,
     Norm,
     ResidualBlock,
+    Skip,
     activated,
     activation,
     channels_last,
@@ -35,9 +37,6 @@ from gansynth.nn.networks.blocks import (
 )
 from gansynth.nn.networks.recompute import recomputed
 from gansynth.nn.networks.resize import TransposedConv, Up, enlarge
-
-Skip = Literal["add", "concat"]
-Narrow = Literal["before", "after", "none"]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from gansynth.bank.draw_log import DrawCounter
 from gansynth.core.schedule import choose_cases
 from gansynth.core.source import lineage_of
 from gansynth.core.volumes import read_volume
-from gansynth.hosts.contract.record import TrainingResult, read_sessions
+from gansynth.hosts.contract.record import TrainingResult
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.child import SHOWN_PREFIX, SHOWS, cpu_threads, torch_threads
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, IntegrityFault
@@ -282,7 +282,7 @@ def test_an_empty_bank_changes_no_bit_and_that_is_said(build, told, empty):
     assert all(np.array_equal(weights[name], stock[0][name]) for name in weights)
     assert "WARNING: there is no synthetic sample" in log_of(ours)
     folder, real = Path(ours.output_folder), 4 * ours.batch_size
-    result = TrainingResult.of(read_sessions(folder), folder)
+    result = TrainingResult.of(TrainingResult.sessions_in(folder), folder)
     drawn = (result.drawn_real, result.drawn_synthetic, result.fell_back)
     assert drawn == (real, 0, real // 2)
     assert "holds no sample" in result.training_bank["ended"]

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from gansynth.metrics.segmentation import levels_of
 from gansynth.metrics.segmentation.evaluation import (
     OWN,
     THRESHOLDS,
@@ -20,12 +19,13 @@ LOGITS = np.random.default_rng(0).normal(0, 4, (3, 20, 20)).astype(np.float32)
 
 def test_above_a_half_is_the_foreground_of_the_label_map():
     shares = np.exp(LOGITS) / np.exp(LOGITS).sum(0)
-    levels = levels_of(shares, (1, 2))
+    levels = Prediction.levels_of(shares, (1, 2))
     np.testing.assert_array_equal(levels > OWN, shares.argmax(0) > 0)
     two = shares[1:].max(0) / (shares[1:].max(0) + shares[0])
     np.testing.assert_array_equal(levels > THRESHOLDS.index(0.9), two > 0.9)
     regions = (1 / (1 + np.exp(-LOGITS))).astype(np.float32)
-    np.testing.assert_array_equal(levels_of(regions, range(3)) > OWN, (regions > 0.5).any(0))
+    levels = Prediction.levels_of(regions, range(3))
+    np.testing.assert_array_equal(levels > OWN, (regions > 0.5).any(0))
 
 
 def prediction(levels: np.ndarray, predicted: np.ndarray) -> Prediction:

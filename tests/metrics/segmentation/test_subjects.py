@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 
 from gansynth.core.source import CaseHeader, SlicePosition
+from gansynth.hosts.contract.host import Framework
 from gansynth.metrics.detection.by_subject import measure_detections
 from gansynth.metrics.segmentation import LabelMaps, Prediction, measure_predictions
 from gansynth.metrics.segmentation.evaluation import (
-    FILE,
-    account_of,
     headline,
     lines_of,
-    of_volumes,
     said_of,
 )
 from gansynth.metrics.segmentation.measures import LESIONS, OF_SIZES, SIZES
@@ -40,9 +38,8 @@ def pair(tmp_path) -> tuple[Path, Path]:
 
 
 def of_files(pair, **options):
-    return measure_predictions(of_volumes(HOST, {"a": pair}, "train it"), ONE, **options).per_case[
-        "a"
-    ]
+    found = Prediction.of_volumes(HOST, {"a": pair}, "train it")
+    return measure_predictions(found, ONE, **options).per_case["a"]
 
 
 def test_mm_are_those_along_the_files_own_axes(pair):
@@ -58,7 +55,7 @@ def test_the_code_of_the_page_measures_what_a_target_has_predicted(pair, example
         schema=SimpleNamespace(ignore=None, foreground=(1, 2, 4)),
     )
     trials = SimpleNamespace(
-        predictions=lambda *_: of_volumes(source, {"case 1": pair}, "train it")
+        predictions=lambda *_: Prediction.of_volumes(source, {"case 1": pair}, "train it")
     )
     outcome = SimpleNamespace(folder=pair[0].parent)
     found = example("measures", source=source, trials=trials, outcome=outcome)["found"]
@@ -160,15 +157,15 @@ def test_pixels_are_called_pixels_and_rows_that_are_alike_are_one():
 
 def test_a_host_leaves_dice_hd95_and_false_alarms_of_every_case_and_subject(pair, tmp_path):
     counts: list[tuple[str, int, int]] = []
-    told, why = account_of(
-        lambda *_: of_volumes(HOST, {"a": pair}, ""),
-        HOST,
+    host: Any = SimpleNamespace(source=HOST, regions=ONE, own_metrics=Framework.own_metrics)
+    told, why = Framework.account_of(
+        host,
+        lambda *_: Prediction.of_volumes(HOST, {"a": pair}, ""),
         tmp_path,
-        ONE,
         lambda *of: counts.append(of),
     )
     assert counts[-1] == ("measure held-out case", 1, 1)
-    kept = read_json(tmp_path / FILE)
+    kept = read_json(tmp_path / Framework.own_metrics)
     assert (why, told) == ("", headline(kept))
     assert kept["per_case"]["a"] == kept["per_subject"]["of a"]
     assert kept["per_case"]["a"].keys() == {"dice", "hd95", *LESIONS}
