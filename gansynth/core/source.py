@@ -88,6 +88,11 @@ class SourceRequest(Document, optional=("synthetic",)):
             )
         return cls(kind=kind, where=where, **fields)
 
+    @property
+    def usual(self) -> SourceRequest:
+        """The same data, read as they are where nothing is said of it."""
+        return type(self)(self.kind, self.where)
+
     def words(self, model: type[Request], **fields: Any) -> list[str]:
         """Return the words after ``gansynth`` of a command on these data, read as these are.
 
@@ -97,7 +102,7 @@ class SourceRequest(Document, optional=("synthetic",)):
             model: the command's request; what it does not take is left out.
             fields: its other fields, or the same with other values.
         """
-        usual = type(self)(self.kind, self.where)
+        usual = self.usual
         taken = {"data": f"{self.kind}:{self.where}", "source": f"{self.kind}:{self.where}"}
         taken |= {"synthetic_source": self.synthetic} if self.synthetic else {}
         for name in ("configuration", "plans", "fold", "subjects", "read", "root"):

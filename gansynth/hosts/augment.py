@@ -211,27 +211,28 @@ def _augmented(
     if request.data is not None and ":" not in request.data:
         request = request.replace(data=find_kind(request.data, request.root))
         reporter.say(f"the data are read as {request.data}")
+    fit = None
     if request.undecided:
         decision = decide(request, reporter)
         request, fit = decision.request, decision.fit
         if decision.prepare:
             return Augmented(None, _plan_unprepared(decision))
-        if fit is not None and not is_fitted(fit):
-            before = _first_training(request)  # refuses what cannot be marked
-            planned = _before_fit(request, fit, before)
-            if request.dry_run:
-                return _plan_all(request, planned, fit, before, reporter)
-        if fit is not None and not request.dry_run:
-            fit_generator(fit, reporter)
-    before = None if control else _first_training(request)
+    cls = framework(request.target)
+    if fit is not None and not is_fitted(fit):
+        before = _first_training(request, cls)  # refuses what cannot be marked
+        planned = _before_fit(request, cls, fit, before)
+        if request.dry_run:
+            return _plan_all(request, planned, fit, before, reporter)
+    if fit is not None and not request.dry_run:
+        fit_generator(fit, reporter)
+    before = None if control else _first_training(request, cls)
     if before is not None and request.dry_run and not before.is_done:
         return _plan_both(before, reporter, timed=timed)
     if before is not None:
         request = _marked(before, reporter)
     if request.compare:
-        return _compare(request, reporter)
+        return _compare(request, cls, reporter)
     read_request(request, request.seed)  # refuses what no generator supports
-    cls = framework(request.target)
     refuse_unknown(request.set, cls.Options.model_fields, of=request.target)
     asked, taken = data_of(request)
     if not request.mix.synthetic and not control:  # of a baseline, say
@@ -264,7 +265,8 @@ def _augmented(
 
 def _plan_unprepared(decision: Decision) -> dict[str, Any]:
     request, fit = decision.request, decision.fit
-    marked = bool(unvouched(request, SourceRequest.parse(str(request.data))))
+    assert request.asked is not None, "its data are named"
+    marked = bool(unvouched(request, request.asked.usual))
     first = "trained before, on real cases alone, and marks the scans: two trainings in all"
     return {
         "dry_run": True,
@@ -278,7 +280,7 @@ def _plan_unprepared(decision: Decision) -> dict[str, Any]:
     }
 
 
-def _first_training(request: AugmentRequest) -> FirstTraining | None:
+def _first_training(request: AugmentRequest, cls: type[Framework]) -> FirstTraining | None:
     """Return the training that is to mark scans; None if there are none, or somebody vouches."""
     if not request.unlabelled:
         return None
@@ -289,7 +291,7 @@ def _first_training(request: AugmentRequest) -> FirstTraining | None:
     scans = unvouched(request, asked)
     if not scans:
         return None
-    cls, source = framework(request.target), open_resolved(asked, by_user=True)
+    source = open_resolved(asked, by_user=True)
     check_markable(request, cls, source, scans)
     if request.first is not None:
         return FirstTraining(request, source, scans, named_first(request))
@@ -336,10 +338,9 @@ def _marked(before: FirstTraining, reporter: Reporter) -> AugmentRequest:
 
 
 def _before_fit(
-    request: AugmentRequest, fit: FitRequest, before: FirstTraining | None
+    request: AugmentRequest, cls: type[Framework], fit: FitRequest, before: FirstTraining | None
 ) -> Augmented:
     """Refuse, before a generator is fitted, what can be refused without one; return the plan."""
-    cls = framework(request.target)
     request = request.replace(without=("out",), set=host_settings(cls, request.set, request.out))
     alone = request.replace(without=(*OF_SAMPLES, "schedule", "compare"), ratio="1:0")
     session = Session(cls(open_resolved(data_of(alone)[0], by_user=True), alone))
@@ -381,7 +382,7 @@ def _plan_all(
     return Augmented(session, document | {"settings": dict(settings)})
 
 
-def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
+def _compare(request: AugmentRequest, cls: type[Framework], reporter: Reporter) -> Augmented:
     """Train with samples, then without: the same settings, seed and number of steps."""
     if not request.mix.synthetic:
         raise UsageFault(
@@ -389,7 +390,6 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
             f"--compare with --ratio {request.ratio}: no sample is drawn, expected a ratio such "
             "as 1:1; the training without samples is added",
         )
-    cls = framework(request.target)
     output_key, settings = cls.Options.output_key, host_settings(cls, request.set, request.out)
     trials, arms = trials_of(cls), {}
     levels = trials.saving_levels()
@@ -542,13 +542,9 @@ def data_of(request: AugmentRequest) -> tuple[SourceRequest, str]:
 
     If the generator's data set is of another kind, only its fold is used.
     """
-    run, values = request.run, {key: getattr(request, key) for key in READING}
-    given = {key: value for key, value in values.items() if value}
-    if request.synthetic_source:
-        given["synthetic"] = request.synthetic_source
-    if request.data is not None:
-        parsed = SourceRequest.parse(request.data)
-        given |= {"kind": parsed.kind, "where": parsed.where}
+    run, given = request.run, request.reading
+    if request.asked is not None:
+        given |= {"kind": request.asked.kind, "where": request.asked.where}
     fitted: dict[str, Any] = {} if run is None else dict(run.manifest["request"], view={})
     if "kind" not in given and not fitted:
         raise UsageFault(

@@ -9,6 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 import gansynth
 from gansynth.hosts import augment as api
@@ -210,6 +211,22 @@ def test_scans_of_held_out_people_are_refused_before_the_data_are_prepared(
     told = run_cli(*words, f"nifti:{data / 'imagesTr'}", "--lesion-free", *end)
     assert (told.exit_code, "leakage" in told.stderr) == (6, True), told.stderr
     assert not Path("unprepared/nnUNet_preprocessed").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "scans"), [((), 3), (("--unlabelled-read", "images=images"), 5)], ids=["own", "said"]
+)
+def test_scans_are_read_as_the_data_are_where_nothing_is_said_of_them(run_json, typed, scans):
+    data = pictures(Path("data"))
+    Path("data/images").rename("data/pngs")
+    for folder, count in (("pngs", 3), ("images", 5)):
+        for number in range(count):
+            noise = np.random.default_rng(number).integers(0, 255, (20, 24), np.uint8)
+            Path("free", folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(noise).save(Path("free", folder, f"free_{number}.png"))
+    words = ("augment", "pictures:data", "--subjects", data.subjects, "--read", "images=pngs")
+    words += ("--unlabelled", "pictures:free", "--lesion-free", *typed)
+    assert run_json(*words, "--dry-run")["unlabelled_scans"] == scans
 
 
 def test_a_stop_before_the_training_says_how_it_goes_on(run_cli, monkeypatch):

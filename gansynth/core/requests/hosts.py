@@ -226,6 +226,20 @@ class AugmentRequest(
             return False
         return not self.target or not self.ratio
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the data are read, as far as it is said: fields of a ``SourceRequest``."""
+        called = {"synthetic_source": "synthetic"}
+        values = {called.get(name, name): getattr(self, name) for name in ReadSection.words()}
+        return {name: value for name, value in values.items() if value}
+
+    @cached_property
+    def asked(self) -> SourceRequest | None:
+        """The data as they are named, and read; None where they are those of the generator."""
+        from gansynth.core.source import SourceRequest
+
+        return None if self.data is None else SourceRequest.parse(self.data, **self.reading)
+
     @cached_property
     def mix(self) -> Mix:
         from gansynth.core.schedule import Mix

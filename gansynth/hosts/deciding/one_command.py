@@ -32,7 +32,7 @@ from gansynth.data.held_out import held_out_of, unnamed_people
 from gansynth.data.organs import evenly_chosen
 from gansynth.data.read_options import import_command
 from gansynth.fitting.command import run_fit
-from gansynth.hosts.contract.host import framework, target_of_kind
+from gansynth.hosts.contract.host import Framework, framework, target_of_kind
 from gansynth.hosts.deciding.advice import Advice, advice_for, describe_source
 from gansynth.hosts.deciding.first_training import check_markable, unvouched
 from gansynth.hosts.deciding.study_plan import subjects_of
@@ -65,17 +65,16 @@ def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
 
     A dry run prepares nothing, and looks at the raw data instead.
     """
-    asked = SourceRequest.parse(str(request.data))
-    scans = check_opens(request.samples, asked)
     decided = _Decided(request, reporter)
-    decided.choose(_target(SourceRequest.parse(str(request.data), **decided.reading)))
-    target = str(decided.value("target"))
-    framework(target).check_settings(request.set)
+    scans = check_opens(request.samples, decided.asked.usual)  # before anything else is opened
+    decided.choose(_target(decided.asked))
+    cls = framework(str(decided.value("target")))
+    cls.check_settings(request.set)
     preparation: dict[str, str] = {}
-    for choice in framework(target).suited(request):
+    for choice in cls.suited(request):
         if decided.choose(choice):
             preparation |= choice.prepare
-    source, prepare = _prepared(decided, preparation, scans)
+    source, prepare = _prepared(decided, cls, preparation, scans)
     found = contents_of(source)
     reporter.say(describe(source, found, len(subjects_of(source))))
     if source.note:
@@ -132,10 +131,11 @@ class _Decided:
         return self.fields.get(name) or getattr(self.request, name)
 
     @property
-    def reading(self) -> dict[str, Any]:
-        """Return how the data are read."""
-        values = {name: self.value(name) for name in READING}
-        return {name: value for name, value in values.items() if value}
+    def asked(self) -> SourceRequest:
+        """The data, read as typed and as chosen."""
+        assert self.request.asked is not None, "data are named: see AugmentRequest.undecided"
+        chosen = {name: self.fields[name] for name in READING if name in self.fields}
+        return replace(self.request.asked, **chosen)
 
 
 def is_fitted(fit: FitRequest) -> bool:
@@ -185,19 +185,21 @@ def _target(asked: SourceRequest) -> Choice:
 
 
 def _prepared(
-    decided: _Decided, preparation: Mapping[str, str], scans: Sequence[CaseSource]
+    decided: _Decided,
+    cls: type[Framework],
+    preparation: Mapping[str, str],
+    scans: Sequence[CaseSource],
 ) -> tuple[CaseSource, str]:
     """Return the prepared cases; in a dry run perhaps the raw ones, and the command to type.
 
     ``scans``: of ``--unlabelled``; those of held-out people are refused before anything is made.
     """
-    request, given = decided.request, decided.reading
-    asked = SourceRequest.parse(str(request.data), **given)
+    request, asked = decided.request, decided.asked
     # Plans that are chosen, not typed, are made by the preparation's settings.
     named = [*("plans",) * bool(request.plans), "configuration", "subjects", "root"]
-    words: dict[str, Any] = {key: given[key] for key in named if key in given}
+    words: dict[str, Any] = {key: vars(asked)[key] for key in named if vars(asked)[key]}
     drawn = request.replace(ratio=request.ratio or "1:1")
-    bare, cls = unvouched(drawn, asked), framework(str(decided.value("target")))
+    bare = unvouched(drawn, asked)
     try:
         source = open_source(asked)
     except GansynthError:
@@ -272,7 +274,8 @@ def _fit_of(decided: _Decided, source: CaseSource, found: Contents) -> FitReques
         device=request.device,
         set=found.settings,
         quiet=request.quiet,
-        **decided.reading,
+        synthetic_source=request.synthetic_source,
+        **{name: decided.value(name) for name in READING if decided.value(name)},
     )
 
 
