@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import re
 from collections import Counter
@@ -25,7 +24,7 @@ from gansynth.core.source import CaseSource, Finding, FoldSplit, SourceRequest
 from gansynth.data.listing import SPLITS, SUBJECTS, VolumeSet
 from gansynth.data.read_options import OF_SPLITS, ReadOptions, VolumeOptions
 from gansynth.runtime.errors import DataFault, UsageFault, describe_error, did_you_mean
-from gansynth.runtime.files import disk_errors, read_json, replace_text, write_json_atomic
+from gansynth.runtime.files import disk_errors, read_json, write_bytes_atomic, write_json_atomic
 from gansynth.runtime.measuring import measuring
 from gansynth.runtime.tables import cell, read_cell
 
@@ -568,8 +567,9 @@ def write_resplit(
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     _claim(source, files)
-    write_small(files.file, json_text(files.splits))
-    write_small(files.subjects, table_text(("case", "subject"), sorted(subject_of.items())))
+    write_json_atomic(files.file, files.splits)
+    text = table_text(("case", "subject"), sorted(subject_of.items()))
+    write_bytes_atomic(files.subjects, text.encode())
     return files
 
 
@@ -623,14 +623,3 @@ def table_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     table.writerow(columns)
     table.writerows([[cell(text) for text in row] for row in rows])
     return text.getvalue()
-
-
-def write_small(file: Path, text: str) -> None:
-    """Write a reproducible file: whole or not at all, without flushing it to the disk."""
-    with disk_errors(file):
-        replace_text(file, text)
-
-
-def json_text(doc: Any) -> str:
-    """Format a JSON document for files."""
-    return json.dumps(doc, indent=2, ensure_ascii=False) + "\n"

@@ -68,12 +68,7 @@ class ProcessResult:
             raise Interrupted(self.stopped)
 
     def raise_if_failed(self, name: str) -> None:
-        """Raise this process's own error for a failed command, quoting its last line.
-
-        Raises:
-            Interrupted: as ``raise_if_stopped``.
-            GansynthError: the command's own typed fault, or TrainingFault for any other failure.
-        """
+        """Raise Interrupted, the command's own typed fault, or TrainingFault by its last line."""
         self.raise_if_stopped()
         if self.code == 0:
             return

@@ -74,13 +74,10 @@ def load_named_in(
     schema: Schema,
     build: Callable[[], Generator],
 ) -> Generator:
-    """Build a network, and load the averaged weights that a document beside them names.
+    """Build a network with fresh weights, and load the averaged ones that a document names.
 
-    Args:
-        path: the document, for messages.
-        weights: its key: the weights' ``path`` from there, and ``sha256``.
-        space, schema: of its training's cases.
-        build: returns the network with fresh weights.
+    ``path``: the document. ``weights``: in it, their ``path`` from its folder, and ``sha256``.
+    ``space``, ``schema``: of the training's cases.
     """
     from gansynth.training.checkpoint import load_tensors
 

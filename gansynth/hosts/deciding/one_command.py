@@ -274,8 +274,7 @@ def _fit_of(decided: _Decided, source: CaseSource, found: Contents) -> FitReques
         device=request.device,
         set=found.settings,
         quiet=request.quiet,
-        synthetic_source=request.synthetic_source,
-        **{name: decided.value(name) for name in READING if decided.value(name)},
+        **{name: decided.value(name) for name in ReadSection.words() if decided.value(name)},
     )
 
 
