@@ -17,7 +17,6 @@ from gansynth import (
     Space,
     UsageFault,
 )
-from gansynth.data.read_options import import_command
 from gansynth_nnunet.converter import BY, SpaceConverter, converts, drawn_size, sample_bytes
 from gansynth_nnunet.mixed import encode
 from gansynth_nnunet.source import NnunetSource
@@ -32,7 +31,7 @@ class NnunetIntake(Intake):
     def __init__(self, source: CaseSource, target: str, space: Space | None = None) -> None:
         if not isinstance(source, NnunetSource):
             asked = source.request
-            way_out = import_command(asked, "nnunet:500")
+            way_out = asked.import_command("nnunet:500")
             raise UsageFault(
                 "nnunet.data-of-other-kind",
                 f"--data {asked.kind}:{asked.where}: nnU-Net trains on its own data sets, expected "

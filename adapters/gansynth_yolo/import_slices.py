@@ -26,7 +26,7 @@ from gansynth import (
     open_source,
 )
 from gansynth.data.folds import table_text
-from gansynth.data.read_options import import_command, refuse_idle_read
+from gansynth.data.read_options import refuse_idle_read
 from gansynth.data.slices import inner_read
 from gansynth.runtime.files import new_or_same
 from gansynth.sampling.png_writer import PictureOptions
@@ -124,7 +124,7 @@ def boxed_import(source: CaseSource, target: str) -> str:
         asked = replace(asked, kind="slices", where=where, read=known)
     if asked.kind == "slices" and len(schema.channels) not in (1, 3):
         read["channels"] = schema.channels[0]
-    return import_command(replace(asked, read=dict(asked.read) | read), target)
+    return replace(asked, read=dict(asked.read) | read).import_command(target)
 
 
 def _fit(

@@ -62,9 +62,7 @@ def then_prepare(request: SourceRequest) -> Hint:
 
 def way_to_nnunet(request: SourceRequest) -> Hint:
     """Return the command that makes a data set of nnU-Net of other data."""
-    from gansynth.data.read_options import import_words
-
-    return then(*import_words(request, "nnunet:500"), label="for nnU-Net")
+    return then(*request.import_words("nnunet:500"), label="for nnU-Net")
 
 
 def then_augment(folder: Path) -> Iterator[Hint]:

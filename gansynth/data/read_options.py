@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from gansynth.core.requests.hosts import ImportRequest, PrepareRequest
 from gansynth.core.source import SourceRequest
 from gansynth.data.name_patterns import NamePattern, Pattern, read_pattern
 from gansynth.runtime.errors import UsageFault, did_you_mean
@@ -348,25 +345,3 @@ class FileOptions(VolumeOptions):
         if self.label is None or self.image is None:
             return None
         return read_pattern(self.label, of_labels=True)
-
-
-def import_words(request: SourceRequest, target: str) -> list[str]:
-    """Return what is typed after ``gansynth`` to make a host's data set, ``HOST:WHERE``, of others.
-
-    The host's own raw data set, of the kind ``HOST-raw``, is prepared where it is.
-    """
-    from gansynth.core.registry import installed
-
-    host = target.partition(":")[0]
-    if request.kind == f"{host}-raw":
-        return replace(request, kind=host).words(PrepareRequest)
-    known = installed()
-    opener = known.load("sources", request.kind) if request.kind in known.names("sources") else None
-    idle = options_of(opener, request).of_arrays if opener else ()
-    read = {key: text for key, text in request.read.items() if key not in idle}
-    return replace(request, read=read, fold="0").words(ImportRequest, target=target)
-
-
-def import_command(request: SourceRequest, target: str) -> str:
-    """Return the command of ``import_words``, to be typed."""
-    return shlex.join(["gansynth", *import_words(request, target)])

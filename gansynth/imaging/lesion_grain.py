@@ -93,15 +93,10 @@ class Look(NamedTuple):
         values: Sequence[int],
         spacing: Sequence[float],
     ) -> Look:
-        """Measure a lesion in an image (C, ...) around it.
+        """Measure a lesion in an image, float32 (C, ...), around it.
 
-        Args:
-            image: float32 (C, ...).
-            labels: int16, the lesion's; 0 elsewhere.
-            tissue: mean (C,) around the lesion.
-            free: bool, tissue without lesions.
-            values: of its classes.
-            spacing: mm.
+        ``labels``: int16, the lesion's; 0 elsewhere. ``values``: of its classes. ``tissue``: mean
+        (C,) around it. ``free``: bool, tissue without lesions. ``spacing``: mm.
         """
         rest = image - tissue.reshape(-1, *[1] * labels.ndim)
         masks = [labels == value for value in values]

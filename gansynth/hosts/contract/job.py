@@ -113,13 +113,14 @@ class Job:
             ``to_json`` is read by ``MixerConfig.from_json`` in another process.
         stop: whether SIGTERM or SIGINT has asked to stop.
         metrics: of the evaluation, once it is done.
+        output_log: file of all that the training's process writes, and of what is noted here.
     """
 
     plan: MixerConfig[str]
 
     def __init__(self, training: Training, reporter: Reporter | None) -> None:
         self.training, self.folder, self.steps = training, training.folder, training.steps
-        self.first = training.first
+        self.first, self.output_log = training.first, training.folder / record.LOG
         self.done = training.first  # units up to the last checkpoint
         self._stepped = training.first  # units up to now
         self.batch_size, self.seed = training.batch_size, training.seed
@@ -179,11 +180,6 @@ class Job:
         """
         cases, plan = self.training.source.train_ids, replace(self.plan, stream=(0,))
         return EpochPlan.of(plan, cases, count=self.training.round_size)
-
-    @property
-    def output_log(self) -> Path:
-        """The file of all that the training's process writes, and of what is noted here."""
-        return self.folder / record.LOG
 
     @property
     def remaining(self) -> range:

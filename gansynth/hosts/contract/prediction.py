@@ -350,7 +350,7 @@ def _channel_files(source: CaseSource, case: str, channels: int, scratch: Path) 
 
 def _own_axes(source: CaseSource, case: str) -> str:
     if isinstance(source, VolumeSource):
-        return axes_of(source.entry(case).images[:1])
+        return source.entry(case).axes
     return axes_in(affine_of(source.schema.spacing))
 
 

@@ -30,7 +30,6 @@ from gansynth.core.source import CaseSource, SourceRequest, lineage_of
 from gansynth.data.connected_components import parts
 from gansynth.data.held_out import held_out_of, unnamed_people
 from gansynth.data.organs import evenly_chosen
-from gansynth.data.read_options import import_command
 from gansynth.fitting.command import run_fit
 from gansynth.hosts.contract.host import Framework, framework, target_of_kind
 from gansynth.hosts.deciding.advice import Advice, advice_for, describe_source
@@ -180,7 +179,7 @@ def _target(asked: SourceRequest) -> Choice:
     importing = installed().hosts_with("import")
     way = "--target NAME"
     if importing:
-        way = f"{import_command(asked, f'{importing[0]}:500')}, and augment that"
+        way = f"{asked.import_command(f'{importing[0]}:500')}, and augment that"
     return Choice("target", target, why, way)
 
 
