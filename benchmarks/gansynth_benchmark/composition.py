@@ -123,7 +123,7 @@ def _of_training(folder: Path) -> dict[str, Any]:
 
 def _framework(session: Mapping[str, Any]) -> str:
     network = session.get("network")
-    begun = f"{session['epochs'][1]} of {session['settings'].get(session['counted_in'], '?')}"
+    begun = f"{session['epochs'][1]} of {session['of_epochs']}"
     named = f"{session['target']}{f' ({network})' if network else ''}"
     return f"{named}, {begun} {session['counted_in']}"
 
