@@ -40,7 +40,7 @@ from gansynth.hosts.deciding.advice import advice_for, describe_source
 from gansynth.hosts.deciding.one_command import raw_of, suited_reading
 from gansynth.runtime.errors import GansynthError, UsageFault, describe_error
 from gansynth.runtime.machine import DoctorLine
-from gansynth.runtime.progress import Reporter, counting
+from gansynth.runtime.progress import Reporter, counting, stepping
 from gansynth.sampling.request_checks import read_request
 from gansynth.sampling.run_source import open_moved, open_source, wrong_records
 
@@ -146,7 +146,7 @@ def run_check(request: CheckRequest) -> CheckReport:
         table = request.write_subjects
         if table is not None:
             everyone = open_source(replace(asked, fold="all"))
-            with counting(reporter, "subjects") as progress:
+            with stepping(reporter) as progress:
                 reporter.say(write_merged_subjects(table, everyone, progress))
             asked = replace(asked, subjects=str(table))
         sites_are_asked = request.sites is not None or request.against is not None
