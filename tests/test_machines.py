@@ -1,4 +1,4 @@
-from tests.machines import MACHINES, EIGHTHS, Machine, differences, environment, in_turn
+from tests.machines import EIGHTHS, MACHINES, Machine, differences, environment, in_turn
 
 
 def test_pretended_cores_hold_in_a_child_of_a_child_and_others_are_not_taken_for_them():

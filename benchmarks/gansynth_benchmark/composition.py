@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
 from gansynth.bank.draw_log import drawn_cases
 from gansynth.core.run_folder import MANIFEST
@@ -57,7 +57,7 @@ def card(request: CardRequest) -> dict[str, Any]:
             f"augment or benchmark; its own card: gansynth card {where}",
         )
     else:
-        found = _of_training(find_result(cast(Any, request)))  # which asks for `result` alone
+        found = _of_training(find_result(request, where))
     found["citation"] = CITATION.format(found["table"]["gansynth"].partition(",")[0])
     return found
 
