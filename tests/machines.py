@@ -1,7 +1,7 @@
 """The quick tests on pretended machines, as users have them: threads, cores, processors, accounts.
 
 ``python -m tests.machines [NAME ...]`` runs them on those named, or on all, one after the other;
-``--turn NUMBER`` a quarter of them on the one whose turn it is, ``--list`` prints all. Before its
+``--turn NUMBER`` an eighth of them on the one whose turn it is, ``--list`` prints all. Before its
 tests, a machine is looked at from a child of a child process: a pretence that does not hold is an
 error.
 """
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CORES = Path(__file__).with_name("pretended_cores")
 TESTS = ("-m", "not slow", "--dist", "loadfile", "--no-loadscope-reorder", "-q", "--progress")
 WORKERS = min(2, os.cpu_count() or 1)
-QUARTERS = 4
+EIGHTHS = 8
 NOBODY = 1000
 """Anybody but root."""
 
@@ -183,10 +183,10 @@ def run(name: str, tests: Sequence[str]) -> bool:
 
 
 def in_turn(turn: int) -> tuple[str, list[str]]:
-    """A machine, and every fourth test file; all pairs of a machine and a quarter have a turn."""
+    """A machine, and every eighth test file; all pairs of a machine and an eighth have a turn."""
     rounds, place = divmod(turn, len(MACHINES))
     files = sorted(path.relative_to(ROOT) for path in ROOT.glob("tests/**/test_*.py"))
-    return list(MACHINES)[place], list(map(str, files[rounds % QUARTERS :: QUARTERS]))
+    return list(MACHINES)[place], list(map(str, files[rounds % EIGHTHS :: EIGHTHS]))
 
 
 def main(words: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-from tests.machines import MACHINES, QUARTERS, Machine, differences, environment, in_turn
+from tests.machines import EIGHTHS, MACHINES, Machine, differences, environment, in_turn
 
 
 def test_pretended_cores_hold_in_a_child_of_a_child_and_others_are_not_taken_for_them():
@@ -8,7 +8,7 @@ def test_pretended_cores_hold_in_a_child_of_a_child_and_others_are_not_taken_for
 
 
 def test_each_machine_has_a_turn_with_each_test_file():
-    turns = [in_turn(100 + number) for number in range(QUARTERS * len(MACHINES))]
+    turns = [in_turn(100 + number) for number in range(EIGHTHS * len(MACHINES))]
     pairs = [(name, file) for name, files in turns for file in files]
     files = {file for _, file in pairs}
     assert "tests/test_machines.py" in files

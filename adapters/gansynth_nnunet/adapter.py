@@ -30,6 +30,7 @@ from gansynth import (
 from gansynth.hosts.contract.launch import TrainingHandover
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth.runtime.machine import cores
+from gansynth.runtime.progress import stepping
 from gansynth_nnunet.converter import check_converter
 from gansynth_nnunet.dataset import FINGERPRINT, TRUTH, one_subject, refuse_other_nnunet
 from gansynth_nnunet.intake import NnunetIntake
@@ -56,7 +57,7 @@ from gansynth_nnunet.results import (
     predictions,
 )
 from gansynth_nnunet.source import NnunetSource
-from gansynth_nnunet.workers import WORKERS, stepping, workers
+from gansynth_nnunet.workers import WORKERS, workers
 
 CHANGING = ("pretrained_weights", "val_best")  # options that change weights, or which are evaluated
 LONG, ON_CPU = 1000, 100

@@ -131,7 +131,9 @@ def import_raw(request: ImportRequest) -> CommandReport:
         new, old = next(iter(writer.renamed.items()))
         names = f"{len(writer.renamed)} case(s) are renamed, {old!r} to {new!r} first"
         lines.append(f"{names}; case_names in dataset.json keeps the names")
-    made = SourceRequest("nnunet", request.where, root=request.root)
+    # The table of subjects names people where there are any; that nobody is named is said again.
+    each = "each" if wanted.subjects == "each" else None
+    made = SourceRequest("nnunet", request.where, root=request.root, subjects=each)
     return CommandReport(document, lines, prepares=made, already=bool(there))
 
 
@@ -180,10 +182,13 @@ def _source_request(request: ImportRequest) -> SourceRequest:
 
 
 def _opened(wanted: SourceRequest, *, named: bool) -> tuple[CaseSource, list[CaseSource]]:
-    folds = []
+    folds = list[CaseSource]()
     with contextlib.suppress(UsageFault):  # no such fold
-        for fold in itertools.count():
-            folds.append(open_source(replace(wanted, fold=str(fold))))
+        for number in itertools.count():
+            fold = open_source(replace(wanted, fold=str(number)))
+            if folds and _divides_alike(fold, folds[0]):  # a source that knows no folds
+                break
+            folds.append(fold)
     if not folds:
         folds = [open_source(wanted)]
     elif named:
@@ -195,6 +200,12 @@ def _opened(wanted: SourceRequest, *, named: bool) -> tuple[CaseSource, list[Cas
         return open_source(replace(wanted, fold="all")), folds
     except UsageFault:
         return folds[0], folds
+
+
+def _divides_alike(first: CaseSource, second: CaseSource) -> bool:
+    """Whether two folds train on the same cases and hold out the same."""
+    alike = first.train_ids == second.train_ids
+    return alike and first.held_out_ids == second.held_out_ids
 
 
 class _RawWriter:

@@ -21,6 +21,7 @@ from gansynth import (
     disk_errors,
 )
 from gansynth.runtime.processes import without_script
+from gansynth.runtime.progress import stepping
 from gansynth_nnunet.cases import PreprocessedArrays, write_hashes
 from gansynth_nnunet.dataset import NnunetRoot, raw_set
 from gansynth_nnunet.plans import (
@@ -32,7 +33,7 @@ from gansynth_nnunet.plans import (
     write_small_plans,
 )
 from gansynth_nnunet.raw import check_raw, raise_on_errors
-from gansynth_nnunet.workers import WORKERS, counting_files, stepping
+from gansynth_nnunet.workers import WORKERS, counting_files
 
 
 def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:

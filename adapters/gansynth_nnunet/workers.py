@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 
-from gansynth import Reporter, UsageFault
+from gansynth import UsageFault
 from gansynth.runtime.machine import cores
-from gansynth.runtime.progress import counting
 
 WORKERS = "nnUNet_n_proc_DA"
 """nnU-Net's variable for their number; a user's wins."""
@@ -71,17 +70,3 @@ def counting_files(
         stop.set()
         watcher.join()
     tell_more(cases)
-
-
-@contextmanager
-def stepping(reporter: Reporter) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a ``progress(step, done, total)`` callback with a task for each step."""
-    with ExitStack() as stack:
-        begun: dict[str, Callable[[int, int], None]] = {}
-
-        def progress(step: str, done: int, total: int) -> None:
-            if step not in begun:
-                begun[step] = stack.enter_context(counting(reporter, step))
-            begun[step](done, total)
-
-        yield progress

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
 from gansynth.bank.draw_log import drawn_cases
 from gansynth.core.run_folder import MANIFEST
@@ -57,7 +57,7 @@ def card(request: CardRequest) -> dict[str, Any]:
             f"augment or benchmark; its own card: gansynth card {where}",
         )
     else:
-        found = _of_training(find_result(cast(Any, request)))  # which asks for `result` alone
+        found = _of_training(find_result(request, where))
     found["citation"] = CITATION.format(found["table"]["gansynth"].partition(",")[0])
     return found
 
@@ -123,7 +123,7 @@ def _of_training(folder: Path) -> dict[str, Any]:
 
 def _framework(session: Mapping[str, Any]) -> str:
     network = session.get("network")
-    begun = f"{session['epochs'][1]} of {session['settings'].get(session['counted_in'], '?')}"
+    begun = f"{session['epochs'][1]} of {session['of_epochs']}"
     named = f"{session['target']}{f' ({network})' if network else ''}"
     return f"{named}, {begun} {session['counted_in']}"
 

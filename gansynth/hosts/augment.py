@@ -146,7 +146,7 @@ def run_predict(request: PredictRequest) -> Mapping[str, Any]:
     Raises:
         GansynthError: there is no training, or images that do not fit it.
     """
-    folder = find_result(request)
+    folder = find_result(request, Path(request.result))
     session = newest_session(folder)
     job = PredictJob(
         folder,

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TypeVar
 
 from gansynth.runtime.errors import EnvironmentFault
-from gansynth.runtime.progress import ProgressTask, Reporter
+from gansynth.runtime.progress import ProgressTask, Reporter, clock_text
 from gansynth.runtime.system import alarm
 
 BOUND = 60.0
@@ -198,7 +198,9 @@ def _tick(bar: ProgressTask, time_left: Measuring, over: threading.Event) -> Non
     told = 0
     while not over.wait(1.0) and time_left.left:
         done = int(time_left.used)  # a thread may wait longer than it asks for
-        bar.advance(done - told, now=time_left.now)
+        # Nobody knows how long a check takes; its time is not of the bound.
+        eta = "" if time_left.now == CHECKS else f"< {clock_text(time_left.left)}"
+        bar.advance(done - told, now=time_left.now, ETA=eta)
         told = done
 
 

@@ -98,7 +98,11 @@ class ProgressTask(Protocol):
     """One piece of work of known length."""
 
     def advance(self, n: float = 1, **values: object) -> None:
-        """Report ``n`` more units, or parts, as done, and values to show (``loss=0.31``)."""
+        """Report ``n`` more units, or parts, as done, and values to show (``loss=0.31``).
+
+        A task that knows its end better than its pace tells gives it as ``ETA``, a text; an empty
+        one if nothing is known.
+        """
 
 
 class Reporter(Protocol):
@@ -225,7 +229,7 @@ class RichReporter:
         self._bars = bars
         if outermost:
             bars.start()
-        row = bars.add_task(title, total=total, shown="", count="")
+        row = bars.add_task(title, total=total, shown="", count="", eta=None)
         try:
             yield _Bar(bars, row, title, total, done)
         finally:
@@ -265,10 +269,13 @@ class _Counted:
     def __init__(self, title: str, total: int, done: float) -> None:
         self._title, self._total, self._done = title, total, done
         self._shown: dict[str, object] = {}
+        self._eta: str | None = None  # None: of the pace so far
 
     def _add(self, n: float, values: dict[str, object]) -> None:
         self._done = round(self._done + n, 6)  # parts add up to whole units
         self._shown.update(values)
+        if "ETA" in self._shown:
+            self._eta = str(self._shown.pop("ETA"))
 
     @property
     def _count(self) -> str:
@@ -286,7 +293,8 @@ class _Bar(_Counted):
         width = self._bars.console.width
         taken = min(len(self._title), TITLE) + len(self._count) + BESIDE + 9 * (width >= WIDE)
         shown = _values(self._shown, width - taken)
-        self._bars.update(self._row, completed=self._done, count=self._count, shown=shown)
+        fields: dict[str, Any] = {"count": self._count, "shown": shown, "eta": self._eta}
+        self._bars.update(self._row, completed=self._done, **fields)
 
 
 class _Plain(_Counted):
@@ -331,19 +339,26 @@ class _Plain(_Counted):
         self._write(self._line(now - self._begun))
 
     def _line(self, elapsed: float) -> str:
-        share, moved = self._done / max(1, self._total), self._done - self._before
-        left = 0.0
-        if moved:  # the unit in progress has taken its share of the time since the last one
-            taken = self._moved_at - self._begun
-            pace = max(taken / moved, elapsed / (moved + 1))
-            left = pace * (self._total - self._done) - (elapsed - taken)
+        share = self._done / max(1, self._total)
         parts = [f"{self._title}: {self._count} ({share:.0%})"]
         parts.append(f"elapsed {clock_text(elapsed)}")
-        if left >= 1:  # units may be uneven, and one last long after its time
-            parts.append(f"ETA {clock_text(left)}")
+        eta = self._by_pace(elapsed) if self._eta is None else self._eta
+        if eta:
+            parts.append(f"ETA {eta}")
         if self._shown:
             parts.append(_values(self._shown))
         return "  ".join(parts)
+
+    def _by_pace(self, elapsed: float) -> str:
+        moved = self._done - self._before
+        if not moved:
+            return ""
+        # The unit in progress has taken its share of the time since the last one.
+        taken = self._moved_at - self._begun
+        pace = max(taken / moved, elapsed / (moved + 1))
+        left = pace * (self._total - self._done) - (elapsed - taken)
+        # Units may be uneven, and one last long after its time.
+        return clock_text(left) if left >= 1 else ""
 
 
 def _pause(elapsed: float) -> float:
@@ -392,6 +407,20 @@ def counting(
         yield progress
 
 
+@contextmanager
+def stepping(reporter: Reporter) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a ``progress(step, done, total)`` callback with a task for each step."""
+    with ExitStack() as stack:
+        begun: dict[str, Callable[[int, int], None]] = {}
+
+        def progress(step: str, done: int, total: int) -> None:
+            if step not in begun:
+                begun[step] = stack.enter_context(counting(reporter, step))
+            begun[step](done, total)
+
+        yield progress
+
+
 def clock_text(seconds: float) -> str:
     """Format seconds as ``M:SS`` or ``H:MM:SS``."""
     whole = round(seconds)
@@ -426,6 +455,14 @@ def _new_bars(stream: TextIO) -> Progress:
         TimeRemainingColumn,
     )
     from rich.table import Column
+    from rich.text import Text
+
+    class Remaining(TimeRemainingColumn):
+        def render(self, task: Any) -> Text:
+            eta = task.fields["eta"]
+            return (
+                super().render(task) if eta is None else Text(eta or "--:--", "progress.remaining")
+            )
 
     # Essential columns keep their width; the bar gets the rest.
     lasting: Any = _LastingStream(stream)
@@ -438,7 +475,7 @@ def _new_bars(stream: TextIO) -> Progress:
         BarColumn(bar_width=None, table_column=Column(ratio=1)),
         TextColumn("{task.fields[count]}", markup=False, table_column=Column(no_wrap=True)),
         TextColumn("ETA", style="progress.remaining", table_column=Column(no_wrap=True)),
-        TimeRemainingColumn(table_column=Column(no_wrap=True), compact=True),
+        Remaining(table_column=Column(no_wrap=True), compact=True),
         TextColumn("{task.fields[shown]}", markup=False, table_column=Column(no_wrap=True)),
         *(elapsed if console.width >= WIDE else ()),
         console=console,

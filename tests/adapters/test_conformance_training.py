@@ -125,6 +125,16 @@ def test_typed_again_it_trains_nothing_and_says_what_came_of_it(trained):
     assert content(kit.output) == before
 
 
+def test_its_card_tells_how_long_it_was(trained):
+    kit, _, _ = trained
+    (session,) = kit.sessions()
+    made = command("card", str(kit.output), "--methods", "--json")
+    assert made.exit_code == 0, made.output
+    done = session["of_epochs"]
+    framework = json.loads(made.stdout)["table"]["framework"]
+    assert framework.endswith(f", {done} of {done} {session['counted_in']}")
+
+
 @pytest.fixture(scope="module")
 def predicted(trained, tmp_path_factory) -> tuple[Kit, Path, dict[str, tuple[int, ...]], Any]:
     """New images, those of ``Scan0`` once more along other axes, and what is predicted of them.

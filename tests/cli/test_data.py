@@ -124,11 +124,20 @@ def test_check_finds_the_kind_says_what_is_there_and_the_next_command(
         assert "pat3_hippo_mask.nii.gz: missing, expected for case 'pat3'" in result.stdout
 
 
+def test_the_next_command_reads_cases_by_the_plans_that_were_made_for_this_machine(
+    toy_nnunet, run_cli
+):
+    checked = run_cli("check", f"nnunet:{toy_nnunet.dataset[7:10]}", "--root", toy_nnunet.root)
+    [line] = [line for line in checked.stderr.splitlines() if line.startswith("next: ")]
+    assert f"--plans {toy_nnunet.plans}" in line
+
+
 def test_a_folder_that_describes_itself_is_read_by_its_description(msd, root, run_cli):
     checked = run_cli("check", "nnunet:001", "--root", root)
     assert checked.stderr.endswith(
         f"next: gansynth prepare nnunet:001 --root {root} --set small=yes\n"
     )
+    assert "every case is a subject of its own" in checked.stderr
     raw = root / "nnUNet_raw" / NAME
     assert f"--data nnunet-raw:{raw} -o" in run_cli("check", raw).stderr
     assert f"--data msd:{msd} -o" in run_cli("check", msd).stderr

@@ -1,7 +1,9 @@
 """What a dry run measures has a bar from the first second, and an end."""
 
 import importlib
+import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -10,8 +12,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from gansynth.runtime import measuring, processes
-from gansynth.runtime.progress import NullReporter
+from gansynth.runtime import measuring, processes, progress
+from gansynth.runtime.progress import NullReporter, RichReporter
 from tests.offered import offered
 
 FIT = ("fit", "cgan3d", "--data", "toy:3", "--set", "width=8", "--set", "levels=2")
@@ -37,6 +39,22 @@ def test_the_bar_is_there_before_the_work_begins():
     bars = Bars()
     with measuring.dry_run(bars):
         assert bars.titles == ["measuring, at most 60 s"]
+
+
+def test_the_time_left_is_that_of_the_bound_and_unknown_while_checks_run(monkeypatch):
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.01)
+    stream = io.StringIO()
+
+    def told(name: str) -> None:
+        while f"now {name}" not in stream.getvalue():
+            time.sleep(0.05)
+
+    with measuring.dry_run(RichReporter(stream), 60.0) as clock:
+        told("checks")
+        clock.part("work", lambda: told("work"))
+    lines = stream.getvalue().splitlines()
+    assert not any("ETA" in line for line in lines if line.endswith("now checks"))
+    assert all(re.search(r"ETA < (0:5\d|1:00) ", line) for line in lines if line.endswith("work"))
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no alarms")

@@ -98,6 +98,17 @@ def test_plain_lines_have_share_elapsed_eta_and_values_and_the_last_no_eta():
     assert last == "fit: 4/4 (100%)  elapsed 2:00  loss 0.75"
 
 
+@pytest.mark.parametrize(("told", "shown"), [("< 0:43", "  ETA < 0:43"), ("", "")])
+def test_a_task_that_knows_its_end_tells_it_in_place_of_its_pace(told, shown):
+    first = plain_lines(4, 30.0, ETA=told)[0]
+    assert first == f"fit: 1/4 (25%)  elapsed 0:30{shown}"
+
+
+@pytest.mark.parametrize(("told", "shown"), [("< 0:43", "ETA < 0:43"), ("", "ETA --:--")])
+def test_so_does_a_bar(screen, told, shown):
+    assert shown in screen(80, 4, "fit", 0, 1, 1, ETA=told)[-1]
+
+
 def test_an_eta_shrinks_while_a_long_unit_lasts():
     stream, clock = io.StringIO(), Clock()
     with RichReporter(stream, clock=clock).task(6, "case") as task:

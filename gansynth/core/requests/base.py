@@ -359,7 +359,10 @@ class Request(BaseModel):
         """Return a checked copy without some of the given fields, and with others changed."""
         fields = {name: getattr(self, name) for name in self.given if name not in without}
         fields.update(changes)
-        return type(self)(**fields)
+        changed = type(self)(**fields)
+        if changed.quiet == self.quiet:
+            changed.__dict__["reporter"] = self.reporter  # which says no warning twice
+        return changed
 
     def refuse_beside(self, *allowed: str, message: str) -> None:
         """Refuse given fields but these; ``message`` has ``{}`` where the flag goes."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from gansynth.core.identity import HeldOut, LineageMatch, matches
 from gansynth.core.lineage import read_lineage, some_names
-from gansynth.core.requests.hosts import PredictRequest
+from gansynth.core.requests.base import Request
 from gansynth.core.run_folder import MANIFEST
 from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.core.source import CaseSource, case_records, same_data_as
@@ -195,9 +195,12 @@ def without_ignore(what: str, instead: str = "") -> UsageFault:
     )
 
 
-def find_result(request: PredictRequest) -> Path:
-    """Return the folder of a training's record: the one that is named, or the only one below."""
-    folder = Path(request.result)
+def find_result(request: Request, folder: Path) -> Path:
+    """Return the folder of a training's record: the one that is named, or the only one below.
+
+    Args:
+        request: the command that names the folder as ``result``.
+    """
     if not folder.is_dir():
         raise UsageFault(
             "hosts.result-folder-missing",

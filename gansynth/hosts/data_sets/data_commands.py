@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,10 @@ from gansynth.data.source_checks import check_data
 from gansynth.hosts.data_sets import doctor as checks
 from gansynth.hosts.data_sets.sites import site_gap, sites_asked
 from gansynth.hosts.deciding.advice import advice_for, describe_source
+from gansynth.hosts.deciding.one_command import raw_of, suited_reading
 from gansynth.runtime.errors import GansynthError, UsageFault, describe_error
 from gansynth.runtime.machine import DoctorLine
-from gansynth.runtime.progress import Reporter, counting
+from gansynth.runtime.progress import Reporter, counting, stepping
 from gansynth.sampling.request_checks import read_request
 from gansynth.sampling.run_source import open_moved, open_source, wrong_records
 
@@ -144,7 +146,7 @@ def run_check(request: CheckRequest) -> CheckReport:
         table = request.write_subjects
         if table is not None:
             everyone = open_source(replace(asked, fold="all"))
-            with counting(reporter, "subjects") as progress:
+            with stepping(reporter) as progress:
                 reporter.say(write_merged_subjects(table, everyone, progress))
             asked = replace(asked, subjects=str(table))
         sites_are_asked = request.sites is not None or request.against is not None
@@ -166,11 +168,13 @@ def run_check(request: CheckRequest) -> CheckReport:
             report = replace(report, findings=findings, source=source)
             if source.note:
                 reporter.say(source.note)
-            text = unnamed_people(source)
-            if text:
-                reporter.warn(text)
             gaps = [site_gap(*pair, reporter) for pair in compared]
             report = replace(report, site_gaps=gaps)
+        prepared_later = asked.kind in installed().hosts_with("prepare")
+        people = _opened(raw_of(asked)) if source is None and prepared_later else source
+        text = "" if people is None else unnamed_people(people)
+        if text:
+            reporter.warn(text)
     if generator is not None and request.verify_lineage:
         folder = RunFolder(Path(generator))
         with describe_error(*MOVED):
@@ -223,10 +227,15 @@ def _description_unread(source: SourceRequest) -> Finding | None:
 
 
 def _opened(request: SourceRequest) -> CaseSource | None:
+    """Return the cases as prepared for this machine, or as they are; None: not yet prepared."""
+    ways = [request]
+    if request.kind in installed().hosts_with("prepare"):
+        ways.insert(0, suited_reading(request))
     logging.disable(logging.WARNING)  # the findings have said it
     try:
-        return open_source(request)
-    except GansynthError:  # data of a host that are not prepared yet, for example
+        for way in ways:
+            with suppress(GansynthError):
+                return open_source(way)
         return None
     finally:
         logging.disable(logging.NOTSET)

@@ -249,4 +249,5 @@ def check_named(folder: Path, held_out: HeldOut) -> None:
 def named_first(request: AugmentRequest) -> Path:
     """Return the folder of the training that ``first`` names."""
     assert request.first is not None
-    return find_result(PredictRequest(request.first, "IMAGES", out="DIR"))
+    typed = PredictRequest(request.first, "IMAGES", out="DIR")
+    return find_result(typed, Path(request.first))

@@ -170,6 +170,25 @@ def suited_preparation(data: str) -> dict[str, str]:
     return settings
 
 
+def suited_reading(asked: SourceRequest) -> SourceRequest:
+    """Return how this machine suits data that were not asked for in a certain way: by which plans.
+
+    They are perhaps not prepared so.
+    """
+    fields = dict[str, Any]()
+    request = AugmentRequest(data=f"{asked.kind}:{asked.where}")
+    for choice in framework(target_of_kind(asked.kind)).suited(request):
+        if choice.name in READING and not getattr(asked, choice.name):
+            fields[choice.name] = choice.value
+    return replace(asked, **fields)
+
+
+def raw_of(asked: SourceRequest) -> SourceRequest:
+    """Return the raw cases that a framework prepares."""
+    raw = SourceRequest(f"{asked.kind}-raw", asked.where, root=asked.root)
+    return replace(raw, subjects=asked.subjects, fold=asked.fold)
+
+
 def _target(asked: SourceRequest) -> Choice:
     target = target_of_kind(asked.kind)
     if target != "segmenter":
@@ -208,8 +227,7 @@ def _prepared(
         if bare:
             check_markable(drawn, cls, source, bare)
         return source, ""
-    raw = SourceRequest(f"{asked.kind}-raw", asked.where, root=asked.root)
-    cases = open_source(replace(raw, subjects=asked.subjects, fold=asked.fold))
+    cases = open_source(raw_of(asked))
     if bare:
         check_markable(drawn, cls, cases, bare)
     if scans and drawn.mix.synthetic:

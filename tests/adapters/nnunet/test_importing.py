@@ -207,6 +207,19 @@ def test_a_cache_is_imported_in_the_fold_that_it_holds(root, tmp_path, run_cli):
     verify(root, report.document["dataset"])
 
 
+def test_cases_of_a_source_that_knows_no_folds_are_imported_as_it_divides_them(root):
+    report = bring("example:2d", root, folds=None)
+    source = open_source(SourceRequest("example", "2d"))
+    assert report.document["folds"] == ((len(source.train_ids), len(source.held_out_ids)),)
+
+
+def test_that_every_case_is_a_person_is_said_in_the_next_command_too(root, run_cli):
+    there = ("nnunet:4", "--root", root.raw.parent, "--subjects", "each")
+    result = run_cli("import", "example:2d", *there)
+    following = result.stderr.splitlines()[-1]
+    assert following.startswith("next: gansynth prepare nnunet:4 --subjects each --root")
+
+
 def unlabelled(home: Path) -> str:
     shutil.rmtree(pairs(home) + "/labels")
     return f"nifti:{home}"

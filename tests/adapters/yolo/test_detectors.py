@@ -168,6 +168,13 @@ def test_a_detector_that_is_missing_or_of_another_release_is_refused(monkeypatch
             detector(name)
 
 
+@pytest.mark.parametrize("generator", [[], ["--generator", "run"]])
+def test_the_one_command_says_so_before_it_opens_data(monkeypatch, refuse, generator):
+    monkeypatch.setattr("gansynth_yolo.detectors.version_of", lambda name: None)
+    words = ["yolo:boxes", *generator, "--ratio", "1:1", "-o", "out"]
+    refuse("augment", *words, code=4, says=["--detector libreyolo: not installed"])
+
+
 def test_each_epoch_has_exactly_the_ratio_and_partners_have_it_on_average(done):
     mosaic = done["mosaic"]
     check_epochs(mosaic["seen"])
