@@ -295,7 +295,8 @@ class DeepMedicAdapter(Framework):
         source, request = self.source, self.request
         if request.real_in_generator_space:
             job.say("real cases go through the generator's space")
-        cases = training_cases(source, request, job.folder, Framework.reporter)
+        silent = Framework.reporter  # a training shows its own steps
+        cases = training_cases(source, request, job.folder, silent)
         values = dict(self.options.values) | dict(self.share.values)
         values["folderForOutput"] = str(job.folder)
         if not request.host_augmentation:

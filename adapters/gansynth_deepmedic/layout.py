@@ -239,10 +239,7 @@ def write_case(
 
 
 def training_cases(
-    source: DeepMedicSource,
-    request: AugmentRequest,
-    folder: Path,
-    reporter: Reporter,
+    source: DeepMedicSource, request: AugmentRequest, folder: Path, reporter: Reporter
 ) -> tuple[HostCase, ...]:
     """Return the real training cases, converted through the generator's space if requested.
 

@@ -128,10 +128,7 @@ def boxed_import(source: CaseSource, target: str) -> str:
 
 
 def _fit(
-    source: CaseSource,
-    backgrounds: float,
-    rng: np.random.Generator,
-    advance: Callable[[float], None],
+    source: CaseSource, backgrounds: float, rng: np.random.Generator, advance: Advance
 ) -> tuple[tuple[tuple[float, float], ...], set[str]]:
     """Fit the window to the training cases, and select the backgrounds to drop."""
     drawn: list[FloatArray] = []
@@ -163,10 +160,7 @@ def _fit(
 
 
 def _items(
-    source: CaseSource,
-    dropped: set[str],
-    left_out: dict[str, int],
-    advance: Callable[[float], None],
+    source: CaseSource, dropped: set[str], left_out: dict[str, int], advance: Advance
 ) -> Iterator[Item]:
     """Yield the cases that are not left out, under their files' names."""
     names: dict[str, str] = {}

@@ -130,9 +130,8 @@ class PredictJob:
 
         It is turned back along the axes of the image.
         """
-        back = turned_along(
-            predicted, _own_axes(source, case), predicted.with_name(f"back{ENDING}")
-        )
+        own = _own_axes(source, case)
+        back = turned_along(predicted, own, predicted.with_name(f"back{ENDING}"))
         if not isinstance(source, VolumeSource):
             labels = whole_labels(back, read_volume(back, labels=True).array)
             return write_labels(source, case, labels[..., 0].T, self.out)
