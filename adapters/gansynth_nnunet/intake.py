@@ -10,6 +10,7 @@ import numpy as np
 from gansynth import (
     CaseSource,
     HostArrays,
+    ImportRequest,
     Intake,
     RunFolder,
     Sample,
@@ -31,7 +32,7 @@ class NnunetIntake(Intake):
     def __init__(self, source: CaseSource, target: str, space: Space | None = None) -> None:
         if not isinstance(source, NnunetSource):
             asked = source.request
-            way_out = asked.import_command("nnunet:500")
+            way_out = ImportRequest.command_for(asked, "nnunet:500")
             raise UsageFault(
                 "nnunet.data-of-other-kind",
                 f"--data {asked.kind}:{asked.where}: nnU-Net trains on its own data sets, expected "

@@ -124,7 +124,8 @@ def boxed_import(source: CaseSource, target: str) -> str:
         asked = replace(asked, kind="slices", where=where, read=known)
     if asked.kind == "slices" and len(schema.channels) not in (1, 3):
         read["channels"] = schema.channels[0]
-    return replace(asked, read=dict(asked.read) | read).import_command(target)
+    asked = replace(asked, read=dict(asked.read) | read)
+    return ImportRequest.command_for(asked, target)
 
 
 def _fit(

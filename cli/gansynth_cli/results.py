@@ -62,7 +62,9 @@ def then_prepare(request: SourceRequest) -> Hint:
 
 def way_to_nnunet(request: SourceRequest) -> Hint:
     """Return the command that makes a data set of nnU-Net of other data."""
-    return then(*request.import_words("nnunet:500"), label="for nnU-Net")
+    from gansynth.core.requests.hosts import ImportRequest
+
+    return then(*ImportRequest.words_for(request, "nnunet:500"), label="for nnU-Net")
 
 
 def then_augment(folder: Path) -> Iterator[Hint]:

@@ -115,26 +115,6 @@ class SourceRequest(Document, optional=("synthetic",)):
         """Return the command of ``words`` as it is pasted."""
         return shlex.join(["gansynth", *self.words(model, **fields)])
 
-    def import_words(self, target: str) -> list[str]:
-        """Return the words after ``gansynth`` that make a data set of a host, ``HOST:WHERE``.
-
-        The host's own raw data set, of the kind ``HOST-raw``, is prepared where it is.
-        """
-        from gansynth.core.registry import installed
-        from gansynth.core.requests.hosts import ImportRequest, PrepareRequest
-
-        host, known = target.partition(":")[0], installed()
-        if self.kind == f"{host}-raw":
-            return replace(self, kind=host).words(PrepareRequest)
-        opener = known.load("sources", self.kind) if self.kind in known.names("sources") else None
-        idle = getattr(getattr(opener, "read_options", None), "of_arrays", ())
-        read = {key: text for key, text in self.read.items() if key not in idle}
-        return replace(self, read=read, fold="0").words(ImportRequest, target=target)
-
-    def import_command(self, target: str) -> str:
-        """Return the command of ``import_words``, to be typed."""
-        return shlex.join(["gansynth", *self.import_words(target)])
-
     def absolute(self, where: str | Path = "") -> SourceRequest:
         """Return it with absolute paths (``where``, subjects, splits), for a run's record."""
         subjects, read = self.subjects, dict(self.read)

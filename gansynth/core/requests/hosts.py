@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -402,6 +404,28 @@ class ImportRequest(Request):
         from gansynth.core.source import SourceRequest
 
         return SourceRequest.parse(self.source, **self.reading)
+
+    @classmethod
+    def words_for(cls, source: SourceRequest, target: str) -> list[str]:
+        """Return the words after ``gansynth`` that make a host's data set of others.
+
+        The host's own raw data set, of the kind ``HOST-raw``, is prepared where it is.
+        """
+        from gansynth.core.registry import installed
+
+        host, known = target.partition(":")[0], installed()
+        if source.kind == f"{host}-raw":
+            return replace(source, kind=host).words(PrepareRequest)
+        there = source.kind in known.names("sources")
+        opener = known.load("sources", source.kind) if there else None
+        idle = getattr(getattr(opener, "read_options", None), "of_arrays", ())
+        read = {key: text for key, text in source.read.items() if key not in idle}
+        return replace(source, read=read, fold="0").words(cls, target=target)
+
+    @classmethod
+    def command_for(cls, source: SourceRequest, target: str) -> str:
+        """Return the command of ``words_for``, to be typed."""
+        return shlex.join(["gansynth", *cls.words_for(source, target)])
 
 
 class PrepareRequest(Request):

@@ -23,7 +23,7 @@ from gansynth.core.lineage import same_host
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.core.requests.fit import FitRequest
-from gansynth.core.requests.hosts import AugmentRequest, PrepareRequest
+from gansynth.core.requests.hosts import AugmentRequest, ImportRequest, PrepareRequest
 from gansynth.core.requests.sections import ReadSection
 from gansynth.core.run_folder import MANIFEST, RunFolder, read_manifest
 from gansynth.core.source import CaseSource, SourceRequest, lineage_of
@@ -198,7 +198,7 @@ def _target(asked: SourceRequest) -> Choice:
     importing = installed().hosts_with("import")
     way = "--target NAME"
     if importing:
-        way = f"{asked.import_command(f'{importing[0]}:500')}, and augment that"
+        way = f"{ImportRequest.command_for(asked, f'{importing[0]}:500')}, and augment that"
     return Choice("target", target, why, way)
 
 
