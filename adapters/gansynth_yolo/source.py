@@ -486,6 +486,10 @@ class YoloImage(PictureFiles):
     grey: bool  # one channel; else RGB
 
     @property
+    def everything(self) -> tuple[Path, ...]:
+        return (*super().everything, *[self.label] * self.labelled)
+
+    @property
     def boxes(self) -> Boxes:
         """The boxes, clipped to the image, in pixels, with the numbers of their classes."""
         centre, half = self.rows[:, [2, 1]], self.rows[:, [4, 3]] / 2

@@ -140,6 +140,7 @@ def _detections_lines(document: Mapping[str, Any]) -> Iterator[str]:
 def lines_of_evaluation(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield the three answers, the alarms, and where the report is."""
     from gansynth_evaluate.report.tables import in_short
+    from gansynth_evaluate.sites import site_lines
     from gansynth_evaluate.summary import sentence_of
 
     for title, lines in in_short(document).items():
@@ -147,6 +148,7 @@ def lines_of_evaluation(document: Mapping[str, Any]) -> Iterator[str]:
             lines = [(sign, text.partition(":")[0]) for sign, text in lines]
         signed = [f"{sign} {text}" for sign, text in lines]
         yield f"{title}: {'  '.join(signed)}"
+    yield from [line for _, line in site_lines(document)]
     identity = document.get("identity")
     if identity and not identity["findings"]:  # else it is an alarm
         yield sentence_of(identity)

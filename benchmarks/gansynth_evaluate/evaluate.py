@@ -17,8 +17,9 @@ import numpy as np
 from gansynth.core.requests.base import function_of
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schema import Schema
+from gansynth.core.schema import Case, Schema
 from gansynth.core.space import Space
+from gansynth.data.folds import site_of_cases
 from gansynth.fitting.run_report import write_run_report
 from gansynth.metrics.comparison import (
     EFFORTS,
@@ -48,6 +49,7 @@ from gansynth.sampling.evaluation_data import EvaluationData, folder_kind
 from gansynth.sampling.request_checks import read_real, read_request
 from gansynth_evaluate.open_samples import open_evaluated
 from gansynth_evaluate.requests import EvaluateRequest
+from gansynth_evaluate.sites import crops_by_site, dice_by_site, site_rows
 
 if TYPE_CHECKING:
     from gansynth.metrics.comparison import Image
@@ -75,6 +77,7 @@ class EvaluationOptions:
     effort: Effort = EFFORTS["standard"]
     pictures: bool = True  # whether the report shows thumbnails, which include patients
     exported: Path | None = None  # folder of samples to be shared, searched for names of patients
+    sites: Mapping[str, str] = field(default_factory=dict)  # of the real cases, where it is known
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.parts) - set(PARTS))
@@ -112,11 +115,14 @@ def assess(
     document |= gathered.document_entries(comparison)
     if options.exported is not None:
         document["identity"] = _audited(options.exported, gathered)
+    sites = crops_by_site(gathered, options.sites, len(comparison.samples), comparison.seed)
+    if sites:
+        document["sites"] = site_rows(gathered, comparison, sites)
     lasts = SECONDS[comparison.real[0].image.ndim - 1]
     left, stop = [part for part in PARTS if part in options.parts], 0
     seconds_left, begun = 0.0, time.perf_counter()
     with comparison.reporter.task(sum(lasts[p] for p in left), "evaluation") as bar:
-        work = _Parts(gathered, comparison, metrics, options, clock, document, bar, lasts)
+        work = _Parts(gathered, comparison, metrics, options, clock, document, bar, lasts, sites)
         try:
             while left:
                 getattr(work, left[0])()
@@ -156,6 +162,7 @@ class _Parts:
     document: dict[str, Any]
     bar: ProgressTask
     lasts: Mapping[str, int]  # each part, in units of the bar
+    sites: Mapping[str, Sequence[Case]]  # crops of each site's real cases
     figures: Sequence[Estimate] = ()
     judges: FoldSegmenters | None = None
     pairs: Pairs = ()
@@ -179,6 +186,8 @@ class _Parts:
     def faithfulness(self) -> None:
         with self.clock("faithfulness"):
             found, self.judges = _faithfulness(self.gathered, self.comparison)
+            if self.judges is not None and self.sites:
+                found["sites"] = dice_by_site(self.judges, self.gathered, self.sites)
         self._finish({"faithfulness": found})
         self._advance("faithfulness")
 
@@ -468,6 +477,10 @@ def run_evaluation(request: EvaluateRequest) -> dict[str, Any]:
                 root=request.root,
                 reporter=reporter,
             )
+            sites = gathered.source.sites
+            if request.sites is not None:
+                sites = site_of_cases(request.sites, gathered.known.people)
+            options = replace(options, sites=sites)
             comparison = gathered.comparison(n, asked.seed, options.effort, device, reporter)
         assessed = assess(gathered, comparison, metrics, options, clock)
     document = assessed.document

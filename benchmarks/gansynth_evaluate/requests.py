@@ -37,6 +37,9 @@ class EvaluateRequest(ClassSection, MovedData, RealSection):
     """Measure realism by this metric only; may be repeated. See: gansynth plugins"""
     preset: Literal["quick", "standard", "thorough"] = "standard"
     """How long networks are trained, and how often subjects are split into halves."""
+    sites: Annotated[str | None, Opt(heading="Data")] = None
+    """A line for each site of the real cases: CSV (case,site) or regular expression with one group;
+    by default as the run was fitted."""
     exported: Folder | None = None
     """Folder of samples to share: search it for traces of patients."""
     pictures: bool = True

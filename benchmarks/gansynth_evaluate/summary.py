@@ -7,6 +7,7 @@ from typing import Any
 
 from gansynth.metrics.comparison import Estimate
 from gansynth.metrics.places import ASTRIDE
+from gansynth_evaluate.sites import site_lines
 
 BLURRED, NOISY = 0.5, 2.0
 """Power in the highest frequencies, as a ratio to real, at which an alarm is raised."""
@@ -189,6 +190,8 @@ def sentences(document: Mapping[str, Any], figures: Sequence[Estimate]) -> dict[
     if document["differs"]:
         claims.append(document["differs"])
     _say_realism(figures, claims, hidden)
+    for differs, line in site_lines(document):
+        (claims if differs else hidden).append(line)
     _say_faithfulness(document.get("faithfulness"), claims, hidden)
     _say_memory(document, claims, hidden)
     _say_identity(document.get("identity"), claims, hidden)

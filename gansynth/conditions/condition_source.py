@@ -393,7 +393,8 @@ def inherited_request(
         fields["fold"] = read_index(Path(fields["where"]).expanduser()).fold
     fields.setdefault("fold", run_request.fold if same else "all")
     if same:
-        fields.setdefault("subjects", run_request.subjects)
+        for key in ("subjects", "sites"):
+            fields.setdefault(key, getattr(run_request, key))
     return SourceRequest(**fields)
 
 

@@ -27,7 +27,7 @@ may differ in their last digits from machine to machine, and are recorded with f
 
 
 @dataclass(frozen=True)
-class CaseRecord(Document, optional=("image", "prints", "as_stored")):
+class CaseRecord(Document, optional=("image", "prints", "as_stored", "site")):
     """Lineage record of one case.
 
     Attributes:
@@ -36,6 +36,7 @@ class CaseRecord(Document, optional=("image", "prints", "as_stored")):
         prints: see ``gansynth.core.fingerprint``; empty as ``image``.
         as_stored: whether all three are of what the files hold, which is the same on every machine.
             Records of earlier versions are of the arrays that a generator is given.
+        site: where it comes from, if the fit was told (``--sites``).
     """
 
     id: str
@@ -44,6 +45,7 @@ class CaseRecord(Document, optional=("image", "prints", "as_stored")):
     image: str = ""
     prints: Prints = ()
     as_stored: bool = False
+    site: str = ""
 
     @property
     def person(self) -> str:
@@ -52,8 +54,8 @@ class CaseRecord(Document, optional=("image", "prints", "as_stored")):
 
     @property
     def plain(self) -> CaseRecord:
-        """Return the record without what tells its image."""
-        return replace(self, image="", prints=(), as_stored=False)
+        """Return the record without what tells its image, and its site."""
+        return replace(self, image="", prints=(), as_stored=False, site="")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypedDict
 
 import numpy as np
@@ -50,7 +51,7 @@ class SlicePosition:
 
 
 @dataclass(frozen=True)
-class SourceRequest(Document, optional=("synthetic",)):
+class SourceRequest(Document, optional=("synthetic", "sites")):
     """A user's request of a source; plain values, so another process can open the same one.
 
     Attributes:
@@ -64,6 +65,7 @@ class SourceRequest(Document, optional=("synthetic",)):
         read: options of reading, key -> text as typed after ``--read``; keys depend on the kind.
         view: the view of a part of a composite run (see ``gansynth.data.views``).
         synthetic: the run or bank that generated its cases, if they are synthetic.
+        sites: CSV (``case,site`` columns) or regular expression with the site as first group.
     """
 
     kind: str
@@ -76,6 +78,7 @@ class SourceRequest(Document, optional=("synthetic",)):
     read: Mapping[str, str] = field(default_factory=dict)
     view: Mapping[str, Any] = field(default_factory=dict)
     synthetic: str | None = None
+    sites: str | None = None
 
     @classmethod
     def parse(cls, text: str, **fields: Any) -> SourceRequest:
@@ -105,7 +108,7 @@ class SourceRequest(Document, optional=("synthetic",)):
         usual = self.usual
         taken = {"data": f"{self.kind}:{self.where}", "source": f"{self.kind}:{self.where}"}
         taken |= {"synthetic_source": self.synthetic} if self.synthetic else {}
-        for name in ("configuration", "plans", "fold", "subjects", "read", "root"):
+        for name in ("configuration", "plans", "fold", "subjects", "sites", "read", "root"):
             if getattr(self, name) != getattr(usual, name):
                 taken[name] = getattr(self, name)
         known = {name: value for name, value in taken.items() if name in model.model_fields}
@@ -116,14 +119,17 @@ class SourceRequest(Document, optional=("synthetic",)):
         return shlex.join(["gansynth", *self.words(model, **fields)])
 
     def absolute(self, where: str | Path = "") -> SourceRequest:
-        """Return it with absolute paths (``where``, subjects, splits), for a run's record."""
-        subjects, read = self.subjects, dict(self.read)
-        if subjects is not None and os.path.isfile(subjects):
-            subjects = str(Path(subjects).absolute())
+        """Return it with absolute paths, for a run's record: ``where``, splits and tables."""
+        read = dict(self.read)
+        tables: dict[str, Any] = {
+            key: str(Path(text).absolute())
+            for key, text in (("subjects", self.subjects), ("sites", self.sites))
+            if text is not None and os.path.isfile(text)
+        }
         if "splits" in read:
             read["splits"] = str(Path(read["splits"]).expanduser().absolute())
         path = str(where) or str(Path(self.where).expanduser().absolute())
-        return replace(self, where=path, subjects=subjects, read=read)
+        return replace(self, where=path, read=read, **tables)
 
     def check(self, **fields: Any) -> str:
         """Return the command that finds what is wrong with these data; see ``command``."""
@@ -322,6 +328,8 @@ class CaseSource(ABC):
     request: SourceRequest
     note: str = ""
     """What a user should know of how it was opened, such as a number of folds not asked for."""
+    sites: Mapping[str, str] = MappingProxyType({})
+    """Case -> its site, where the request says how to tell."""
 
     @property
     @abstractmethod
@@ -693,7 +701,12 @@ def lineage_of(source: CaseSource, record: Callable[[str], CaseRecord] | None = 
     """
     record = record or partial(case_record, source)
     keep_records(source, source.train_ids)
-    records = tuple([record(case_id) for case_id in sorted(source.train_ids)])
+    records = tuple(
+        [
+            replace(record(case), site=source.sites.get(case, ""))
+            for case in sorted(source.train_ids)
+        ]
+    )
     host = dict(source.space.host)
     return Lineage(source.name, source.request.fold, records, host, ancestors_of(source))
 

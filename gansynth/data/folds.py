@@ -54,18 +54,8 @@ def cases_of_sites(text: str, subject_of: Mapping[str, str]) -> dict[str, tuple[
 
     ``text``: as after ``--sites``; ``subject_of``: of each case.
     """
-    with describe_error("--subjects", "--sites"):
-        site_of = read_subjects(text, subject_of, ("site",))
     cases: dict[str, list[str]] = {}
-    seen: dict[str, str] = {}
-    for case in sorted(subject_of):
-        site, subject = site_of[case], subject_of[case]
-        if seen.setdefault(subject, site) != site:
-            raise DataFault(
-                "folds.subject-of-two-sites",
-                f"--sites {text}: subject {subject!r} is of {seen[subject]!r} and {site!r}; "
-                "expected one site for all cases of a person; correct --sites or --subjects",
-            )
+    for case, site in site_of_cases(text, subject_of).items():
         cases.setdefault(site, []).append(case)
     if len(cases) < 2:
         raise DataFault(
@@ -74,6 +64,22 @@ def cases_of_sites(text: str, subject_of: Mapping[str, str]) -> dict[str, tuple[
             "it, or name the other site's cases with gansynth check --against KIND:WHERE",
         )
     return {site: tuple(cases[site]) for site in sorted(cases)}
+
+
+def site_of_cases(text: str, subject_of: Mapping[str, str]) -> dict[str, str]:
+    """Map cases, sorted, to their sites; DataFault: a person is of two. As ``cases_of_sites``."""
+    with describe_error("--subjects", "--sites"):
+        site_of = read_subjects(text, subject_of, ("site",))
+    seen: dict[str, str] = {}
+    for case, site in site_of.items():
+        subject = subject_of[case]
+        if seen.setdefault(subject, site) != site:
+            raise DataFault(
+                "folds.subject-of-two-sites",
+                f"--sites {text}: subject {subject!r} is of {seen[subject]!r} and {site!r}; "
+                "expected one site for all cases of a person; correct --sites or --subjects",
+            )
+    return site_of
 
 
 def read_subjects(

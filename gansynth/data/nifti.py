@@ -7,7 +7,6 @@ of the training cases' foreground, subtract their mean, divide by their deviatio
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -76,6 +75,7 @@ from gansynth.data.read_options import (
     FileOptions,
     Modality,
     VolumeOptions,
+    how_read,
     parse_read,
     register_read_options,
 )
@@ -283,9 +283,9 @@ class VolumeSource(CaseSource):
 
     def store_of(self, case_id: str) -> CaseStore:
         """In the user's cache folder."""
-        read = json.dumps([self.request.kind, dict(self.request.read)], sort_keys=True)
         files = self._files_read(case_id)
-        return CaseStore.of(case_id, files, self.listing.root, beside=False).read_as(read)
+        store = CaseStore.of(case_id, files, self.listing.root, beside=False)
+        return store.read_as(how_read(self.request))
 
     def _files_read(self, case_id: str) -> Sequence[Path]:
         """The files that ``decode`` reads; a subclass may read more."""

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BeforeValidator, Field
 
+from gansynth.core.case_store import CaseStore
 from gansynth.core.fingerprint import Prints, prints_of
 from gansynth.core.identity import neighbours
 from gansynth.core.requests.samples import CheckRequest
@@ -77,6 +78,7 @@ from gansynth.data.read_options import (
     OfLabels,
     ReadOptions,
     SplitsFile,
+    how_read,
     parse_read,
     register_read_options,
 )
@@ -203,6 +205,11 @@ class PictureFiles:
     @property
     def masks(self) -> tuple[Path, ...]:
         return () if self.mask is None else (self.mask, *self.further)
+
+    @property
+    def everything(self) -> tuple[Path, ...]:
+        """The files that are read of it."""
+        return (self.image, *self.masks)
 
 
 @dataclass
@@ -786,6 +793,12 @@ class PictureSource(CaseSource):
             position=SlicePosition(self._subjects[case_id]),
             arrays=arrays,
         )
+
+    def store_of(self, case_id: str) -> CaseStore:
+        """In the user's cache folder."""
+        picture = self._picture(case_id)
+        store = CaseStore.of(case_id, picture.everything, self.found.folder, beside=False)
+        return store.read_as(how_read(self.request, picture.label_class))
 
     def _file_shape(self, case_id: str) -> tuple[int, ...]:
         return picture_header(self._picture(case_id).image).shape

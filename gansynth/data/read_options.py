@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -92,6 +93,19 @@ NOT_READ = ("subjects", "fold", "configuration", "plans", "root")
 OF_BOXES: Needs = {"least": "boxes"}
 OF_SPLITS: Needs = {"folds": "!splits", "seed": "!splits"}
 """Keys that these shared keys need beside them."""
+DIVIDING = frozenset({"splits", *OF_SPLITS})
+"""Keys that say which cases are held out, and nothing of how one is read."""
+
+
+def how_read(request: SourceRequest, *more: object) -> str:
+    """Return all that a case depends on beside its files, as a text.
+
+    Args:
+        more: of it, that the request does not say.
+    """
+    read = {key: text for key, text in request.read.items() if key not in DIVIDING}
+    return json.dumps([request.kind, read, *more], sort_keys=True)
+
 
 # -- kinds of values -----------------------------------------------------------------------------
 

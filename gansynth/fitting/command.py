@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def run_fit(request: FitRequest, reporter: Reporter | None = None) -> FittedRun:
     if request.tensorboard:
         check_tensorboard()
     source = source_of(request, idle=request.recipe is None)  # a recipe has its own reading options
+    source = replace(source, sites=request.sites)
     parts = asked_for(request.generator, request.per_channel, request.per_class)
     folder, settings = Path(request.out), request.set
     arguments: dict[str, Any] = {"settings": settings, "edits": request.edit or None}

@@ -110,12 +110,13 @@ def _names_held_out(source: CaseSource) -> Iterator[Identifier]:
 
 def _seen(lineage: Lineage) -> dict[str, Any]:
     """Count the cases of a lineage; their ids and the path of the data stay in the manifest."""
+    sites = sorted({case.site for case in lineage.cases} - {""})
     return {
         "dataset": lineage.dataset.rstrip("/").rpartition("/")[2] or "unknown data",
         "fold": lineage.fold,
         "cases": len(lineage.cases),
         "subjects": len({case.subject for case in lineage.cases}),
-    }
+    } | ({"sites": sites} if sites else {})
 
 
 def _changed(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -173,6 +174,7 @@ def _about(run: RunDescription, root: Mapping[str, Any]) -> dict[str, str]:
     takes = ", ".join(sorted(run.capabilities.takes)) or "noise alone"
     about = {
         "data set": f"{own['dataset']}, fold {own['fold']}",
+        "sites": ", ".join(own.get("sites", ())),
         "configuration": " ".join(filter(None, (request.configuration, request.plans))),
         "read with": ", ".join([f"{key}={value}" for key, value in reading.items()]),
         "size": f"{' x '.join(map(str, run.space.size))} voxels; spacing of cases {spacing}",

@@ -400,6 +400,14 @@ def recover(judges: FoldSegmenters, comparison: Comparison) -> dict[str, Any]:
     return {"labels": rows, "mean": whole, "finding": _finding(whole)}
 
 
+def real_dice(
+    judges: FoldSegmenters, images: Sequence[Image], people: Sequence[str], schema: Schema
+) -> float | None:
+    """Return the mean Dice over labels in real images of subjects that a segmenter has not seen."""
+    means = _recovered(judges, images, people, schema)[0].means()
+    return _known(float(_mean_of_known(means, 0)))
+
+
 def _recovered(
     judges: FoldSegmenters, images: Sequence[Image], owners: Sequence[str], schema: Schema
 ) -> tuple[RecoveredLabels, RecoveredLabels]:

@@ -20,10 +20,10 @@ import numpy as np
 
 from gansynth.core.body_mask import shown_body
 from gansynth.core.geometry import bounding_box, distance_within, mask_of
-from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Mask, Schema
+from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Mask, Schema
 from gansynth.imaging.body_box import BodyBox
 from gansynth.imaging.lesion_grain import FAR, NEAR
-from gansynth.metrics.comparison import Floats
+from gansynth.metrics.comparison import Floats, Image
 from gansynth.metrics.statistics import holm
 
 Part = Literal["look", "anatomy", "numbers"]
@@ -107,7 +107,7 @@ class SiteMeasures:
         self.rows: dict[str, list[Measures]] = {}
         self.outlines: dict[str, list[Floats]] = {}
 
-    def add(self, case: Case, subject: str) -> None:
+    def add(self, case: Image, subject: str) -> None:
         """Measure a case, image (C, D, H, W) or (C, H, W), of a subject."""
         body = shown_body(case.image, case.labels)
         row = dict(_of_look(case.image, body, self.schema))

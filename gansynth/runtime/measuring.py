@@ -181,7 +181,7 @@ def dry_run(
     time_left = Measuring(bound, whole=whole)
     token, over = _current.set(time_left), threading.Event()
     with reporter.task(round(bound), f"measuring, at most {bound:g} s") as bar:
-        clock = threading.Thread(target=_tick, args=(bar, time_left, over), daemon=True)
+        clock = threading.Thread(target=_tick, args=(bar, time_left, bound, over), daemon=True)
         clock.start()
         try:
             yield time_left
@@ -194,12 +194,12 @@ def dry_run(
         reporter.warn(f"measuring ends after {bound:g} s; not measured: {names}")
 
 
-def _tick(bar: ProgressTask, time_left: Measuring, over: threading.Event) -> None:
+def _tick(bar: ProgressTask, time_left: Measuring, bound: float, over: threading.Event) -> None:
     told = 0
-    while not over.wait(1.0) and time_left.left:
+    while not over.wait(1.0) and time_left.used < bound:
         done = int(time_left.used)  # a thread may wait longer than it asks for
         # Nobody knows how long a check takes; its time is not of the bound.
-        eta = "" if time_left.now == CHECKS else f"< {clock_text(time_left.left)}"
+        eta = "" if time_left.now == CHECKS else f"< {clock_text(bound - done)}"
         bar.advance(done - told, now=time_left.now, ETA=eta)
         told = done
 

@@ -18,6 +18,7 @@ from gansynth.core.resample import crop_pad
 from gansynth.core.run_folder import MANIFEST, RunFolder, manifest_sha256, read_manifest
 from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, Sample, Schema
 from gansynth.core.source import CaseSource, Finding, SourceRequest, comparable_records, places_of
+from gansynth.data.folds import site_of_cases
 from gansynth.data.views import (
     HOME,
     SourceView,
@@ -145,7 +146,11 @@ def open_source(request: SourceRequest) -> CaseSource:
         UsageFault: an unknown kind, or ``--read`` keys that it does not have.
         GansynthError: what the source raises.
     """
-    return viewed(open_plain(replace(request, view={})), request.view)
+    source = viewed(open_plain(replace(request, view={})), request.view)
+    if request.sites is not None:
+        ids = (*source.train_ids, *source.held_out_ids)
+        source.sites = site_of_cases(request.sites, {i: source.header(i).subject for i in ids})
+    return source
 
 
 def open_real(request: Mapping[str, Any], source: CaseSource) -> CaseSource:

@@ -111,7 +111,7 @@ def test_check_finds_the_kind_says_what_is_there_and_the_next_command(
     *before, last = result.stderr.splitlines()
     assert last == f"next: gansynth {following.format(where.name)} -o runs/{following.split()[1]}"
     said = before[: next((n for n, line in enumerate(before) if line.startswith("next:")), None)]
-    warned = any("look like organs: no gain is shown" in line for line in said)
+    warned = any("as organs are; no gain is shown" in line for line in said)
     assert warned == ("cgan3d" in following)  # before any command to type next
     if make in (flat, organ_with_lesions):
         assert any(

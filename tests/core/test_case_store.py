@@ -13,7 +13,7 @@ import torch
 
 from gansynth.core.case_store import SETTLED, CaseStore
 from gansynth.core.generator import Stage
-from gansynth.core.source import SourceRequest, case_record, case_records, keep_records
+from gansynth.core.source import FoldSplit, SourceRequest, case_record, case_records, keep_records
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.data.h5 import write_h5
@@ -22,6 +22,8 @@ from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
 from gansynth_nnunet.cases import PreprocessedArrays
 from gansynth_nnunet.source import NnunetSource
+from tests.flat_sets import pictures
+from tests.yolo_sets import toy_yolo
 
 
 @pytest.fixture
@@ -145,7 +147,7 @@ def test_large_arrays_are_maps_of_one_file(case_file):
 # -- of sources ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["nnunet", "nnunet-raw", "h5"])
+@pytest.fixture(params=["nnunet", "nnunet-raw", "h5", "pictures", "yolo"])
 def request_of_settled(request, monkeypatch, tmp_path, toy_copy) -> SourceRequest:
     """Cases whose files count as settled; what is kept of them, no other test has made."""
     monkeypatch.setattr("gansynth.core.case_store.SETTLED", 0.0)
@@ -154,6 +156,10 @@ def request_of_settled(request, monkeypatch, tmp_path, toy_copy) -> SourceReques
         return request_of_toy
     if request.param == "nnunet-raw":
         return SourceRequest("nnunet-raw", str(toy_copy.raw))
+    if request.param == "pictures":
+        return pictures(tmp_path / "pictures")
+    if request.param == "yolo":
+        return SourceRequest("yolo", str(toy_yolo(tmp_path / "boxes", size=16)))
     write_h5(ToySource(3), tmp_path / "cases.h5")
     return SourceRequest("h5", str(tmp_path / "cases.h5"))
 
@@ -161,14 +167,17 @@ def request_of_settled(request, monkeypatch, tmp_path, toy_copy) -> SourceReques
 @pytest.mark.parametrize("name", ["crop", "own"])
 def test_batches_of_cases_beyond_memory_are_those_of_cases_in_memory(request_of_settled, name):
     source = open_source(request_of_settled)
-    space = Space("crop", (8, 8, 8)) if name == "crop" else source.space
+    space = Space("crop", (8,) * source.schema.ndim) if name == "crop" else source.space
     inside, beyond = (CaseBatches(CaseCache(source, most), space) for most in (1 << 30, 1))
     for step in range(8):
         one, two = (batches(step, Stage(), range(3)) for batches in (inside, beyond))
         assert torch.equal(one.image, two.image)
-        assert one.labels is not None
-        assert two.labels is not None
-        assert torch.equal(one.labels, two.labels)
+        for seen, again in ((one.labels, two.labels), (one.boxes, two.boxes)):
+            if seen is None:
+                assert again is None
+            else:
+                assert again is not None
+                assert torch.equal(seen, again)
 
 
 def test_whole_cases_beyond_memory_are_read_twice_and_then_mapped(request_of_settled, monkeypatch):
@@ -190,6 +199,33 @@ def test_a_record_is_made_once_for_all_commands(request_of_settled, monkeypatch)
         monkeypatch.setattr(type(source), reading, never, raising=False)
     again = open_source(request_of_settled)
     assert [case_record(again, case) for case in again.train_ids] == before
+
+
+@pytest.mark.parametrize("request_of_settled", ["nnunet-raw", "pictures", "yolo"], indirect=True)
+def test_nor_is_it_made_anew_in_other_folds(request_of_settled, monkeypatch, tmp_path):
+    source = open_source(request_of_settled)
+    ids = (*source.train_ids, *source.held_out_ids)
+    before = {case: case_record(source, case).sha256 for case in ids}
+    someone = source.header(ids[0]).subject
+    held_out = [case for case in ids if source.header(case).subject == someone]
+    others = [case for case in ids if case not in held_out]
+    split = FoldSplit(train=others, val=held_out)
+    divided = open_source(source.divided([split], tmp_path / "folds"))
+    monkeypatch.setattr(type(source), "decode", never)
+    assert {case: case_record(divided, case).sha256 for case in ids} == before
+
+
+def test_a_picture_of_another_class_has_another_record(monkeypatch, tmp_path):
+    monkeypatch.setattr("gansynth.core.case_store.SETTLED", 0.0)
+    asked = pictures(tmp_path / "set", classes="table.csv")
+    records = []
+    for name in ("ill", "well"):
+        cases = sorted([path.stem for path in (tmp_path / "set" / "images").iterdir()])
+        rows = ["case,class", f"{cases[0]},{name}", *[f"{case},other" for case in cases[1:]]]
+        (tmp_path / "set" / "table.csv").write_text("\n".join(rows))
+        source = open_source(asked)
+        records.append(case_record(source, cases[0]))
+    assert records[0] != records[1]
 
 
 def test_records_of_large_cases_are_made_in_processes(toy_copy, monkeypatch):

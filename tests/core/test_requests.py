@@ -59,7 +59,7 @@ def test_a_command_within_an_error_is_a_call_in_python(tmp_path):
         ("finish it with gansynth fit", "finish it with gansynth.fit"),
         ("(gansynth options cgan3d has keys)", '(gansynth.options("cgan3d") has keys)'),
         ("See: gansynth plugins list", "See in a shell: gansynth plugins list"),
-        ("gansynth augment KIND:WHERE, alone", 'gansynth.augment(data="KIND:WHERE"), alone'),
+        ("gansynth augment KIND:WHERE, alone", 'gansynth.augment("KIND:WHERE"), alone'),
         (
             "type gansynth check a:b --read 'x=a b'; or",
             'type gansynth.check("a:b", read="x=a b"); or',
@@ -92,6 +92,7 @@ REQUESTS = {
         **FIT, edit="flip", set={"steps": 9, "flag": True}, resume=False, fold=2, read={"a": 1}
     ),
     "host options": AugmentRequest(target="nnunet", ratio="1:0", options=["--npz", "--c"]),
+    "data alone": AugmentRequest("nifti:scans", dry_run=True),
     "words": AugmentRequest(target="yolo", generator="g", ratio="2:1", augment_synthetic=False),
 }
 
@@ -107,7 +108,7 @@ def test_the_command_line_of_a_request_is_read_as_that_request(case):
     assert type(asked)(**own).model_dump() == asked.model_dump(), shlex.join(words)
 
 
-@pytest.mark.parametrize("case", ["fit", "words"])
+@pytest.mark.parametrize("case", ["fit", "data alone", "words"])
 def test_the_call_of_a_command_line_is_that_request(case):
     asked = REQUESTS[case]
     call = words_of_python(names_of(), f"gansynth {shlex.join(asked.command_line)}", calls=True)

@@ -1,8 +1,8 @@
 """``controls``: a target for benchmarks, ``pip install -e benchmarks/controls``.
 
 It is the segmenter with what others do without a generator: a mean teacher, pseudo-labels or a
-masked autoencoder on unlabelled scans, and CutMix of real cases. Without these settings it is the
-segmenter to the bit.
+masked autoencoder on unlabelled scans, perhaps of another site, and CutMix of real cases. Without
+these settings it is the segmenter to the bit.
 """
 
 from __future__ import annotations

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from gansynth import FloatArray, Job, LabelArray, Schema, UsageFault
+from gansynth import CaseSource, FloatArray, Job, LabelArray, Schema, UsageFault
+from gansynth.conditions.condition_source import differing_images, open_other
 from gansynth.conditions.unlabelled import open_unlabelled
 from gansynth.core.geometry import mask_of
 from gansynth.core.sample_request import SampleRequest
+from gansynth.fitting.target_scans import TargetScans
 from gansynth.hosts.mixing.training_data import Pair
+from gansynth.runtime.errors import describe_error
 from gansynth_segmenter.host import SegmenterHost
 from gansynth_segmenter.options import SegmenterOptions
 
@@ -30,6 +33,11 @@ class ControlsOptions(SegmenterOptions):
     """Settings of the segmenter and of the controls."""
 
     scans: str = Field("", description="KIND:WHERE of unlabelled scans, an absolute path")
+    target_scans: str = Field(
+        "",
+        description="in place of scans: those of the site where the host is used, which keep their "
+        "grey values and show nobody who is judged",
+    )
     use: Literal["teacher", "pseudo", "self", "masked"] = Field(
         "teacher",
         description="what is made of the scans: a mean teacher's consistency; a share of each "
@@ -53,6 +61,12 @@ class ControlsOptions(SegmenterOptions):
         0.0, ge=0, le=1, description="share of the samples that get a rectangle of another one"
     )
 
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> ControlsOptions:
+        if self.scans and self.target_scans:
+            raise ValueError("scans and target_scans: expected one of them")
+        return self
+
 
 class ControlsHost(SegmenterHost):
     """A U-Net on real cases, and on what a control makes of unlabelled scans."""
@@ -64,10 +78,8 @@ class ControlsHost(SegmenterHost):
 
     @cached_property
     def scans(self) -> list[FloatArray]:
-        """Unlabelled scans as the network sees them, in the intensities of the training cases."""
-        kind, _, where = self.options.scans.partition(":")
-        request = SampleRequest(unlabelled=({"kind": kind, "where": where, "fold": "all"},))
-        [source] = open_unlabelled(request, self.source, self.source.schema.foreground)
+        """Unlabelled scans as the network sees them."""
+        source = self._opened()
         found, rng = [], np.random.default_rng(0)
         for name in source.train_ids:
             case = source.load(name)
@@ -75,17 +87,40 @@ class ControlsHost(SegmenterHost):
             found.append(np.array(placed.image, np.float32))
         return found
 
+    @property
+    def _named(self) -> str:
+        return self.options.scans or self.options.target_scans
+
+    def _opened(self) -> CaseSource:
+        """Open the scans; but for those of a target site in the intensities of training cases."""
+        kind, _, where = self._named.partition(":")
+        asked = {"kind": kind, "where": where, "fold": "all"}
+        if not self.options.target_scans:
+            request = SampleRequest(unlabelled=(asked,))
+            [source] = open_unlabelled(request, self.source, self.source.schema.foreground)
+            return source
+        with describe_error("--label-source", "--set target_scans"):
+            scans = TargetScans(asked, open_other(asked, self.source, like=True))
+        differ = differing_images(scans.source, self.source)
+        if differ:
+            raise UsageFault(
+                "controls.target-scans-differ",
+                f"--set target_scans={self._named}: {differ}; name scans of the same channels",
+            )
+        scans.seen(self.source)  # refuses people who are judged
+        return scans.source
+
     def network(self, schema: Schema) -> Generator:
         """Build the segmenter, the student of a teacher, or one with an autoencoder's weights."""
         from gansynth_controls.networks import StudentNetwork, start_from_scans
 
         options = self.options
-        if options.scans and options.use == "self" and schema.ignore is None:
+        if self._named and options.use == "self" and schema.ignore is None:
             unsure = max(schema.label_values) + 1
             labels = {**schema.labels, "unsure": unsure}
             schema = replace(schema, labels=labels, ignore=unsure)
         network = super().network(schema)
-        if not options.scans:
+        if not self._named:
             return network
         if options.network != "unet":
             raise UsageFault(
@@ -107,7 +142,7 @@ class ControlsHost(SegmenterHost):
 
     def train(self, job: Job) -> None:
         """Predict the scans by a first training on real cases, if they get pseudo-labels."""
-        if self.options.scans and self.options.use in ("pseudo", "self"):
+        if self._named and self.options.use in ("pseudo", "self"):
             self._pseudo = self._predicted(job)
         super().train(job)
 

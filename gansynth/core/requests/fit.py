@@ -70,6 +70,8 @@ class FitRequest(EditSection, RecipeData, MemorySection):
     """Halve parts of batches, then training crops, until a measured step fits (16GB)."""
     init_from: Annotated[Folder | None, Opt(metavar="RUN")] = None
     """Start from another run's weights; its training cases count as seen."""
+    sites: Annotated[str | None, Opt(heading="Data")] = None
+    """CSV (case,site) or regular expression with one group: the run records each case's site."""
     target_scans: Annotated[str | None, Opt(metavar="KIND:WHERE|FOLDER")] = None
     """Unlabelled scans of the site where the host will be used; they count as seen."""
     target_scans_read: Annotated[Values, Opt(example="fold=0", needs="target_scans")] = {}

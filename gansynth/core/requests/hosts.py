@@ -44,7 +44,7 @@ class HostData(Request):
     """The cases of a host; by default those of the generator's fit."""
 
     heading: ClassVar[str] = "Data"
-    data: Annotated[str | None, Opt(metavar="KIND:WHERE")] = None
+    data: Annotated[str | None, Opt(metavar="KIND:WHERE")] = Field(default=None, kw_only=False)
     """Cases, e.g. nnunet:004. Options not given (--data, -c, --plans, --fold, --subjects, --read,
     --root) are those of the generator's fit."""
 

@@ -91,7 +91,7 @@ def _call(names: Mapping[str, str], found: re.Match[str]) -> str:
         return found[0]
     cls = function.request
     flags, named, place = cls.names(), dict[str, list[str]](), 0
-    unnamed = cls.positional() or ["data"]
+    unnamed = cls.positional()
     while place < len(words):
         word, following = words[place], words[place + 1 : place + 2]
         flag, equals, value = word.partition("=")

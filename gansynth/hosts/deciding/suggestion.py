@@ -12,8 +12,8 @@ from gansynth.core.source import CaseSource
 from gansynth.data.organs import FEWEST, organ_labels
 
 NO_GAIN = (
-    "look like organs: no gain is shown for them (gansynth help results), so compare with a "
-    "training without samples: augment --compare"
+    "of one size and in one place, as organs are; no gain is shown for organs (gansynth help "
+    "results), so compare with a training without samples: augment --compare"
 )
 
 
@@ -87,5 +87,5 @@ def suggested_generator(source: CaseSource) -> Suggestion:
     # Label maps say more than boxes, unless boxes of them are asked for.
     boxes = not source.schema.foreground or "boxes" in source.request.read
     found = contents_of(source) if boxes else _of_label_maps(source)
-    note = f"{', '.join(found.organs)} {NO_GAIN}" if found.kind == "organs" else ""
+    note = f"{', '.join(found.organs)}: {NO_GAIN}" if found.kind == "organs" else ""
     return Suggestion(found.rule.generator, found.settings, note)
