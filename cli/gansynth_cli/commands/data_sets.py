@@ -61,8 +61,8 @@ prepare = request_command(
 
 def show_splits(request: SplitsRequest, splits: Sequence[FoldSplit], out: Output) -> None:
     """Print the sizes of the folds, and the next command."""
+    from gansynth.hosts.deciding.one_command import open_suited
     from gansynth.hosts.deciding.suggestion import suggested_generator
-    from gansynth.sampling.run_source import open_source
 
     rows = [
         (f"fold {fold}", f"{len(split['train'])} training", f"{len(split['val'])} validation")
@@ -70,7 +70,7 @@ def show_splits(request: SplitsRequest, splits: Sequence[FoldSplit], out: Output
     ]
     data = replace(request.request, subjects=None)  # which are stored beside the folds now
     try:
-        source = open_source(data)
+        source = open_suited(data)
         found = replace(source.request, where=data.where)
         following = then_fit(suggested_generator(source), found, fold="0")
     except GansynthError:  # raw cases

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ from gansynth.data.source_checks import check_data
 from gansynth.hosts.data_sets import doctor as checks
 from gansynth.hosts.data_sets.sites import site_gap, sites_asked
 from gansynth.hosts.deciding.advice import advice_for, describe_source
-from gansynth.hosts.deciding.one_command import raw_of, suited_reading
+from gansynth.hosts.deciding.one_command import open_suited, raw_of
 from gansynth.runtime.errors import GansynthError, UsageFault, describe_error
 from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.progress import Reporter, counting, stepping
@@ -227,15 +226,11 @@ def _description_unread(source: SourceRequest) -> Finding | None:
 
 
 def _opened(request: SourceRequest) -> CaseSource | None:
-    """Return the cases as prepared for this machine, or as they are; None: not yet prepared."""
-    ways = [request]
-    if request.kind in installed().hosts_with("prepare"):
-        ways.insert(0, suited_reading(request))
+    """Return the cases, or None: they are not prepared yet, for example."""
     logging.disable(logging.WARNING)  # the findings have said it
     try:
-        for way in ways:
-            with suppress(GansynthError):
-                return open_source(way)
+        return open_suited(request)
+    except GansynthError:
         return None
     finally:
         logging.disable(logging.NOTSET)

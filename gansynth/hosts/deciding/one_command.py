@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
@@ -69,6 +70,7 @@ def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
     decided.choose(_target(decided.asked))
     cls = framework(str(decided.value("target")))
     cls.check_settings(request.set)
+    decided.read_as_fitted()
     preparation: dict[str, str] = {}
     for choice in cls.suited(request):
         if decided.choose(choice):
@@ -112,11 +114,19 @@ class _Decided:
     def __init__(self, request: AugmentRequest, reporter: Reporter) -> None:
         self.request, self.reporter = request, reporter
         self.fields: dict[str, Any] = {}
+        self.fitted: dict[str, Any] = {}  # how the data of a generator that is named were read
         self.settings = dict(request.set)
+
+    def read_as_fitted(self) -> None:
+        """Read what is not typed as the fit of a named generator has read it, if of one kind."""
+        run = self.request.run
+        if run is not None and run.request.kind == self.asked.kind:
+            typed = {*self.request.given, "read"}  # whose keys are those of both
+            self.fitted = {name: vars(run.request)[name] for name in READING if name not in typed}
 
     def choose(self, choice: Choice) -> bool:
         """Take a choice, and say it, unless the user has chosen; return whether it is taken."""
-        if choice.name in self.request.given or choice.name in self.request.set:
+        if choice.name in (*self.request.given, *self.request.set, *self.fitted):
             return False
         self.reporter.say(str(choice))
         if choice.name in AugmentRequest.model_fields:
@@ -134,7 +144,11 @@ class _Decided:
         """The data, read as typed and as chosen."""
         assert self.request.asked is not None, "data are named: see AugmentRequest.undecided"
         chosen = {name: self.fields[name] for name in READING if name in self.fields}
-        return replace(self.request.asked, **chosen)
+        asked = replace(self.request.asked, **self.fitted, **chosen)
+        if self.fitted:
+            assert self.request.run is not None
+            asked = replace(asked, read=dict(self.request.run.request.read) | dict(asked.read))
+        return asked
 
 
 def is_fitted(fit: FitRequest) -> bool:
@@ -170,17 +184,21 @@ def suited_preparation(data: str) -> dict[str, str]:
     return settings
 
 
-def suited_reading(asked: SourceRequest) -> SourceRequest:
-    """Return how this machine suits data that were not asked for in a certain way: by which plans.
+def open_suited(asked: SourceRequest) -> CaseSource:
+    """Open data as prepared for this machine (plans for a CPU), or else as they are asked for.
 
-    They are perhaps not prepared so.
+    Raises:
+        GansynthError: they are not prepared, or what opening them raises.
     """
-    fields = dict[str, Any]()
-    request = AugmentRequest(data=f"{asked.kind}:{asked.where}")
-    for choice in framework(target_of_kind(asked.kind)).suited(request):
-        if choice.name in READING and not getattr(asked, choice.name):
-            fields[choice.name] = choice.value
-    return replace(asked, **fields)
+    if asked.kind in installed().hosts_with("prepare"):
+        fields = dict[str, Any]()
+        request = AugmentRequest(data=f"{asked.kind}:{asked.where}")
+        for choice in framework(target_of_kind(asked.kind)).suited(request):
+            if choice.name in READING and not getattr(asked, choice.name):
+                fields[choice.name] = choice.value
+        with suppress(GansynthError):
+            return open_source(replace(asked, **fields))
+    return open_source(asked)
 
 
 def raw_of(asked: SourceRequest) -> SourceRequest:

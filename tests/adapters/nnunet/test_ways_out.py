@@ -96,3 +96,15 @@ def test_plans_of_another_name_than_their_file_are_refused_alike(toy_copy, run_c
     assert "nnUNetPlans_pretrained" in run_cli("check", "nnunet:501", *asked[-4:-2]).stdout
     write_json_atomic(path, {**read_json(path), "plans_name": path.stem})
     assert run_cli(*asked).exit_code == 0
+
+
+def test_the_one_command_reads_data_as_the_fit_of_a_named_generator_has(
+    toy_copy, run_cli, tmp_path
+):
+    where = ("--root", toy_copy.root)
+    assert run_cli(*FIT, "--plans", "nnUNetPlans", *where, "-o", tmp_path / "run").exit_code == 0
+    asked = ("augment", "nnunet:501", "--generator", tmp_path / "run", "--ratio", "1:1")
+    planned = run_cli(*asked, *where, "--dry-run")
+    assert planned.exit_code == 0, planned.stderr
+    assert "chose plans" not in planned.stderr
+    assert "plans nnUNetPlans" in planned.stderr
