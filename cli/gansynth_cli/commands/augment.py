@@ -62,7 +62,8 @@ def show(request: AugmentRequest, done: Augmented, out: Output) -> None:
             lines.append(then("detections", folder))
         elif done.document["drawn_synthetic"]:
             lines.append(out.again(compare=True))
-    if request.undecided and request.dry_run:
+    advised = request.undecided and (request.compare or "ratio" not in request.given)
+    if advised and request.dry_run:
         lines.append("all measured sets, with their reports: gansynth help results")
     out.result(done.document, lines)
     done.refuse_missing()
