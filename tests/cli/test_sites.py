@@ -165,7 +165,7 @@ def test_the_data_of_sites_are_opened_once(tmp_path, succeed, monkeypatch):
         opened.append(request)
         return open_source(request)
 
-    monkeypatch.setattr("gansynth.hosts.data_sets.data_commands.open_source", counted)
+    monkeypatch.setattr("gansynth.hosts.deciding.one_command.open_source", counted)
     save(tmp_path / "both", "a")
     data = save(tmp_path / "both", "b", gamma)
     succeed("check", data, "--subjects", SUBJECTS, "--sites", SITES)
