@@ -10,13 +10,14 @@ from typing import Any
 
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest
+from gansynth.data.kinds import find_kind
 from gansynth.hosts.deciding.study_plan import STEPS, plan_name
 from gansynth.metrics.statistics import LEVEL, REPETITIONS, VarianceComponents, detectable
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.measuring import BOUND, dry_run
 from gansynth_benchmark.estimate import estimate
 from gansynth_benchmark.jobs.graph import GraphReport
-from gansynth_benchmark.new_plan import Draft, draft_of, named_data, shared
+from gansynth_benchmark.new_plan import Draft, draft_of, shared
 from gansynth_benchmark.plan_file import read_plan
 from gansynth_benchmark.report.study import ComparisonOutcome, ReportData, ends_of
 from gansynth_benchmark.report.verdict import ArmResult, places_of
@@ -46,7 +47,7 @@ def run_in_hours(request: BenchmarkRequest) -> tuple[dict[str, Any], dict[str, P
         GansynthError: the cases cannot be used, or the hours are too few for a training subset.
         Interrupted: finished trainings are kept.
     """
-    named = named_data(str(request.plan), request)
+    named = find_kind(str(request.plan), request.root)
     folder = request.folder(plan_name(named))
     with request.reporter.task(1, f"describing {named}") as bar:
         draft = draft_of(request, named, folder)

@@ -106,11 +106,6 @@ def draft_of(request: BenchmarkRequest, named: str, folder: Path) -> Draft:
     return Draft(decision, arms, places)
 
 
-def named_data(data: str, request: BenchmarkRequest) -> str:
-    """Return KIND:WHERE of typed data."""
-    return data if ":" in data else find_kind(data, request.root)
-
-
 def shared(request: BenchmarkRequest) -> dict[str, Any]:
     """Return what is typed alike for ``augment``: how the cases are read, and unlabelled scans."""
     keys = (*READING, "unlabelled")
@@ -128,7 +123,7 @@ def write_new(request: BenchmarkRequest) -> dict[str, Any]:
             "benchmark.new-plan-exists",
             f"{path}: is there already, expected a new file; name another one: {again}",
         )
-    draft = draft_of(request, named_data(str(request.new), request), path.parent)
+    draft = draft_of(request, find_kind(str(request.new), request.root), path.parent)
     draft.write(path)
     source = draft.decision.source
     subjects, cases = len(subjects_of(source)), (*source.train_ids, *source.held_out_ids)

@@ -30,7 +30,7 @@ class GroupedCommand(click.Command):
     Args:
         headings: parameter -> heading.
         first: parameters that ``--help`` shows, beside the settings of a target that is typed;
-            ``--help-all`` shows all. None: ``--help`` does.
+            ``--help-all`` shows all. None: ``--help`` does, too.
     """
 
     def __init__(
@@ -42,16 +42,16 @@ class GroupedCommand(click.Command):
     ) -> None:
         super().__init__(*args, **more)
         self.headings, self.first = headings, first
-        if first:
-            shows_all = click.Option(
-                [HELP_ALL],
-                is_flag=True,
-                is_eager=True,
-                expose_value=False,
-                callback=_show_all,
-                help="Show every option.",
-            )
-            self.params.append(shows_all)
+        shows_all = click.Option(
+            [HELP_ALL],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            hidden=not first,
+            callback=_show_all,
+            help="Show every option.",
+        )
+        self.params.append(shows_all)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write options by group."""

@@ -25,11 +25,13 @@ MANIFESTS = (".csv", ".tsv", ".json")
 
 
 def find_kind(where: str, root: str | None = None) -> str:
-    """Return KIND:WHERE of a folder or file that only one kind of source can open.
+    """Return KIND:WHERE as it is typed, or of a folder or file that only one kind can open.
 
     A folder that describes itself is of the kind that reads the description, whether that opens it
     or not. Where none opens it, because of its faults, its files tell the kind.
     """
+    if ":" in where:
+        return where
     opened: dict[str, CaseSource] = {}
     registry = installed()
     if not Path(where).exists():
@@ -65,7 +67,7 @@ def read_named(
     if text is None:
         return None
     with describe_error("--label-source", option):
-        return read_other(text if ":" in text else find_kind(text, root), how)
+        return read_other(find_kind(text, root), how)
 
 
 def _not_one(where: str, kinds: Sequence[str]) -> GansynthError:
@@ -112,7 +114,7 @@ def _kind_of_files(where: Path) -> str | None:
 def source_of(words: CaseData, *, idle: bool = True) -> SourceRequest:
     """Return the request of ``--data`` and the options beside it; see ``source_request``."""
     return source_request(
-        words.data,
+        find_kind(words.data, words.root),
         configuration=words.configuration,
         plans=words.plans,
         fold=None if words.fold is None else str(words.fold),

@@ -208,9 +208,10 @@ def _augmented(
     request: AugmentRequest, reporter: Reporter, *, control: bool, timed: bool
 ) -> Augmented:
     hold_cases_in(request.cache_memory)
-    if request.data is not None and ":" not in request.data:
-        request = request.replace(data=find_kind(request.data, request.root))
-        reporter.say(f"the data are read as {request.data}")
+    named = None if request.data is None else find_kind(request.data, request.root)
+    if named != request.data:
+        request = request.replace(data=named)
+        reporter.say(f"the data are read as {named}")
     fit = None
     if request.undecided:
         decision = decide(request, reporter)

@@ -132,6 +132,24 @@ def test_the_next_command_reads_cases_by_the_plans_that_were_made_for_this_machi
     assert f"--plans {toy_nnunet.plans}" in line
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("fit", "parametric", "-o", "run", "--dry-run", "--data"),
+        ("cache", "-o", "cases.h5", "--dry-run"),
+        ("benchmark", "--new"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_the_kind_of_a_folder_is_found_by_every_command_that_reads_it(
+    tmp_path, monkeypatch, run_cli, words
+):
+    monkeypatch.chdir(tmp_path)
+    result = run_cli(*words, organ_with_lesions(tmp_path))
+    assert result.exit_code == 0, result.stderr
+    assert "nifti:" in result.output
+
+
 def test_a_folder_that_describes_itself_is_read_by_its_description(msd, root, run_cli):
     checked = run_cli("check", "nnunet:001", "--root", root)
     assert checked.stderr.endswith(

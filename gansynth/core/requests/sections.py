@@ -49,7 +49,7 @@ class Cases(Request):
 
     heading: ClassVar[str] = "Data"
     data: Annotated[str, Opt(metavar="KIND:WHERE")]
-    """Cases, e.g. nnunet:004."""
+    """Cases, e.g. nnunet:004; the kind of a folder or file is found."""
 
 
 class CaseData(ReadSection, Cases):

@@ -66,8 +66,7 @@ class CommandReport:
 def report_import(request: ImportRequest) -> CommandReport:
     """Copy a data set into the layout of a host, and report it; its kind is found."""
     host = request.host  # refused first
-    if ":" not in request.source:
-        request = request.replace(source=find_kind(request.source, request.root))
+    request = request.replace(source=find_kind(request.source, request.root))
     report: CommandReport = installed().run("import", host, request, request.set)
     return report
 
@@ -264,9 +263,8 @@ def _found_by_looking(
 
 def _checked_data(request: CheckRequest) -> SourceRequest:
     """Return the data set to check; the kind of a folder or file is found."""
-    data, root = str(request.data), request.root
-    named = data if ":" in data else find_kind(data, root)
-    return source_request(named, subjects=request.subjects, read=request.read, root=root)
+    named = find_kind(str(request.data), request.root)
+    return source_request(named, subjects=request.subjects, read=request.read, root=request.root)
 
 
 def run_doctor(request: DoctorRequest) -> list[DoctorLine]:
