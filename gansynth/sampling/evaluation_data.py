@@ -279,8 +279,8 @@ def draw_accepted(
         raise DataFault(
             "sampling.all-samples-rejected",
             f"{sampler.run.folder}: all of {first} samples are rejected, expected some to "
-            "evaluate; look at them (gansynth sample --sheet), or evaluate them anyway: "
-            "--filter none",
+            f"evaluate; look at them (gansynth sample {sampler.run.folder} --sheet), or evaluate "
+            "them anyway: --filter none",
         )
     return samples, rejected
 

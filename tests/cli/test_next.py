@@ -155,6 +155,14 @@ def test_the_cure_of_samples_is_pasted(home, run_cli, cures, changed):
         assert run_cli(*pasted(line), "--dry-run").exit_code == 0
 
 
+def test_a_plan_whose_samples_are_all_rejected_has_one_look_at_them(home, run_cli):
+    fit = ("fit", "dcgan", "--data", "example:2d", "--set", "steps=1", "--set", "with_mask=yes")
+    assert run_cli(*fit, "--set", "width=4", "-o", "run", "-q").exit_code == 0
+    words = ("augment", "--target", "segmenter", "--data", "example:2d", "--generator", "run")
+    planned = run_cli(*words, "--ratio", "1:1", "--set", "steps=3", "--dry-run")
+    assert planned.stderr.splitlines()[-1] == "next: gansynth sample run --sheet"
+
+
 def test_samples_that_are_all_rejected_are_not_evaluated_but_the_fit_goes_on(home, run_cli):
     fit = ("fit", "dcgan", "--data", "example:2d", "--set", "steps=1", "-o", "run", "-q")
     assert run_cli(*fit).exit_code == 0

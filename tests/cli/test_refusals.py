@@ -89,7 +89,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"import nifti:{{ill}} yolo:out {BOXES}": "slices with boxes, as by: gansynth import slices:",
     "cache toy:3 -o a/b.h5": ("no folder", "make it"),
     # fit
-    "fit means --data somewhere -o out": "somewhere: no such file or folder, expected one, or KIND:WHERE",
+    "fit means --data somewhere -o out": "somewhere: no such file or folder, expected one, or K",
     f"{FIT} --set 'grain=[4,'": "expected a number",
     f"{FIT} --edit flop": "Did you mean 'flip'?",
     f"{FIT} --device toaster": "toaster",

@@ -101,9 +101,11 @@ def lines_of_augment(done: Augmented, variables: Mapping[str, str] = NO_NAMES) -
         yield from summary(told)
         harm = harm_lines(done.document)
         yield from ["", *harm] if harm else []
-        harms = (done.document.get("will_it_harm") or {}).get("harms")
-        if harms and done.document.get("generator"):
-            yield then("evaluate", done.document["generator"])  # which names the cure
+        found, run = done.document.get("will_it_harm") or {}, done.document.get("generator")
+        if run and found.get("rejected"):
+            yield then("sample", run, "--sheet")
+        elif run and found.get("harms"):
+            yield then("evaluate", run)  # which names the cure
         folder = done.document.get("folder")
         if folder and not done.document.get("dry_run"):
             yield f"train on {folder} with your framework, without gansynth"

@@ -196,14 +196,15 @@ def timed_sampler(session: Session) -> tuple[Sampler, float]:
 def will_it_harm(session: Session, sampler: Sampler | None) -> dict[str, Any]:
     """Return ``lines`` on samples beside training cases, their figures, and the ``answer``.
 
-    Nothing is refused. Where nothing is compared, ``lines`` say why, and there is no answer.
+    Nothing is refused. Where nothing is compared, ``lines`` say why, and there is no answer;
+    ``rejected`` where that is because no sample would be let in.
 
     ``sampler``: of the samples; None for those of a bank, and without samples.
     """
     from gansynth.bank.filling import check_bank
     from gansynth.sampling.evaluation_data import check_run
 
-    request = session.request
+    request, rejected = session.request, False
     if not request.mix.synthetic:
         return {"lines": []}
 
@@ -218,9 +219,9 @@ def will_it_harm(session: Session, sampler: Sampler | None) -> dict[str, Any]:
     try:
         found = measuring().part("will it harm", compared)
     except GansynthError as fault:
-        found, why = None, fault
+        found, why, rejected = None, fault, fault.id == "sampling.all-samples-rejected"
     lines = [f"samples and training cases are not compared: {why}"]
-    return found or {"lines": lines}
+    return found or {"lines": lines, "rejected": rejected}
 
 
 def harm_lines(document: Mapping[str, Any]) -> list[str]:
