@@ -102,7 +102,7 @@ def lines_of_augment(done: Augmented, variables: Mapping[str, str] = NO_NAMES) -
         harm = harm_lines(done.document)
         yield from ["", *harm] if harm else []
         found, run = done.document.get("will_it_harm") or {}, done.document.get("generator")
-        if run and found.get("rejected"):
+        if run and found.get("all_rejected"):
             yield then("sample", run, "--sheet")
         elif run and found.get("harms"):
             yield then("evaluate", run)  # which names the cure

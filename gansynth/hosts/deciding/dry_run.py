@@ -197,7 +197,7 @@ def will_it_harm(session: Session, sampler: Sampler | None) -> dict[str, Any]:
     """Return ``lines`` on samples beside training cases, their figures, and the ``answer``.
 
     Nothing is refused. Where nothing is compared, ``lines`` say why, and there is no answer;
-    ``rejected`` where that is because no sample would be let in.
+    ``all_rejected`` where that is because no sample would be let in.
 
     ``sampler``: of the samples; None for those of a bank, and without samples.
     """
@@ -221,7 +221,7 @@ def will_it_harm(session: Session, sampler: Sampler | None) -> dict[str, Any]:
     except GansynthError as fault:
         found, why, rejected = None, fault, fault.id == "sampling.all-samples-rejected"
     lines = [f"samples and training cases are not compared: {why}"]
-    return found or {"lines": lines, "rejected": rejected}
+    return found or {"lines": lines, "all_rejected": rejected}
 
 
 def harm_lines(document: Mapping[str, Any]) -> list[str]:
