@@ -21,6 +21,8 @@ from gansynth.runtime.serialise import Document
 Floats = npt.NDArray[np.float64]
 ANY = (-math.inf, math.inf)
 LEVEL = 0.05  # share of the intervals that may miss
+NOWHERE = "nothing"
+"""What a result generalises to that has no interval."""
 REPETITIONS = 3
 """Least number of trainings of an arm that tell how far chance moves one: draws, or seeds of one
 draw. Of fewer, arms that do not differ look as if they did: ``bench_shuffled.py`` counts it."""
@@ -492,13 +494,13 @@ def false_claim(differences: Floats) -> float:
 def generalisation(runs: RunValues) -> str:
     """What a result on these runs generalises to; see ``ArmComparison``."""
     if len(runs.subjects) < 2 or len(runs.table()) < REPETITIONS:
-        return "nothing"
+        return NOWHERE
     return "draws, seeds, subjects" if len(set(runs.draws)) > 1 else "seeds, subjects"
 
 
 def mean_test(runs: RunValues) -> MeanSquares | None:
     """Return the test of the runs' mean, or None where they generalise to nothing."""
-    return MeanSquares.of(runs.table()) if generalisation(runs) != "nothing" else None
+    return MeanSquares.of(runs.table()) if generalisation(runs) != NOWHERE else None
 
 
 def _interval(test: MeanSquares | None, level: float) -> Interval:

@@ -10,7 +10,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from gansynth_benchmark.report import write_report
+from gansynth.metrics.statistics import NOWHERE
+from gansynth_benchmark.report import tables, write_report
 from gansynth_benchmark.report.overlays import EDGE, PREDICTED, TRUTH, overlay_png, worst_cases
 from gansynth_benchmark.report.study import ReportData
 from gansynth_benchmark.report.verdict import verdict
@@ -102,6 +103,16 @@ def test_regions_of_the_same_voxels_are_shown_once(regions, names, shown):
     expected = [f"dice/{name}" for name in shown.split()]
     document = {"measures": measures, "plan": {"regions": regions}, "primary": expected[0]}
     assert list(ReportData(document).measures) == expected
+
+
+@pytest.mark.parametrize(
+    ("generalises", "said"), [("draws, subjects", "draws, subjects"), (NOWHERE, "")]
+)
+def test_intervals_that_are_not_there_speak_for_nothing(generalises, said):
+    document = json.loads(json.dumps(documents.full()))
+    for comparison in document["comparisons"]:
+        comparison["generalises"] = generalises
+    assert tables.reach(ReportData(document)) == said
 
 
 @pytest.mark.parametrize("name", ["full", "lower_is_better"])

@@ -14,6 +14,7 @@ from gansynth.metrics.segmentation.measures import (
     SIZES,
     of_size,
 )
+from gansynth.metrics.statistics import NOWHERE
 from gansynth.report.numbers import (
     NOTHING,
     NumberFormat,
@@ -134,10 +135,10 @@ def false_claim(entry: Entry) -> str:
 
 
 def reach(study: ReportData) -> str:
-    """Return what the intervals of the primary measure speak for."""
+    """Return what the intervals of the primary measure speak for; empty where there are none."""
     entries = study.entries("comparisons", study.others, study.primary)
     texts = [entry.get("generalises") for *_, entry in entries]
-    return "; ".join(dict.fromkeys(filter(None, texts)))
+    return "; ".join(dict.fromkeys([text for text in texts if text not in (None, "", NOWHERE)]))
 
 
 def alarms(study: ReportData) -> Table:
