@@ -172,6 +172,21 @@ def test_the_data_of_sites_are_opened_once(tmp_path, succeed, monkeypatch):
     assert len(opened) == 1
 
 
+def test_an_expression_names_the_people_of_both_sets_or_the_way_to_name_the_others(
+    tmp_path, run_json, run_cli
+):
+    here, there = save(tmp_path / "here", "a"), save(tmp_path / "there", "b", gamma)
+    words = ("check", here, "--against", there)
+    [gap] = run_json(*words, "--subjects", SUBJECTS)["site_gaps"]
+    assert gap["here"]["subjects"] == gap["there"]["subjects"] == PEOPLE
+    only_here = run_cli(*words, "--subjects", r"^(a\d)_")
+    assert only_here.exit_code == 3
+    assert "--against-read subjects=" in only_here.stderr
+    assert (
+        run_cli(*words, "--subjects", r"^(a\d)_", "--against-read", "subjects=each").exit_code == 0
+    )
+
+
 def test_another_folder_without_labels_is_a_site(tmp_path, run_json):
     here, there = save(tmp_path / "here", "a"), tmp_path / "there"
     save(there, "b", gamma)

@@ -9,7 +9,7 @@ from typing import Any
 from gansynth.conditions.condition_source import differing_images, open_other
 from gansynth.core.requests.samples import CheckRequest
 from gansynth.core.source import CaseSource
-from gansynth.data.folds import cases_of_sites
+from gansynth.data.folds import cases_of_sites, is_table
 from gansynth.data.grid import same_spacing
 from gansynth.data.kinds import read_named
 from gansynth.metrics.site_gap import OUTLINE, SAY, SiteMeasures, chosen_cases, compared, verdict
@@ -108,12 +108,15 @@ def _short(value: float) -> str:
 
 def _against(request: CheckRequest, source: CaseSource) -> Site:
     """Open the cases of ``--against`` as those that are checked are read."""
-    text = str(request.against)
-    asked = read_named(text, request.against_read, "--against", request.root)
+    text, how = str(request.against), dict(request.against_read)
+    if request.subjects is not None and not is_table(request.subjects):
+        how.setdefault("subjects", request.subjects)  # an expression holds for both
+    asked = read_named(text, how, "--against", request.root)
     assert asked is not None, "it is named"
     with (
         describe_error("--label-source", "--against"),
         describe_error("--read ", "--against-read "),
+        describe_error("or give a CSV", "or name these: --against-read subjects=RULE, CSV or each"),
     ):
         other = open_other(asked, source, like=True)
     differ = differing_images(other, source)
