@@ -178,8 +178,8 @@ def planned_fit(fit: FitRequest, reporter: Reporter) -> dict[str, Any]:
 
 def suited_preparation(data: str) -> dict[str, str]:
     """Return the settings of ``gansynth prepare`` that suit this machine."""
-    request, settings = AugmentRequest(data=data), dict[str, str]()
-    for choice in framework(target_of_kind(data.partition(":")[0])).suited(request):
+    settings = dict[str, str]()
+    for choice in _suited(data):
         settings |= choice.prepare
     return settings
 
@@ -192,13 +192,17 @@ def open_suited(asked: SourceRequest) -> CaseSource:
     """
     if asked.kind in installed().hosts_with("prepare"):
         fields = dict[str, Any]()
-        request = AugmentRequest(data=f"{asked.kind}:{asked.where}")
-        for choice in framework(target_of_kind(asked.kind)).suited(request):
+        for choice in _suited(f"{asked.kind}:{asked.where}"):
             if choice.name in READING and not getattr(asked, choice.name):
                 fields[choice.name] = choice.value
         with suppress(GansynthError):
             return open_source(replace(asked, **fields))
     return open_source(asked)
+
+
+def _suited(data: str) -> Sequence[Choice]:
+    """Return what suits this machine for a training on data of which nothing else is asked."""
+    return framework(target_of_kind(data.partition(":")[0])).suited(AugmentRequest(data=data))
 
 
 def raw_of(asked: SourceRequest) -> SourceRequest:
