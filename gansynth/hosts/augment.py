@@ -43,6 +43,7 @@ from gansynth.hosts.deciding.first_training import (
 from gansynth.hosts.deciding.one_command import (
     READING,
     Decision,
+    cases_of,
     decide,
     fit_generator,
     is_fitted,
@@ -539,28 +540,12 @@ def host_settings(
 
 
 def data_of(request: AugmentRequest) -> tuple[SourceRequest, str]:
-    """Return the data of a training, and in words what of it is as its generator was fitted.
-
-    If the generator's data set is of another kind, only its fold is used.
-    """
-    run, given = request.run, request.reading
-    if request.asked is not None:
-        given |= {"kind": request.asked.kind, "where": request.asked.where}
-    fitted: dict[str, Any] = {} if run is None else dict(run.manifest["request"], view={})
-    if "kind" not in given and not fitted:
-        raise UsageFault(
-            "hosts.data-missing",
-            "--data: missing, expected KIND:WHERE, for example msd:Task04; or --generator RUN, "
-            "whose data are then used",
-        )
-    if fitted and given.get("kind", fitted["kind"]) != fitted["kind"]:
-        fitted = {"fold": fitted["fold"]}
-    fields = fitted | given
-    fields["read"] = dict(fitted.get("read", {})) | dict(given.get("read", {}))
-    source = SourceRequest(**fields)
+    """Return the data of a training, and in words what of it is as its generator was fitted."""
+    source = cases_of(request)
     refuse_idle_read(source, request.read)
-    if run is None:
+    if request.run is None:
         return source, ""
+    given = {*request.reading, *("kind", "where") * (request.data is not None)}
     usual, own = asdict(SourceRequest("", "")), asdict(source)
     taken = {k: v for k, v in own.items() if k not in given and (v != usual[k] or k == "fold")}
     if "kind" in taken:

@@ -66,11 +66,11 @@ def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
     A dry run prepares nothing, and looks at the raw data instead.
     """
     decided = _Decided(request, reporter)
-    scans = check_opens(request.samples, decided.asked.usual)  # before anything else is opened
-    decided.choose(_target(decided.asked))
+    assert request.asked is not None, "data are named: see AugmentRequest.undecided"
+    scans = check_opens(request.samples, request.asked.usual)  # before anything else is opened
+    decided.choose(_target(request.asked))
     cls = framework(str(decided.value("target")))
     cls.check_settings(request.set)
-    decided.read_as_fitted()
     preparation: dict[str, str] = {}
     for choice in cls.suited(request):
         if decided.choose(choice):
@@ -114,19 +114,13 @@ class _Decided:
     def __init__(self, request: AugmentRequest, reporter: Reporter) -> None:
         self.request, self.reporter = request, reporter
         self.fields: dict[str, Any] = {}
-        self.fitted: dict[str, Any] = {}  # how the data of a generator that is named were read
         self.settings = dict(request.set)
-
-    def read_as_fitted(self) -> None:
-        """Read what is not typed as the fit of a named generator has read it, if of one kind."""
-        run = self.request.run
-        if run is not None and run.request.kind == self.asked.kind:
-            typed = {*self.request.given, "read"}  # whose keys are those of both
-            self.fitted = {name: vars(run.request)[name] for name in READING if name not in typed}
 
     def choose(self, choice: Choice) -> bool:
         """Take a choice, and say it, unless the user has chosen; return whether it is taken."""
-        if choice.name in (*self.request.given, *self.request.set, *self.fitted):
+        if choice.name in (*self.request.given, *self.request.set):
+            return False
+        if choice.name in READING and self._as_fitted:
             return False
         self.reporter.say(str(choice))
         if choice.name in AugmentRequest.model_fields:
@@ -141,14 +135,36 @@ class _Decided:
 
     @property
     def asked(self) -> SourceRequest:
-        """The data, read as typed and as chosen."""
-        assert self.request.asked is not None, "data are named: see AugmentRequest.undecided"
+        """The data, read as typed, as the generator's fit has read them, and as chosen."""
         chosen = {name: self.fields[name] for name in READING if name in self.fields}
-        asked = replace(self.request.asked, **self.fitted, **chosen)
-        if self.fitted:
-            assert self.request.run is not None
-            asked = replace(asked, read=dict(self.request.run.request.read) | dict(asked.read))
-        return asked
+        return replace(cases_of(self.request), **chosen)
+
+    @property
+    def _as_fitted(self) -> bool:
+        """Whether the data are read as the fit of a generator that is named has read its own."""
+        run, asked = self.request.run, self.request.asked
+        return run is not None and asked is not None and run.request.kind == asked.kind
+
+
+def cases_of(request: AugmentRequest) -> SourceRequest:
+    """Return the data of a training; what is not typed is as of its generator's fit.
+
+    If the generator's data set is of another kind, only its fold is used.
+    """
+    run, given = request.run, request.reading
+    if request.asked is not None:
+        given |= {"kind": request.asked.kind, "where": request.asked.where}
+    fitted: dict[str, Any] = {} if run is None else dict(run.manifest["request"], view={})
+    if "kind" not in given and not fitted:
+        raise UsageFault(
+            "hosts.data-missing",
+            "--data: missing, expected KIND:WHERE, for example msd:Task04; or --generator RUN, "
+            "whose data are then used",
+        )
+    if fitted and given.get("kind", fitted["kind"]) != fitted["kind"]:
+        fitted = {"fold": fitted["fold"]}
+    read = dict(fitted.get("read", {})) | dict(given.get("read", {}))
+    return SourceRequest(**(fitted | given | {"read": read}))
 
 
 def is_fitted(fit: FitRequest) -> bool:
